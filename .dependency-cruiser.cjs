@@ -1,0 +1,69 @@
+/** Import rules of the monorepo; `npm run check:imports` refuses what breaks them. */
+const PURE = '^packages/(event-time|quantization|features)/';
+module.exports = {
+  forbidden: [
+    {
+      name: 'services-never-import-each-other',
+      comment: 'Topics are the only integration points: move shared code to a package.',
+      severity: 'error',
+      from: { path: '^(services|apps)/([^/]+)/' },
+      to: { path: '^(services|apps)/', pathNot: '^(services|apps)/$2/' },
+    },
+    {
+      name: 'packages-never-import-services',
+      severity: 'error',
+      from: { path: '^packages/' },
+      to: { path: '^(services|apps)/' },
+    },
+    {
+      name: 'pure-packages-import-no-effects',
+      comment:
+        'Event time, quantization and features are functions of their inputs: no files, network, clients or clocks.',
+      severity: 'error',
+      from: { path: PURE, pathNot: '/(test|bench)/' },
+      to: {
+        path: [
+          '^(node:)?(fs|net|http|https|child_process|dgram|os)(/|$)',
+          '^packages/(kafka-io|service-kit|state-store|testkit)/',
+          'node_modules/(kafkajs|pino|prom-client|classic-level)/',
+        ],
+      },
+    },
+    {
+      name: 'stages-are-pure',
+      comment: 'stages/ hold pure functions; effects live in adapters/ and main.ts.',
+      severity: 'error',
+      from: { path: '^(services|apps)/[^/]+/src/stages/' },
+      to: {
+        path: [
+          '^(node:)?(fs|net|http|https|child_process|dgram)(/|$)',
+          '/src/adapters/',
+          '^packages/(kafka-io|state-store)/',
+        ],
+      },
+    },
+    {
+      name: 'testkit-only-in-tests',
+      severity: 'error',
+      from: { path: '^(packages|services|apps)/', pathNot: ['/(test|bench)/', '^packages/testkit/'] },
+      to: { path: '^packages/testkit/' },
+    },
+    { name: 'no-circular', severity: 'error', from: {}, to: { circular: true } },
+    {
+      name: 'declared-dependencies-only',
+      comment: 'Name the package in the package.json of the workspace that imports it.',
+      severity: 'error',
+      from: { pathNot: ['^(scripts|benchmarks|tests)/'] },
+      to: { dependencyTypes: ['npm-no-pkg', 'npm-unknown'] },
+    },
+  ],
+  options: {
+    doNotFollow: { path: 'node_modules' },
+    tsPreCompilationDeps: true,
+    tsConfig: { fileName: 'tsconfig.json' },
+    enhancedResolveOptions: {
+      exportsFields: ['exports'],
+      conditionNames: ['import', 'require', 'node', 'default'],
+    },
+  },
+};

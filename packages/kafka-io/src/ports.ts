@@ -1,0 +1,215 @@
+/**
+ * The whole surface of Kafka that services see. Topics are named without namespace; the adapter adds it.
+ * `connectKafka` (connect.ts) is the one way to get a `KafkaIo`.
+ */
+import type { TopicName, TopicValues } from '@onemall/contracts';
+
+export interface KafkaIoOptions {
+  brokers: string;
+  registryUrl: string;
+  namespace: string;
+  /** Name of the service: client id, and `service` in dead letters. */
+  clientId: string;
+}
+
+export interface TopicPartition {
+  topic: TopicName;
+  partition: number;
+}
+export interface Position extends TopicPartition {
+  /** Offset of the next record to read. */
+  offset: number;
+  /** Free text committed beside the offset. */
+  metadata?: string;
+}
+
+/** A record as the broker keeps it. Buffers may be views into a fetched batch: copy what outlives the next poll. */
+export interface RawRecord extends TopicPartition {
+  offset: number;
+  /** Broker append time for LogAppendTime topics, else the producer's. */
+  timestampMs: number;
+  key: Buffer | null;
+  value: Buffer | null;
+}
+
+/** A decoded record. value is null for a tombstone. */
+export interface TypedRecord<T extends TopicName = TopicName> extends TopicPartition {
+  topic: T;
+  offset: number;
+  timestampMs: number;
+  key: string;
+  value: TopicValues[T] | null;
+}
+
+/** A record to write. A null value is a tombstone. The partition follows from the key unless given. */
+export interface OutRecord<T extends TopicName = TopicName> {
+  topic: T;
+  key: string;
+  value: TopicValues[T] | null;
+  partition?: number;
+  timestampMs?: number;
+}
+
+/** One partition's part of a poll. */
+export interface FetchedPartition extends TopicPartition {
+  records: RawRecord[];
+  /** Position after this fetch, past control batches and compacted gaps: progress even where records is empty. */
+  nextOffset: number;
+  highWatermark: number;
+  lastStableOffset: number;
+  /** performance.now() when the request of this answer left: an empty answer sent after a moment proves the log was read to its end at that moment. */
+  sentAtMs: number;
+}
+
+/** Reads assigned partitions at read_committed, from given offsets, outside any group. */
+export interface LogReader {
+  /** Starts reading there; -2 is the earliest retained record, -1 the end. Replaces an earlier position of the partition. */
+  assign(positions: readonly Position[]): Promise<void>;
+  unassign(partitions: readonly TopicPartition[]): void;
+  /** Assigned partitions whose buffers a caller has filled are left out until resumed. */
+  pause(partitions: readonly TopicPartition[]): void;
+  resume(partitions: readonly TopicPartition[]): void;
+  /**
+   * Answers as soon as any partition has something new, at most after maxWaitMs; partitions without news are left out
+   * unless they were asked and were at their end (records empty).
+   * @throws OffsetOutOfRangeError never silently resets
+   */
+  poll(options?: {
+    maxWaitMs?: number;
+    maxBytesPerPartition?: number;
+    signal?: AbortSignal;
+  }): Promise<FetchedPartition[]>;
+  close(): Promise<void>;
+}
+
+/** What a consumer group member does with its share of the partitions. */
+export interface ConsumerHandler<T extends TopicName> {
+  /** Called with records of one partition in order; offsets are committed when it resolves. Throwing ends the consumer. */
+  onRecords(records: TypedRecord<T>[]): Promise<void>;
+  /** Newly assigned and no longer assigned partitions, before records of them come. */
+  onAssigned?(partitions: readonly TopicPartition[]): Promise<void>;
+  onRevoked?(partitions: readonly TopicPartition[]): Promise<void>;
+}
+export interface RunningConsumer {
+  /** Records behind the end, over all assigned partitions. */
+  lag(): Promise<number>;
+  /** Finishes the batch under way, commits, leaves the group. */
+  stop(): Promise<void>;
+}
+export interface ConsumerOptions<T extends TopicName> {
+  groupId: string;
+  topics: readonly T[];
+  handler: ConsumerHandler<T>;
+  /** Where a partition without a committed offset starts. */
+  from: 'earliest' | 'latest';
+  /** Called when the consumer cannot go on. */
+  onError: (error: unknown) => void;
+  /** Called for each record sent to dead-letters. */
+  onDeadLetter?: (reason: string) => void;
+}
+
+/** Membership of a group in which partition p of all topics belongs to one member. Offsets and records are the caller's. */
+export interface Membership {
+  stop(): Promise<void>;
+}
+export interface MembershipOptions {
+  groupId: string;
+  topics: readonly TopicName[];
+  /** Sticky: partitions that stay are in neither list. Awaited in order; a throw reaches onError. */
+  onChange(change: { assigned: readonly number[]; revoked: readonly number[] }): Promise<void>;
+  onError: (error: unknown) => void;
+  sessionTimeoutMs?: number;
+}
+
+/** A compacted topic read from its beginning and followed. Bad records go to dead-letters of the caller. */
+export interface TableReader {
+  /** Resolves when everything that was in the topic at this call has been given to onRecord. */
+  readToEnd(): Promise<void>;
+  positions(): Position[];
+  close(): Promise<void>;
+}
+export interface TableOptions<T extends TopicName> {
+  topic: T;
+  /** In offset order per partition. */
+  onRecord(record: TypedRecord<T>): void;
+  onError: (error: unknown) => void;
+  /** Where to go on from, e.g. out of a checkpoint; else from the beginning. */
+  from?: readonly Position[];
+}
+
+/** Idempotent producer for services with low rates; acks = all. */
+export interface RecordWriter {
+  send(records: readonly OutRecord[]): Promise<void>;
+  close(): Promise<void>;
+}
+
+/**
+ * Writes records and consumer offsets in one transaction under one transactional id.
+ * After TransactionFailedError the writer is unusable: the outcome may be unknown, so `init` again (which fences and
+ * settles it), read the committed offsets, and restore.
+ */
+export interface TransactionalWriter {
+  /** InitProducerId: fences any older owner of the id and settles its open transaction. */
+  init(): Promise<void>;
+  /** @throws FencedError if a newer owner took the id, TransactionFailedError otherwise */
+  commit(transaction: {
+    records: readonly OutRecord[];
+    offsets?: { groupId: string; positions: readonly Position[] };
+  }): Promise<void>;
+  close(): Promise<void>;
+}
+
+export class KafkaIoError extends Error {
+  override name = 'KafkaIoError';
+}
+export class OffsetOutOfRangeError extends KafkaIoError {
+  override name = 'OffsetOutOfRangeError';
+}
+export class TransactionFailedError extends KafkaIoError {
+  override name = 'TransactionFailedError';
+}
+export class FencedError extends TransactionFailedError {
+  override name = 'FencedError';
+}
+export class TopicRefusedError extends KafkaIoError {
+  override name = 'TopicRefusedError';
+}
+
+export interface KafkaIo {
+  readonly options: KafkaIoOptions;
+  /** Creates what is missing of these topics with the table's configuration. */
+  createTopics(
+    topics: readonly TopicName[],
+    more: { retention: RetentionSettings; numPartitions?: number },
+  ): Promise<void>;
+  /**
+   * Compares live topics with the table.
+   * @throws TopicRefusedError naming topic, setting, both values and the command that mends it; also for unequal
+   * partition counts of co-partitioned topics.
+   */
+  checkTopics(topics: readonly TopicName[], retention: RetentionSettings): Promise<void>;
+  numPartitions(topic: TopicName): Promise<number>;
+  endOffsets(topic: TopicName): Promise<Position[]>;
+  /** Committed offsets with metadata, offset -1 where none; settle a transactional id first (see TransactionalWriter). */
+  committed(groupId: string, partitions: readonly TopicPartition[]): Promise<Position[]>;
+  /** Registers the topics' value schemas with the table's compatibility. @throws on an incompatible change */
+  registerSchemas(topics: readonly TopicName[]): Promise<void>;
+  /** Decodes one record; asks the registry for schema ids not seen yet, waiting while it is away. @throws BadRecordError */
+  decode<T extends TopicName>(topic: T, record: RawRecord): Promise<TypedRecord<T>>;
+  /** Wire-format bytes with this build's schema. */
+  encode<T extends TopicName>(topic: T, value: TopicValues[T]): Promise<Buffer>;
+  openReader(): Promise<LogReader>;
+  openTable<T extends TopicName>(options: TableOptions<T>): Promise<TableReader>;
+  consume<T extends TopicName>(options: ConsumerOptions<T>): Promise<RunningConsumer>;
+  joinGroup(options: MembershipOptions): Promise<Membership>;
+  openWriter(): Promise<RecordWriter>;
+  openTransactionalWriter(transactionalId: string): Promise<TransactionalWriter>;
+  /** A dead letter for a bad record, with its bytes, coordinates and reason. */
+  deadLetter(record: RawRecord, error: { reason: string; message: string }): OutRecord<'dead-letters'>;
+  close(): Promise<void>;
+}
+export interface RetentionSettings {
+  largestWindowMs: number;
+  graceMs: number;
+  longestOutageMs: number;
+}

@@ -1,0 +1,80 @@
+/**
+ * What a published model offers to those who serve or score with it. `loadPolicy` and `loadRanker` (published.ts) give
+ * these from the files of an artifact; any runtime that reads ONNX can do the same from the manifest.
+ */
+
+/** policy.json of a published retriever. */
+export interface PolicyManifest {
+  model: 'RETRIEVER';
+  policyVersion: string;
+  step: number;
+  preset: string;
+  /** Scenario names in the order of their embedding. */
+  scenarios: string[];
+  codebookVersions: Record<string, number>;
+  /** Codes per level by scenario. */
+  numCodes: Record<string, [number, number, number]>;
+  /** History events per behaviour that the context graph takes. */
+  historyLength: number;
+  /** Beam widths with a decode graph of that static size, ascending; a smaller beam is padded up. */
+  beamWidths: number[];
+  /** ONNX files by role. */
+  files: Record<string, string>;
+}
+
+/** Model inputs of one request: SID codes of the history, newest first. Built by packages/features. */
+export interface RequestTensors {
+  scenario: string;
+  /** behaviour -> int32 codes per event [H, 3] (global embedding rows, -1 where padded), log-age buckets [H], event scenario [H]. */
+  behaviours: Record<
+    'exposure' | 'click' | 'buy',
+    { codes: Int32Array; ages: Int32Array; scenarios: Int32Array }
+  >;
+}
+
+/** F = [F_exposure; F_click; F_buy] of one request: float32 [3M, D]. */
+export interface UserContext {
+  scenario: string;
+  data: Float32Array;
+}
+
+export interface PolicyRuntime {
+  readonly manifest: PolicyManifest;
+  encode(request: RequestTensors): Promise<UserContext>;
+  /**
+   * log p(code | prefix, context) over all codes of the next level.
+   * @param prefixes int32 [N, level] codes chosen so far, level 0, 1 or 2
+   * @returns float32 [N, K_level], each row a log-softmax over all codes
+   */
+  decode(context: UserContext, level: 0 | 1 | 2, prefixes: Int32Array, n: number): Promise<Float32Array>;
+  close(): Promise<void>;
+}
+
+/** ranker.json of a published ranker. */
+export interface RankerManifest {
+  model: 'RANKER';
+  rankerVersion: string;
+  step: number;
+  scenarios: string[];
+  /** Changes whenever rankerFeatures gives other numbers; loading another version is refused. */
+  featureVersion: number;
+  numDense: number;
+  numIds: number;
+  /** S of pEgpm = pCtcvr x E[value | buy] / S, by scenario (model.md, RL). */
+  egpmScale: Record<string, number>;
+  /** AUC, calibration, by scenario. */
+  metrics: Record<string, number>;
+  files: Record<string, string>;
+}
+export interface RankerScores {
+  /** P(click), P(click and buy within the window), expected paid value in minor units given a buy; float32 [N] each. */
+  pCtr: Float32Array;
+  pCtcvr: Float32Array;
+  buyValueCents: Float32Array;
+}
+export interface RankerRuntime {
+  readonly manifest: RankerManifest;
+  /** @param dense float32 [N, numDense] @param ids int32 [N, numIds] hashed categorical features */
+  score(dense: Float32Array, ids: Int32Array, n: number): Promise<RankerScores>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,124 @@
+/**
+ * Immutable artifacts (codebooks, checkpoints, policies, snapshots): folders of files that appear at once or not at all.
+ * The sha256 of an artifact covers the names and bytes of all its files.
+ */
+import { createHash, randomUUID } from 'node:crypto';
+import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import path from 'node:path';
+
+export interface ArtifactRef {
+  /** Path relative to the store's root, such as policies/retriever/000120. */
+  uri: string;
+  sha256: string;
+}
+
+export class ArtifactError extends Error {
+  override name = 'ArtifactError';
+}
+
+export interface ArtifactStore {
+  /** Writes all files, syncs them and makes them visible in one step. @throws ArtifactError if the uri exists with other bytes. */
+  put(uri: string, files: ReadonlyMap<string, Uint8Array>): Promise<ArtifactRef>;
+  /** @throws ArtifactError if it is missing or its bytes do not have the given sha256. */
+  get(ref: ArtifactRef): Promise<Map<string, Buffer>>;
+  /** Artifact uris directly below a folder, sorted by name. */
+  list(folder: string): Promise<string[]>;
+  remove(uri: string): Promise<void>;
+}
+
+/** sha256 over sorted names, sizes and bytes. */
+export function artifactSha256(files: ReadonlyMap<string, Uint8Array>): string {
+  const hash = createHash('sha256');
+  for (const name of [...files.keys()].sort()) {
+    const bytes = files.get(name)!;
+    hash.update(`${name}\0${bytes.length}\0`);
+    hash.update(bytes);
+  }
+  return hash.digest('hex');
+}
+
+/** Artifacts in a local or mounted folder. */
+export class FolderArtifactStore implements ArtifactStore {
+  readonly root: string;
+  constructor(root: string) {
+    this.root = path.resolve(root);
+  }
+
+  async put(uri: string, files: ReadonlyMap<string, Uint8Array>): Promise<ArtifactRef> {
+    const target = this.#at(uri);
+    const sha256 = artifactSha256(files);
+    const temporary = `${target}.${randomUUID()}.tmp`;
+    await mkdir(temporary, { recursive: true });
+    for (const [name, bytes] of files) {
+      if (name !== path.basename(name))
+        throw new ArtifactError(`Artifact file names hold no folders, got ${name}`);
+      const file = await open(path.join(temporary, name), 'w');
+      await file.writeFile(bytes);
+      await file.sync();
+      await file.close();
+    }
+    await syncFolder(temporary);
+    try {
+      await rename(temporary, target);
+    } catch (cause) {
+      await rm(temporary, { recursive: true, force: true });
+      const existing = await this.#read(uri).catch(() => undefined);
+      if (existing && artifactSha256(existing) === sha256) return { uri, sha256 };
+      throw new ArtifactError(`${uri} exists already with other content in ${this.root}`, { cause });
+    }
+    await syncFolder(path.dirname(target));
+    return { uri, sha256 };
+  }
+
+  async get({ uri, sha256 }: ArtifactRef): Promise<Map<string, Buffer>> {
+    const files = await this.#read(uri).catch((cause) => {
+      throw new ArtifactError(`Artifact ${uri} is not in ${this.root}: ${(cause as Error).message}`, {
+        cause,
+      });
+    });
+    const actual = artifactSha256(files);
+    if (actual !== sha256)
+      throw new ArtifactError(
+        `Artifact ${uri} is corrupt: its sha256 is ${actual}, expected ${sha256}. Restore it from a backup or use an older one.`,
+      );
+    return files;
+  }
+
+  async list(folder: string): Promise<string[]> {
+    const entries = await readdir(this.#at(folder), { withFileTypes: true }).catch(
+      (error: NodeJS.ErrnoException) => {
+        if (error.code === 'ENOENT') return [];
+        throw error;
+      },
+    );
+    return entries
+      .filter((e) => e.isDirectory() && !e.name.endsWith('.tmp'))
+      .map((e) => `${folder}/${e.name}`)
+      .sort();
+  }
+
+  async remove(uri: string): Promise<void> {
+    await rm(this.#at(uri), { recursive: true, force: true });
+  }
+
+  async #read(uri: string): Promise<Map<string, Buffer>> {
+    const folder = this.#at(uri);
+    const files = new Map<string, Buffer>();
+    for (const name of (await readdir(folder)).sort())
+      files.set(name, await readFile(path.join(folder, name)));
+    return files;
+  }
+
+  #at(uri: string): string {
+    const full = path.resolve(this.root, uri);
+    if (full !== this.root && !full.startsWith(this.root + path.sep))
+      throw new ArtifactError(`Artifact uri ${uri} leaves the store`);
+    return full;
+  }
+}
+
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r');
+  await handle.sync();
+  await handle.close();
+}
