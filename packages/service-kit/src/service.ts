@@ -90,8 +90,10 @@ export async function runService<C extends CommonConfig>(definition: ServiceDefi
     }
   };
   const fail = (error: unknown): void => {
-    if (lifecycle.state === 'draining' && stopping.signal.aborted)
-      return log.warn({ err: error }, 'while draining');
+    if (lifecycle.state === 'draining') {
+      log.warn({ err: error }, 'while draining');
+      return;
+    }
     log.fatal({ err: error }, error instanceof Error ? error.message : String(error));
     lifecycle.signal('failed');
   };
