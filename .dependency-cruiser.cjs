@@ -53,7 +53,7 @@ module.exports = {
       name: 'declared-dependencies-only',
       comment: 'Name the package in the package.json of the workspace that imports it.',
       severity: 'error',
-      from: { pathNot: ['^(scripts|benchmarks|tests)/'] },
+      from: { pathNot: ['^(scripts|benchmarks|tests)/', '/test/'] },
       to: { dependencyTypes: ['npm-no-pkg', 'npm-unknown'] },
     },
   ],

@@ -1,8 +1,8 @@
 // Runs a TypeScript entry point on Node 24 from a bare clone: `node scripts/bootstrap.mjs ENTRY ARGS...`
 // Plain JavaScript without dependencies, since it runs on the host's Node (20 or newer) before anything is installed.
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createHash } from 'node:crypto';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -10,19 +10,29 @@ const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const [entry, ...args] = process.argv.slice(2);
 
 if (Number(process.versions.node.split('.')[0]) < 20) {
-  console.error(`OneMall Pipeline needs Node 20 or newer to begin with; this is ${process.version}. Install it from your package manager or nodejs.org.`);
+  console.error(
+    `OneMall Pipeline needs Node 20 or newer to begin with; this is ${process.version}. Install it from your package manager or nodejs.org.`,
+  );
   process.exit(1);
 }
 
 // Install when the lock file is not the one last installed from, or an install was cut off.
-const lock = createHash('sha256').update(readFileSync(path.join(root, 'package-lock.json'))).digest('hex');
+const lock = createHash('sha256')
+  .update(readFileSync(path.join(root, 'package-lock.json')))
+  .digest('hex');
 const stamp = path.join(root, 'node_modules', '.onemall-installed');
 if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lock) {
   console.log('Installing npm packages (about a minute the first time) ...');
   rmSync(stamp, { force: true });
-  const { status } = spawnSync('npm', ['ci', '--loglevel=error'], { cwd: root, stdio: ['ignore', 'inherit', 'inherit'], shell: process.platform === 'win32' });
+  const { status } = spawnSync('npm', ['ci', '--loglevel=error'], {
+    cwd: root,
+    stdio: ['ignore', 'inherit', 'inherit'],
+    shell: process.platform === 'win32',
+  });
   if (status !== 0) {
-    console.error('npm ci failed: see above. Check the network and the npm registry setting (npm config get registry), then run the command again.');
+    console.error(
+      'npm ci failed: see above. Check the network and the npm registry setting (npm config get registry), then run the command again.',
+    );
     process.exit(1);
   }
   writeFileSync(stamp, lock);
@@ -30,7 +40,13 @@ if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lock) {
 
 // The npm package `node` brings Node 24, which runs TypeScript as it is.
 const bin = path.join(root, 'node_modules', '.bin');
-const node = path.join(root, 'node_modules', 'node', 'bin', process.platform === 'win32' ? 'node.exe' : 'node');
+const node = path.join(
+  root,
+  'node_modules',
+  'node',
+  'bin',
+  process.platform === 'win32' ? 'node.exe' : 'node',
+);
 const child = spawn(existsSync(node) ? node : process.execPath, [path.join(root, entry), ...args], {
   cwd: root,
   stdio: 'inherit',

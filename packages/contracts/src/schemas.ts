@@ -51,7 +51,10 @@ export function fullSchema(name: string): Schema {
 
 function collectNamed(schema: AvroSchema, file: string): void {
   if (typeof schema === 'string') return;
-  if (Array.isArray(schema)) return schema.forEach((s) => collectNamed(s, file));
+  if (Array.isArray(schema)) {
+    for (const branch of schema) collectNamed(branch, file);
+    return;
+  }
   if (schema.name !== undefined) {
     if (named.has(schema.name))
       throw new Error(`schemas/${file} defines ${schema.name} a second time: name the type instead`);
