@@ -1,0 +1,10 @@
+export * from './child.ts';
+export type { StackPorts } from './commands.ts';
+export * from './downloads.ts';
+export * from './guardian.ts';
+export * from './loopback.ts';
+export * from './prerequisites.ts';
+export * from './service-process.ts';
+export * from './stack.ts';
+export * from './stale.ts';
+export * from './wait.ts';
