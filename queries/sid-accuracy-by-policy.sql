@@ -1,0 +1,18 @@
+-- SID accuracy of the stream between one published policy and the next, by scenario.
+SELECT
+  p.policyVersion AS policy_version,
+  m.scenario AS scenario,
+  p.step AS step,
+  round(avg(m.values['sid_accuracy_1']), 4) AS sid_accuracy_1,
+  round(avg(m.values['sid_accuracy_2']), 4) AS sid_accuracy_2,
+  round(avg(m.values['sid_accuracy_3']), 4) AS sid_accuracy_3,
+  round(avg(m.values['loss']), 4) AS loss
+FROM {database}.training_metrics AS m FINAL
+ASOF JOIN (
+  SELECT 'trainer-retriever' AS source, policyVersion, step, createdMs
+  FROM {database}.policy_versions FINAL
+  WHERE model = 'RETRIEVER'
+) AS p ON m.source = p.source AND m.createdMs >= p.createdMs
+GROUP BY policy_version, scenario, step
+ORDER BY step DESC, scenario
+LIMIT 120

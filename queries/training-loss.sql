@@ -1,0 +1,14 @@
+-- Loss and SID accuracy at 1 per level by model and minute: predicted before the step trained on the batch.
+SELECT
+  toStartOfMinute(fromUnixTimestamp64Milli(createdMs)) AS minute,
+  source,
+  max(step) AS step,
+  round(avg(values['loss']), 4) AS loss,
+  round(avg(values['sid_accuracy_1']), 4) AS sid_accuracy_1,
+  round(avg(values['sid_accuracy_2']), 4) AS sid_accuracy_2,
+  round(avg(values['sid_accuracy_3']), 4) AS sid_accuracy_3
+FROM {database}.training_metrics FINAL
+WHERE scenario = ''
+GROUP BY minute, source
+ORDER BY minute DESC, source
+LIMIT 120

@@ -1,0 +1,141 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, test } from 'node:test';
+import { avroType, TOPICS, type TopicName } from '@onemall/contracts';
+import type { TypedRecord } from '@onemall/kafka-io';
+import { ClickHouseTables, ClickHouseUnavailableError, openClickHouse } from '../src/adapters/clickhouse.ts';
+import { serveSql } from '../src/adapters/sql-server.ts';
+import { readConfig } from '../src/config.ts';
+import { namedQueries, queryText, runQuery } from '../src/query.ts';
+import { renderTable } from '../src/stages/render-table.ts';
+import { tableColumns } from '../src/stages/table-schema.ts';
+import { toRow } from '../src/stages/to-row.ts';
+
+const folder = mkdtempSync(path.join(tmpdir(), 'onemall-sink-'));
+const config = readConfig({ ONEMALL_CLICKHOUSE_PATH: path.join(folder, 'db') });
+const clickhouse = await openClickHouse(config);
+const tables = new ClickHouseTables(clickhouse.writer, config.clickhouseDatabase);
+await tables.create();
+const sql = await serveSql(clickhouse.reader, config.clickhouseDatabase, 0);
+after(async () => {
+  await sql.close();
+  await clickhouse.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const ask = async (query: string): Promise<Response> =>
+  fetch(sql.url, { method: 'POST', body: JSON.stringify({ query, format: 'JSONEachRow' }) });
+const record = <T extends TopicName>(topic: T, offset: number, value: object): TypedRecord<T> =>
+  ({ topic, partition: 0, offset, timestampMs: 5, key: 'k', value }) as TypedRecord<T>;
+
+test('columns follow the schema', () => {
+  const columns = Object.fromEntries(tableColumns('training-samples').map((c) => [c.name, c.type]));
+  assert.equal(columns.kind, 'LowCardinality(String)');
+  assert.equal(columns.clickDelayMs, 'Nullable(Int64)');
+  assert.match(columns.sid!, /^Array\(Tuple\(scenario String, codebookVersion Int32, c1 Int32/);
+  assert.equal(columns.history, undefined);
+});
+
+test('a random value of every schema goes in and comes out again', async () => {
+  for (const spec of TOPICS) {
+    const value = avroType(spec.schema).random() as object;
+    await tables.insert(spec.name, [toRow(record(spec.name, 1, value))]);
+    const table = spec.name.replaceAll('-', '_');
+    const rows = (await (await ask(`SELECT count() AS n FROM {database}.${table} FINAL`)).json()) as {
+      n: number;
+    };
+    assert.equal(rows.n, 1, spec.name);
+  }
+});
+
+test('nullable records become no or one element, bytes become base64', async () => {
+  const letter = {
+    service: 's',
+    reason: 'R',
+    detail: '',
+    topic: 't',
+    partition: 0,
+    offset: 1,
+    appendTimeMs: 1,
+    key: null,
+    payload: Buffer.from([0, 255]),
+    createdMs: 1,
+  };
+  const row = toRow(record('dead-letters', 2, letter));
+  assert.equal(row.payload, 'AP8=');
+  assert.equal(row.key, null);
+  const live = avroType('LiveSid').random() as unknown as Record<string, unknown>;
+  assert.deepEqual(toRow(record('live-sids', 3, { ...live, sid: null })).sid, []);
+});
+
+test('inserting the same records twice leaves one row each', async () => {
+  const click = { actionId: 'a', exposureId: null, userId: 'u', itemId: 'i', eventTimeMs: 9 };
+  for (let i = 0; i < 2; i++)
+    await tables.insert(
+      'clicks',
+      [100, 101].map((o) => toRow(record('clicks', o, click))),
+    );
+  const n = (await (
+    await ask('SELECT count() AS n FROM {database}.clicks FINAL WHERE _offset >= 100')
+  ).json()) as { n: number };
+  assert.equal(n.n, 2);
+});
+
+test('offsets move forward only', async () => {
+  await tables.saveOffsets([{ topic: 'clicks', partition: 1, offset: 10 }]);
+  await tables.saveOffsets([{ topic: 'clicks', partition: 1, offset: 7 }]);
+  assert.deepEqual(await tables.offsets(), [{ topic: 'clicks', partition: 1, offset: 10 }]);
+});
+
+test('SQL over HTTP reads and never writes', async () => {
+  assert.equal((await ask('DROP TABLE {database}.clicks')).status, 400);
+  assert.equal((await ask('SELEC 1')).status, 400);
+  assert.equal((await fetch(sql.url, { method: 'POST', body: 'no json' })).status, 400);
+  assert.equal((await fetch(sql.url.replace('/sql', '/'))).status, 404);
+});
+
+test('every named query runs', async () => {
+  assert.ok(namedQueries().length >= 8);
+  for (const { name, about } of namedQueries()) {
+    assert.ok(about.length > 20, name);
+    const response = await ask(queryText(name));
+    assert.equal(response.status, 200, `${name}: ${await response.text()}`);
+  }
+  assert.throws(() => queryText('nothing'), /known are/);
+});
+
+test('a folder without a database says what to do', async () => {
+  const absent = readConfig({ ONEMALL_CLICKHOUSE_PATH: path.join(folder, 'absent') });
+  await assert.rejects(runQuery(absent, 'SELECT 1', 'json'), /npm start/);
+});
+
+test('a folder that another process holds is refused with a way out', async () => {
+  const { spawnSync } = await import('node:child_process');
+  const script = `import { openClickHouse, ClickHouseUnavailableError } from ${JSON.stringify(new URL('../src/adapters/clickhouse.ts', import.meta.url).href)};
+    import { readConfig } from ${JSON.stringify(new URL('../src/config.ts', import.meta.url).href)};
+    try { await openClickHouse(readConfig()); } catch (e) { console.log(e.name + ': ' + e.message); process.exit(7); }`;
+  const { status, stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+    encoding: 'utf8',
+    env: { ...process.env, ONEMALL_CLICKHOUSE_PATH: config.clickhousePath },
+  });
+  assert.equal(status, 7);
+  assert.match(stdout, new RegExp(ClickHouseUnavailableError.name));
+  assert.match(stdout, /npm run query/);
+});
+
+test('the terminal table aligns numbers to the right', () => {
+  const text = renderTable({
+    meta: [
+      { name: 'a', type: 'String' },
+      { name: 'n', type: 'UInt64' },
+    ],
+    data: [
+      ['x', 5],
+      ['yy', 100],
+    ],
+  });
+  assert.equal(text, 'a     n\n──  ───\nx     5\nyy  100\n');
+  assert.equal(renderTable({ meta: [], data: [] }), 'No rows yet.\n');
+});
