@@ -1,1 +1,3 @@
+export * from './models/presets.ts';
 export * from './policy-ports.ts';
+export * from './trainer-ports.ts';

@@ -2,6 +2,9 @@
  * What a published model offers to those who serve or score with it. `loadPolicy` and `loadRanker` (published.ts) give
  * these from the files of an artifact; any runtime that reads ONNX can do the same from the manifest.
  */
+import type { ItemTensors, RequestTensors } from '@onemall/features';
+
+export type { ItemTensors, RequestTensors } from '@onemall/features';
 
 /** policy.json of a published retriever. */
 export interface PolicyManifest {
@@ -22,16 +25,6 @@ export interface PolicyManifest {
   files: Record<string, string>;
 }
 
-/** Model inputs of one request: SID codes of the history, newest first. Built by packages/features. */
-export interface RequestTensors {
-  scenario: string;
-  /** behaviour -> int32 codes per event [H, 3] (global embedding rows, -1 where padded), log-age buckets [H], event scenario [H]. */
-  behaviours: Record<
-    'exposure' | 'click' | 'buy',
-    { codes: Int32Array; ages: Int32Array; scenarios: Int32Array }
-  >;
-}
-
 /** F = [F_exposure; F_click; F_buy] of one request: float32 [3M, D]. */
 export interface UserContext {
   scenario: string;
@@ -47,6 +40,15 @@ export interface PolicyRuntime {
    * @returns float32 [N, K_level], each row a log-softmax over all codes
    */
   decode(context: UserContext, level: 0 | 1 | 2, prefixes: Int32Array, n: number): Promise<Float32Array>;
+  close(): Promise<void>;
+}
+
+/** The item tower of a published retriever: f_item (paper, equation 4), for dense retrieval and for codebooks of live rooms. */
+export interface ItemTowerRuntime {
+  readonly manifest: PolicyManifest;
+  readonly dim: number;
+  /** @returns float32 [items, dim], each row of length 1 */
+  embed(items: readonly ItemTensors[]): Promise<Float32Array>;
   close(): Promise<void>;
 }
 

@@ -1,0 +1,294 @@
+/**
+ * The trainer's surface: what a service gives a training step and what it gets back. Built by `createRetrievalTrainer` and
+ * `createRankerTrainer` (trainer-api.ts). Weights stay in a worker thread between steps; they cross only in `state()`,
+ * `restore()` and the exports.
+ *
+ * All calls are queued: a step that is asked for while another runs starts after it. Every method rejects after `close()`.
+ */
+import type { ItemTensors, NumCodes, RequestTensors, SidCodes } from '@onemall/features';
+import type {
+  RankerPreset,
+  RankerPresetName,
+  RetrievalPreset,
+  RetrievalPresetName,
+} from './models/presets.ts';
+
+/** Where and how the graph runs. */
+export interface EngineOptions {
+  /** Threads of one operator; default 1. Results at 1 thread are bit-exact from run to run. */
+  intraOpNumThreads?: number;
+}
+
+/** AdamW (Loshchilov and Hutter 2019) with linear warm-up and clipping of the global gradient norm. */
+export interface OptimizerOptions {
+  /** Default of the preset. */
+  learningRate?: number;
+  /** Steps of linear warm-up from 0; default 100. */
+  warmupSteps?: number;
+  /** Decoupled; default 0.01. Not applied to norm gains, biases and embedding tables. */
+  weightDecay?: number;
+  /** Upper bound of the global gradient norm; default 1. */
+  maxGradNorm?: number;
+  /** Multiplies the learning rate of the item tower (the paper's live tower learns more slowly); default 1. */
+  itemTowerRate?: number;
+}
+
+/** How reward groups enter the loss. */
+export interface RlOptions {
+  /** grpo: paper equation 10 in the standard form; dpo: equation 9, candidate 0 of each group is o+, the others o-. */
+  form: 'grpo' | 'dpo';
+  /** Groups per step at most; more make `step` reject. Default 2. */
+  maxGroups?: number;
+  /** Candidates per group at most. Default 16 for grpo, 5 for dpo. */
+  candidatesPerGroup?: number;
+  /** L_RL is divided by rlFraction x batch size. Default 0.02. */
+  fraction?: number;
+  /** Lower clip of grpo; default 0.2. */
+  epsilon?: number;
+  /** Upper clip of grpo; default 0.28. */
+  epsilonHigh?: number;
+  /** lambda of dpo; default 0.2. */
+  dpoLambda?: number;
+}
+
+export interface RetrievalTrainerOptions {
+  /** A name of `retrievalPresets`, or sizes of your own. */
+  preset: RetrievalPresetName | RetrievalPreset;
+  /** In the order of their embeddings; fixed for the life of a checkpoint. */
+  scenarios: readonly string[];
+  /** Codes per level by scenario. */
+  numCodes: NumCodes;
+  /** Seeds the initial weights. */
+  seed: number;
+  /** Samples per step; default of the preset. A smaller batch is padded with weight 0. */
+  batchSize?: number;
+  /** Events per behaviour; default of the preset. `RequestTensors` must have this length. */
+  historyLength?: number;
+  rl?: RlOptions;
+  optimizer?: OptimizerOptions;
+  engine?: EngineOptions;
+}
+
+/** One positive to learn from. */
+export interface RetrievalSample {
+  request: RequestTensors;
+  /** SID of the item as of the request, in the trainer's codebook version. */
+  target: SidCodes;
+  item: ItemTensors;
+  itemId: string;
+  /** Weight in L_NTP and L_contrastive; default 1. */
+  weight?: number;
+}
+
+/** Scored candidates of one request, already selected (see `selectGrpoCandidates`, `selectDpoCandidates`). */
+export interface RewardGroup {
+  request: RequestTensors;
+  candidates: readonly {
+    /** Codes within the request's scenario. */
+    codes: readonly [number, number, number];
+    /** log pi_ref(o): sum over the three levels, under the policy that made the rollout. */
+    refLogProb: number;
+    advantage: number;
+  }[];
+}
+
+export interface RetrievalBatch {
+  /** At most batchSize. */
+  samples: readonly RetrievalSample[];
+  /** At most rl.maxGroups; empty or absent when there are none. */
+  groups?: readonly RewardGroup[];
+}
+
+export interface RetrievalStepOptions {
+  /** Weight of L_RL in the total (paper: 0.5); 0 switches it off for this step. Default 0.5. */
+  rlWeight?: number;
+}
+
+/** Figures of one scenario in one batch, by level. */
+export interface ScenarioFigures {
+  samples: number;
+  /** Samples whose argmax over all codes of the scenario is the target, teacher-forced, before the update. */
+  hits: [number, number, number];
+  /** Mean cross-entropy in nats. */
+  ntp: [number, number, number];
+}
+
+/** Everything here was computed with the weights before the update of this step (predict, then train). */
+export interface RetrievalStepResult {
+  /** Updates done, this one included. */
+  step: number;
+  loss: {
+    /** L = rlWeight x L_RL + L_NTP + L_contrastive. */
+    total: number;
+    /** Sum over the levels of the weighted mean cross-entropy, nats. */
+    ntp: number;
+    ntpByLevel: [number, number, number];
+    contrastive: number;
+    rl: number;
+  };
+  /** Only scenarios that the batch holds. */
+  byScenario: Record<string, ScenarioFigures>;
+  /** int32 [samples, 3] argmax codes within the sample's scenario. */
+  predictions: Int32Array;
+  /** float32 [samples, 3] log p(target code | prefix). */
+  tokenLogProbs: Float32Array;
+  /** Before clipping. */
+  gradNorm: number;
+  learningRate: number;
+  /** Mean over samples of the entropy per level, nats. */
+  entropy: [number, number, number];
+  /** null when the batch held no groups. */
+  rl: {
+    groups: number;
+    candidates: number;
+    /** Mean of rho = pi / pi_ref. */
+    meanRatio: number;
+    /** Mean of rho^-1 - 1 + log rho, an estimate of KL(pi || pi_ref) over the listed candidates (Schulman's k3). */
+    kl: number;
+    /** Largest |log rho| before the clamp. */
+    maxAbsLogRatio: number;
+    /** Share of candidates whose gradient the clip removes. */
+    clipShare: number;
+    /** float32 [candidates] log pi(o), in the order of the groups. */
+    logProbs: Float32Array;
+  } | null;
+  experts: {
+    /** [layers][experts] token and expert pairs routed, padding not counted. */
+    loads: number[][];
+    /** Greatest over the layers. */
+    maxOverMean: number;
+    /** Pairs dropped because an expert was full. */
+    overflow: number;
+  };
+  /** Wall time of the step in the worker. */
+  stepMs: number;
+}
+
+/** Everything a checkpoint needs for a bit-exact resume: weights, AdamW moments, balancing biases, item frequencies. */
+export interface TrainerState {
+  tensors: Map<string, Float32Array>;
+  /** step, and hyper-parameters that must match at restore. */
+  scalars: Record<string, number>;
+}
+
+export interface RetrievalExport {
+  policyVersion: string;
+  codebookVersions: Record<string, number>;
+  /** Ascending; one pair of decode graphs each. Default [64]. */
+  beamWidths?: readonly number[];
+}
+
+export interface RetrievalTrainer {
+  readonly batchSize: number;
+  readonly historyLength: number;
+  /** Updates done so far; 0 for a new trainer. */
+  readonly steps: number;
+  /**
+   * One forward, backward and AdamW step.
+   * @throws BatchError when the batch does not fit the static shapes or holds codes outside numCodes; nothing changed
+   * @throws DivergedError when loss or gradients are not finite; the weights stay those of the step before
+   */
+  step(batch: RetrievalBatch, options?: RetrievalStepOptions): Promise<RetrievalStepResult>;
+  /**
+   * Teacher-forced log p per level, without an update.
+   * @returns float32 [samples, 3]
+   */
+  evaluate(
+    samples: readonly RetrievalSample[],
+  ): Promise<{ tokenLogProbs: Float32Array; predictions: Int32Array }>;
+  /** f_item (paper, equation 4), L2-normalised, with the current weights. @returns float32 [items, dim] */
+  embedItems(items: readonly ItemTensors[]): Promise<{ dim: number; vectors: Float32Array }>;
+  /** A copy; later steps do not change it. */
+  state(): Promise<TrainerState>;
+  /** @throws StateError when names, sizes or hyper-parameters do not fit; nothing changed then. */
+  restore(state: TrainerState): Promise<void>;
+  /** Files of a published policy: context.onnx, decode-<width>-<level>.onnx, item-tower.onnx, policy.json. */
+  exportPolicy(options: RetrievalExport): Promise<Map<string, Uint8Array>>;
+  close(): Promise<void>;
+}
+
+export interface RankerTrainerOptions {
+  preset: RankerPresetName | RankerPreset;
+  scenarios: readonly string[];
+  seed: number;
+  batchSize?: number;
+  optimizer?: OptimizerOptions;
+  engine?: EngineOptions;
+}
+
+/** One FINAL sample: what an exposure led to. */
+export interface RankerSample {
+  scenario: string;
+  /** float32 [NUM_DENSE] and int32 [NUM_IDS] of `rankerFeatures`. */
+  dense: Float32Array;
+  ids: Int32Array;
+  clicked: boolean;
+  /** Bought within the window of the exposure (CTCVR: a click before is not asked for). */
+  bought: boolean;
+  /** Total paid in minor units; read only where bought. */
+  buyValueCents: number;
+  weight?: number;
+}
+
+export interface RankerStepResult {
+  step: number;
+  loss: {
+    total: number;
+    /** Binary cross-entropy of the click, nats. */
+    click: number;
+    /** Binary cross-entropy of the buy, nats. */
+    buy: number;
+    /** Squared error of log1p(value) over the bought, in units of the preset's value scale. */
+    value: number;
+  };
+  /** Predictions before the update; float32 [samples] each. */
+  pCtr: Float32Array;
+  pCtcvr: Float32Array;
+  buyValueCents: Float32Array;
+  gradNorm: number;
+  learningRate: number;
+  stepMs: number;
+}
+
+export interface RankerExport {
+  rankerVersion: string;
+  /** S by scenario (model.md, RL); where absent the estimate over the latest predictions. */
+  egpmScale?: Record<string, number>;
+}
+
+export interface RankerTrainer {
+  readonly batchSize: number;
+  readonly steps: number;
+  /** @throws BatchError, DivergedError as for the retriever */
+  step(samples: readonly RankerSample[]): Promise<RankerStepResult>;
+  /**
+   * Over the latest predictions made before their update (at most 20,000 a scenario): `<scenario>.aucClick`, `.aucBuy`,
+   * `.calibrationClick`, `.calibrationBuy` (mean prediction over mean label), `.samples`. A figure whose labels are all equal is left out.
+   */
+  metrics(): Record<string, number>;
+  state(): Promise<TrainerState>;
+  restore(state: TrainerState): Promise<void>;
+  /** Files of a published ranker: ranker.onnx, ranker.json. */
+  exportRanker(options: RankerExport): Promise<Map<string, Uint8Array>>;
+  close(): Promise<void>;
+}
+
+/** The batch does not fit the trainer. */
+export class BatchError extends Error {
+  override name = 'BatchError';
+}
+/** A loss or gradient is not finite. */
+export class DivergedError extends Error {
+  override name = 'DivergedError';
+}
+/** A state does not belong to this trainer. */
+export class StateError extends Error {
+  override name = 'StateError';
+}
+/** The files of a published model are corrupt, incomplete or of another version. */
+export class PublishedModelError extends Error {
+  override name = 'PublishedModelError';
+}
+
+export type CreateRetrievalTrainer = (options: RetrievalTrainerOptions) => Promise<RetrievalTrainer>;
+export type CreateRankerTrainer = (options: RankerTrainerOptions) => Promise<RankerTrainer>;
