@@ -1,0 +1,43 @@
+/** The vector m that is quantized, by scenario (OneMall, section 3.1.3). */
+import { QuantizationError } from './vectors.ts';
+
+/** Short video: its product's embedding and its own, side by side. A video without a known product has zeros there. */
+export function videoVector(
+  product: Float32Array | null,
+  video: Float32Array,
+  productDim: number,
+): Float32Array {
+  if (product && product.length !== productDim)
+    throw new QuantizationError(`Products have ${productDim} numbers, this one ${product.length}`);
+  const m = new Float32Array(productDim + video.length);
+  if (product) m.set(product);
+  m.set(video, productDim);
+  return m;
+}
+
+/** The product being explained counts this many times. */
+export const EXPLAINED_WEIGHT = 2;
+
+/**
+ * Live room until a tower exists: mean of the embeddings of the products on sale, the explained one weighted 2.
+ * @returns null where no embedding of a sold product is known
+ */
+export function roomVector(
+  products: readonly (Float32Array | null)[],
+  explained: number,
+): Float32Array | null {
+  let sum: Float64Array | undefined;
+  let weights = 0;
+  for (const [i, product] of products.entries()) {
+    if (!product) continue;
+    const weight = i === explained ? EXPLAINED_WEIGHT : 1;
+    sum ??= new Float64Array(product.length);
+    if (product.length !== sum.length)
+      throw new QuantizationError(
+        `Products of one room have embeddings of one length, got ${sum.length} and ${product.length}`,
+      );
+    for (let d = 0; d < product.length; d++) sum[d]! += weight * product[d]!;
+    weights += weight;
+  }
+  return sum ? Float32Array.from(sum, (v) => v / weights) : null;
+}

@@ -1,0 +1,66 @@
+/** N vectors of one length, row after row. */
+export interface Vectors {
+  /** float32 [N, dim] */
+  data: Float32Array;
+  numVectors: number;
+  dim: number;
+}
+
+/** Where random numbers come from; a seeded one gives the same codebook every time. */
+export interface RandomSource {
+  /** Uniform in [0, 1). */
+  next(): number;
+}
+
+/** Vectors or options that no codebook can be trained from, or a codebook that does not fit the vectors. */
+export class QuantizationError extends Error {
+  override name = 'QuantizationError';
+}
+
+/**
+ * Copies rows into one block.
+ * @throws QuantizationError if there is none, or lengths differ
+ */
+export function stackVectors(rows: readonly ArrayLike<number>[]): Vectors {
+  const dim = rows[0]?.length ?? 0;
+  if (dim === 0) throw new QuantizationError('Expected at least one vector of at least one number, got none');
+  const data = new Float32Array(rows.length * dim);
+  for (const [i, row] of rows.entries()) {
+    if (row.length !== dim)
+      throw new QuantizationError(
+        `Vectors of one scenario have one length: vector 0 has ${dim} numbers, vector ${i} has ${row.length}`,
+      );
+    data.set(row, i * dim);
+  }
+  return { data, numVectors: rows.length, dim };
+}
+
+/** @throws QuantizationError naming the first vector that holds NaN or an infinity */
+export function requireFinite({ data, dim }: Vectors): void {
+  for (let i = 0; i < data.length; i++)
+    if (!Number.isFinite(data[i]))
+      throw new QuantizationError(
+        `Vector ${Math.floor(i / dim)} holds ${data[i]} at place ${i % dim}: leave such items out`,
+      );
+}
+
+/** `count` different indices below `n`, ascending; all of them when count >= n. */
+export function sampleIndices(n: number, count: number, random: RandomSource): Int32Array {
+  const indices = Int32Array.from({ length: n }, (_, i) => i);
+  if (count >= n) return indices;
+  for (let i = 0; i < count; i++) {
+    const j = i + Math.floor(random.next() * (n - i));
+    const swap = indices[i]!;
+    indices[i] = indices[j]!;
+    indices[j] = swap;
+  }
+  return indices.slice(0, count).sort();
+}
+
+/** The rows at these indices, copied. */
+export function takeRows({ data, dim }: Vectors, indices: Int32Array): Vectors {
+  const out = new Float32Array(indices.length * dim);
+  for (let i = 0; i < indices.length; i++)
+    out.set(data.subarray(indices[i]! * dim, (indices[i]! + 1) * dim), i * dim);
+  return { data: out, numVectors: indices.length, dim };
+}
