@@ -12,13 +12,14 @@ export const sinkShape = {
     .default('onemall'),
   clickhouseUser: z.string().default('default'),
   clickhousePassword: z.string().default(''),
+  sqlHost: z.string().default('127.0.0.1').describe('address of the read-only SQL'),
   sqlPort: z.coerce
     .number()
     .int()
     .min(0)
     .max(65_535)
     .default(0)
-    .describe('read-only SQL on loopback (POST /sql); 0 takes a free port'),
+    .describe('read-only SQL (POST /sql); 0 takes a free port'),
   sinkFlushMs: z.coerce
     .number()
     .int()

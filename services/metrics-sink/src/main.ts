@@ -15,7 +15,7 @@ await runService({
     const clickhouse = await openClickHouse(config);
     const tables = new ClickHouseTables(clickhouse.writer, config.clickhouseDatabase);
     await tables.create();
-    const sql = await serveSql(clickhouse.reader, config.clickhouseDatabase, config.sqlPort);
+    const sql = await serveSql(clickhouse.reader, config.clickhouseDatabase, config.sqlHost, config.sqlPort);
     if (!config.clickhouseUrl)
       writeFileSync(
         addressFile(config.clickhousePath),

@@ -18,7 +18,7 @@ const config = readConfig({ ONEMALL_CLICKHOUSE_PATH: path.join(folder, 'db') });
 const clickhouse = await openClickHouse(config);
 const tables = new ClickHouseTables(clickhouse.writer, config.clickhouseDatabase);
 await tables.create();
-const sql = await serveSql(clickhouse.reader, config.clickhouseDatabase, 0);
+const sql = await serveSql(clickhouse.reader, config.clickhouseDatabase, config.sqlHost, 0);
 after(async () => {
   await sql.close();
   await clickhouse.close();

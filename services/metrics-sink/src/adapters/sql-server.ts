@@ -22,7 +22,7 @@ export interface SqlServer {
 }
 
 /** @throws Error naming the port when it is taken */
-export async function serveSql(reader: ClickHouseClient, database: string, port: number): Promise<SqlServer> {
+export async function serveSql(reader: ClickHouseClient, database: string, host: string, port: number): Promise<SqlServer> {
   const server: Server = createServer((message, response) => {
     const answer = (code: number, body: string): void => {
       response.writeHead(code, { 'content-type': 'text/plain; charset=utf-8' }).end(body);
@@ -52,10 +52,10 @@ export async function serveSql(reader: ClickHouseClient, database: string, port:
           : error,
       ),
     );
-    server.listen(port, '127.0.0.1', resolve);
+    server.listen(port, host, resolve);
   });
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/sql`,
+    url: `http://${host}:${(server.address() as AddressInfo).port}/sql`,
     close: () => new Promise((resolve) => server.close(() => resolve())),
   };
 }
