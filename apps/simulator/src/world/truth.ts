@@ -1,0 +1,60 @@
+/**
+ * The ground truth: how likely a user clicks what is shown and buys what was clicked.
+ *
+ *   click = sigmoid(b_c + a_c(u) + alpha_c <want_u, z_i> + gamma_c q_c(i) - kappa_c beta_u dp_i - delta ln(1 + position))
+ *   buy | click = sigmoid(b_b + a_b(u) + alpha_b <want_u, z_i> + gamma_b q_b(i) - kappa_b beta_u dp_i)
+ *
+ * dp_i is ln price minus the usual ln price of the topic, beta_u the user's price sensitivity; (a_c, a_b) and (q_c, q_b)
+ * are correlated by `correlation`.
+ */
+import { dotRow } from './latent.ts';
+import type { WorldSpec } from './spec.ts';
+import type { User } from './users.ts';
+
+/** What the model sees of a thing shown: a row of a latent table and its scalars. */
+export interface Shown {
+  latent: Float32Array;
+  row: number;
+  clickQuality: number;
+  buyQuality: number;
+  relativePrice: number;
+  /** Content videos are watched and never bought. */
+  sells: boolean;
+}
+
+export interface TrueScore {
+  /** Chance of a click at position 0. */
+  pClick: number;
+  /** Chance of a buy given the click. */
+  pBuyGivenClick: number;
+  /** pClick * pBuyGivenClick * price in minor units. */
+  expectedValueCents: number;
+}
+
+const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
+
+/** Inner product of what the user wants and the item, in [-1, 1]; 0 when taste is off. */
+export const affinity = (spec: WorldSpec, want: Float32Array, s: Shown): number =>
+  spec.options.taste ? dotRow(want, s.latent, s.row) : 0;
+
+export function clickProbability(
+  spec: WorldSpec,
+  user: User,
+  s: Shown,
+  position: number,
+  match: number,
+): number {
+  const { click, options, positionBias } = spec;
+  let x = click.bias + user.clickPropensity + click.affinity * match + click.quality * s.clickQuality;
+  if (options.priceSensitivity) x -= click.price * user.priceSensitivity * s.relativePrice;
+  if (options.positionBias) x -= positionBias * Math.log(1 + position);
+  return sigmoid(x);
+}
+
+export function buyProbability(spec: WorldSpec, user: User, s: Shown, match: number): number {
+  if (!s.sells) return 0;
+  const { buy, options } = spec;
+  let x = buy.bias + user.buyPropensity + buy.affinity * match + buy.quality * s.buyQuality;
+  if (options.priceSensitivity) x -= buy.price * user.priceSensitivity * s.relativePrice;
+  return sigmoid(x);
+}
