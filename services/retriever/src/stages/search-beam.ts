@@ -97,9 +97,12 @@ async function search(
     const best = new TopK(beamWidth);
     for (const [row, beam] of beams.entries()) {
       const [from, to] = children.range(level, beam.node);
-      for (let node = from; node < to; node++)
-        if (!children.excluded(level, node))
-          best.offer(beam.score + logProbs[row * width + children.code(level, node)]!, node, row);
+      for (let node = from; node < to; node++) {
+        if (children.excluded(level, node)) continue;
+        const score = beam.score + logProbs[row * width + children.code(level, node)]!;
+        // probability 0 in float32: no candidate, and no finite number to hand on
+        if (score !== Number.NEGATIVE_INFINITY) best.offer(score, node, row);
+      }
     }
     const parents = beams;
     beams = best.sorted().map(({ score, node, row }) => {

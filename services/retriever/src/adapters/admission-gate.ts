@@ -1,0 +1,61 @@
+/** Lets a few tasks run, a bounded number wait in order, and refuses the rest at once. */
+export class OverloadedError extends Error {
+  override name = 'OverloadedError';
+}
+
+export class AdmissionGate {
+  readonly #concurrency: number;
+  readonly #queueLength: number;
+  #running = 0;
+  readonly #waiting: { enter: () => void }[] = [];
+
+  constructor(options: { concurrency: number; queueLength: number }) {
+    this.#concurrency = options.concurrency;
+    this.#queueLength = options.queueLength;
+  }
+
+  get running(): number {
+    return this.#running;
+  }
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
+  /**
+   * Runs the task when its turn comes.
+   * @throws OverloadedError at once when the queue is full, and when the signal fires before the turn comes
+   */
+  async run<T>(task: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    if (this.#running < this.#concurrency) this.#running++;
+    else await this.#turn(signal);
+    try {
+      return await task();
+    } finally {
+      // the place passes to the next in line without ever being free
+      const next = this.#waiting.shift();
+      if (next) next.enter();
+      else this.#running--;
+    }
+  }
+
+  #turn(signal: AbortSignal): Promise<void> {
+    if (this.#waiting.length >= this.#queueLength)
+      throw new OverloadedError(
+        `${this.#running} searches run and ${this.#waiting.length} wait, which is the limit`,
+      );
+    return new Promise((resolve, reject) => {
+      const place = {
+        enter: () => {
+          signal.removeEventListener('abort', leave);
+          resolve();
+        },
+      };
+      const leave = (): void => {
+        this.#waiting.splice(this.#waiting.indexOf(place), 1);
+        reject(new OverloadedError('the request waited until its time was over'));
+      };
+      signal.addEventListener('abort', leave, { once: true });
+      this.#waiting.push(place);
+    });
+  }
+}

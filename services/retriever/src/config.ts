@@ -1,0 +1,57 @@
+import { loadConfig, z } from '@onemall/service-kit';
+
+const count = z.coerce.number().int().min(1);
+const share = z.coerce.number().min(0).max(1);
+
+export const retrieverShape = {
+  retrieverPort: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(65_535)
+    .default(8600)
+    .describe('POST /retrieve and /openapi.json, on httpHost; 0 takes a free port'),
+  retrieveMaxK: count.default(1000).describe('items that one request may ask for'),
+  retrieveMaxBeam: count.default(1000).describe('beam width that one request may ask for'),
+  retrieveBeam: count.default(500).describe('beam width where the request names none'),
+  retrieveMaxHistory: count.default(1000).describe('events per behaviour that a request may carry'),
+  retrieveMaxBodyBytes: count.default(1_048_576),
+  retrieveTimeoutMs: count
+    .default(5_000)
+    .describe('waiting and searching; then 504, or 503 if it never began'),
+  retrieveConcurrency: count.default(2).describe('searches at the same time'),
+  retrieveQueue: count.default(64).describe('requests that may wait; further ones get 503 and Retry-After'),
+  itemOrder: z
+    .enum(['popularity', 'freshness'])
+    .default('popularity')
+    .describe('order of several items on one SID'),
+  popularityHalfLifeMs: count.default(24 * 3_600_000),
+  trieRebuildMs: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(1000)
+    .default(250)
+    .describe('rooms and items enter and leave the trie within this time'),
+  rolloutShare: share.default(0.02).describe('share of requests that become rollouts (OneMall: 2 %)'),
+  rolloutBudgetPerS: z.coerce.number().min(0).default(2).describe('rollouts above it are shed and counted'),
+  rolloutCandidates: count.default(768).describe('n: candidates per rollout'),
+  referenceSyncMs: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .default(300_000)
+    .describe('how often the reference policy is replaced by the newest published one'),
+  maxSampleAgeMs: count
+    .default(120_000)
+    .describe('requests whose sample waited longer become no rollout: their SIDs have moved on'),
+  heldBackFraction: share.default(0.01).describe('share of requests kept for measuring; never a rollout'),
+  hitRateBudgetPerS: z.coerce.number().min(0).default(2).describe('held-back requests measured per second'),
+  hitRateBeam: count.default(500).describe('beam width of the hit rate'),
+  retrievalMetricsMs: count.default(10_000).describe('how often retrieval-metrics are written'),
+};
+
+export function readConfig(env?: Record<string, string | undefined>) {
+  return loadConfig(retrieverShape, env);
+}
+export type RetrieverConfig = ReturnType<typeof readConfig>;
