@@ -1,4 +1,5 @@
-// Runs a TypeScript entry point on Node 24 from a bare clone: `node scripts/bootstrap.mjs ENTRY ARGS...`
+// Runs a TypeScript entry point on Node 24 from a bare clone: `node scripts/bootstrap.mjs [--beside] ENTRY ARGS...`
+// --beside gives the tool the settings of the pipeline that `npm start` runs here, unless ONEMALL_CONFIG names others.
 // Plain JavaScript without dependencies, since it runs on the host's Node (20 or newer) before anything is installed.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -7,7 +8,9 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
-const [entry, ...args] = process.argv.slice(2);
+const askedMs = Date.now();
+const beside = process.argv[2] === '--beside';
+const [entry, ...args] = process.argv.slice(beside ? 3 : 2);
 
 if (Number(process.versions.node.split('.')[0]) < 20) {
   console.error(
@@ -20,6 +23,7 @@ if (Number(process.versions.node.split('.')[0]) < 20) {
 const lock = createHash('sha256')
   .update(readFileSync(path.join(root, 'package-lock.json')))
   .digest('hex');
+let installed = false;
 const stamp = path.join(root, 'node_modules', '.onemall-installed');
 if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lock) {
   console.log('Installing npm packages (about a minute the first time) ...');
@@ -36,6 +40,7 @@ if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lock) {
     process.exit(1);
   }
   writeFileSync(stamp, lock);
+  installed = true;
 }
 
 // The npm package `node` brings Node 24, which runs TypeScript as it is.
@@ -47,10 +52,16 @@ const node = path.join(
   'bin',
   process.platform === 'win32' ? 'node.exe' : 'node',
 );
+const env = { ...process.env, PATH: bin + path.delimiter + process.env.PATH };
+// The launcher's report tells how long a start takes, and whether it had to install first.
+env.ONEMALL_ASKED_MS ??= String(askedMs);
+if (installed) env.ONEMALL_INSTALLED = '1';
+const runningConfig = path.join(root, '.data', 'run', 'config.json');
+if (beside && !env.ONEMALL_CONFIG && existsSync(runningConfig)) env.ONEMALL_CONFIG = runningConfig;
 const child = spawn(existsSync(node) ? node : process.execPath, [path.join(root, entry), ...args], {
   cwd: root,
   stdio: 'inherit',
-  env: { ...process.env, PATH: bin + path.delimiter + process.env.PATH },
+  env,
 });
 // The terminal sends Ctrl-C to the whole group; a plain kill reaches only this process and is passed on.
 process.on('SIGINT', () => {});

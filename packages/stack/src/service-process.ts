@@ -30,8 +30,13 @@ export class ServiceProcess extends Child {
 
   /** Address of /live /ready /metrics /status once it has been printed. */
   get url(): string | null {
-    this.#url ??= LISTENING.exec(readFileSync(this.logFile, 'utf8'))?.[1] ?? null;
+    this.#url ??= this.printed(LISTENING);
     return this.#url;
+  }
+
+  /** First group of the first match in what it has written so far. */
+  printed(pattern: RegExp): string | null {
+    return pattern.exec(readFileSync(this.logFile, 'utf8'))?.[1] ?? null;
   }
 
   /** @throws Error with the end of its log when it ends first or takes longer */

@@ -1,0 +1,110 @@
+/** The command line of `npm start` and `npm run reset`. */
+import { parseArgs } from 'node:util';
+
+export class FlagError extends Error {
+  override name = 'FlagError';
+}
+
+export interface StartFlags {
+  /** simulator, trivago, tmall, kafka:TOPIC, or the path of a file or folder. */
+  source: string;
+  mapping: string | null;
+  follow: boolean;
+  /** Folder or file of the source's data. */
+  data: string | null;
+  /** Seconds until the run stops by itself; null runs until it is stopped. */
+  forSeconds: number | null;
+  ratePerS: number | null;
+  report: string | null;
+  seed: number | null;
+  only: string[] | null;
+  /** Folder of everything that the pipeline keeps. */
+  state: string;
+}
+
+export const HELP = `npm start -- [FLAGS]     Runs the whole pipeline on this machine: Kafka, registry, services, traffic, dashboard.
+npm run reset            Removes what it keeps (.data), so that the next start begins anew.
+
+  --source SOURCE        simulator (default), trivago, tmall, a file or folder of your own logs, or kafka:TOPIC
+  --data PATH            where the data of trivago or tmall lies
+  --mapping FILE         which columns of your own logs are user, item, time, ... (see apps/replay/README.md)
+  --follow               keep reading a kafka:TOPIC that grows
+  --rate EVENTS_PER_S    traffic; the default leaves two cores room to breathe
+  --for SECONDS          stop by itself; exit code 0 only if every stage worked, nothing was lost and every bar holds
+  --report FILE.json     counts, rates, latencies, losses, memory and bars of the run
+  --seed N               seed of everything random
+  --only SERVICE,...     start only these services, with the source and the dashboard
+  --state DIR            folder for logs, models and databases (default .data)
+  --help                 this text
+
+Ctrl-C stops everything in order; the next start goes on from there.`;
+
+/** @throws FlagError saying what was expected and what came */
+export function parseStartFlags(argv: readonly string[]): StartFlags | 'help' {
+  let values: Record<string, string | boolean | undefined>;
+  try {
+    ({ values } = parseArgs({
+      args: [...argv],
+      options: {
+        source: { type: 'string' },
+        mapping: { type: 'string' },
+        follow: { type: 'boolean' },
+        data: { type: 'string' },
+        for: { type: 'string' },
+        rate: { type: 'string' },
+        report: { type: 'string' },
+        seed: { type: 'string' },
+        only: { type: 'string' },
+        state: { type: 'string' },
+        help: { type: 'boolean', short: 'h' },
+      },
+    }));
+  } catch (cause) {
+    throw new FlagError(`${(cause as Error).message.split('\n')[0]} See npm start -- --help`, { cause });
+  }
+  if (values.help) return 'help';
+  const text = (name: string): string | null => (values[name] as string | undefined) ?? null;
+  const number = (name: string, isValid: (n: number) => boolean, expected: string): number | null => {
+    const given = text(name);
+    if (given === null) return null;
+    const n = Number(given);
+    if (given.trim() === '' || !isValid(n)) throw new FlagError(`--${name} takes ${expected}, got ${given}`);
+    return n;
+  };
+  const source = text('source') ?? 'simulator';
+  const mapping = text('mapping');
+  if (source === 'kafka:' || source === '')
+    throw new FlagError('--source kafka:TOPIC needs the name of the topic, got none');
+  if (mapping === null && needsMapping(source))
+    throw new FlagError(
+      `--source ${source} needs --mapping FILE, which says what its columns are (apps/replay/README.md shows how to write one)`,
+    );
+  if (source === 'simulator')
+    for (const name of ['mapping', 'data', 'follow'])
+      if (values[name] !== undefined)
+        throw new FlagError(`--${name} belongs to a replayed source, and --source is simulator`);
+  if (values.follow && !source.startsWith('kafka:'))
+    throw new FlagError(`--follow belongs to --source kafka:TOPIC, got --source ${source}`);
+  const only = text('only');
+  return {
+    source,
+    mapping,
+    follow: values.follow === true,
+    data: text('data'),
+    forSeconds: number('for', (n) => n > 0, 'a number of seconds above 0'),
+    ratePerS: number('rate', (n) => n > 0, 'a number of events per second above 0'),
+    report: text('report'),
+    seed: number('seed', (n) => Number.isInteger(n) && n >= 0, 'a whole number from 0 on'),
+    only:
+      only === null
+        ? null
+        : only
+            .split(',')
+            .map((name) => name.trim())
+            .filter(Boolean),
+    state: text('state') ?? '.data',
+  };
+}
+
+const READY_SOURCES = ['simulator', 'trivago', 'tmall'];
+const needsMapping = (source: string): boolean => !READY_SOURCES.includes(source);

@@ -1,0 +1,68 @@
+/** Which processes make the pipeline, in the order of its flow, and what each is told. */
+import { FlagError, type StartFlags } from './flags.ts';
+
+export interface ProcessPlan {
+  name: string;
+  /** main.ts, relative to the repository's root. */
+  entry: string;
+  env: Record<string, string>;
+  role: 'source' | 'service' | 'view';
+  /** A run without output of this one has failed. */
+  mustProduce: boolean;
+}
+
+const service = (name: string, more: Partial<ProcessPlan> = {}): ProcessPlan => ({
+  name,
+  entry: `services/${name}/src/main.ts`,
+  env: {},
+  role: 'service',
+  mustProduce: true,
+  ...more,
+});
+const trainer = (model: string): ProcessPlan =>
+  service(`trainer-${model}`, { entry: 'services/trainer/src/main.ts', env: { ONEMALL_MODEL: model } });
+
+/** In pipeline order: also the order in which they are stopped. */
+const SERVICES: readonly ProcessPlan[] = [
+  service('sample-assembler'),
+  service('live-sid-updater'),
+  trainer('retriever'),
+  trainer('ranker'),
+  service('retriever'),
+  service('reward-scorer'),
+  service('job-runner', { mustProduce: false }),
+  service('metrics-sink'),
+];
+const DASHBOARD: ProcessPlan = {
+  name: 'dashboard',
+  entry: 'apps/dashboard/src/main.ts',
+  env: {},
+  role: 'view',
+  mustProduce: false,
+};
+
+export interface PlanInput {
+  flags: StartFlags;
+  /** Without Redis there are no jobs, and everything else runs. */
+  hasRedis: boolean;
+}
+
+/** @throws FlagError for an unknown name in --only */
+export function planProcesses({ flags, hasRedis }: PlanInput): ProcessPlan[] {
+  const wanted = (plan: ProcessPlan): boolean =>
+    flags.only === null || flags.only.some((name) => plan.name === name || plan.entry.includes(`/${name}/`));
+  for (const name of flags.only ?? [])
+    if (!SERVICES.some((s) => s.name === name || s.entry.includes(`/${name}/`)))
+      throw new FlagError(
+        `--only names ${name}, which is no service: known are ${SERVICES.map((s) => s.name).join(', ')}`,
+      );
+  const services = SERVICES.filter((s) => wanted(s) && (hasRedis || s.name !== 'job-runner'));
+  return [sourceProcess(flags), ...services, DASHBOARD];
+}
+
+function sourceProcess(flags: StartFlags): ProcessPlan {
+  const base = { env: {}, role: 'source', mustProduce: true } as const;
+  if (flags.source === 'simulator')
+    return { ...base, name: 'simulator', entry: 'apps/simulator/src/main.ts' };
+  return { ...base, name: 'replay', entry: 'apps/replay/src/main.ts' };
+}

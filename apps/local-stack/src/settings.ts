@@ -1,0 +1,65 @@
+/** The settings that all processes of one run share: the demo profile with this run's addresses and folders. */
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import type { StackAddresses } from '@onemall/stack';
+import type { StartFlags } from './flags.ts';
+
+export type Settings = Record<string, unknown>;
+
+export interface RetentionSettings {
+  largestWindowMs: number;
+  graceMs: number;
+  longestOutageMs: number;
+}
+
+/** @throws Error if the file is not readable JSON */
+export function readProfile(file: string): Settings {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8')) as Settings;
+  } catch (cause) {
+    throw new Error(`${file} is not a readable JSON file of settings: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+}
+
+/** A flat object of config keys; written to run/config.json, which ONEMALL_CONFIG then names. */
+export function runSettings(
+  profile: Settings,
+  { flags, addresses, state }: { flags: StartFlags; addresses: StackAddresses; state: string },
+): Settings {
+  const folder = path.resolve(state);
+  return {
+    ...profile,
+    kafkaBrokers: addresses.brokers,
+    registryUrl: addresses.registryUrl,
+    ...(addresses.redisUrl ? { redisUrl: addresses.redisUrl } : {}),
+    dataDir: folder,
+    artifactsUri: path.join(folder, 'artifacts'),
+    clickhousePath: path.join(folder, 'clickhouse'),
+    servicesFile: path.join(folder, 'run', 'services.json'),
+    ...(flags.seed === null ? {} : { seed: flags.seed }),
+    ...sourceSettings(flags),
+  };
+}
+
+function sourceSettings(flags: StartFlags): Settings {
+  if (flags.source === 'simulator') return flags.ratePerS === null ? {} : { simulatorRate: flags.ratePerS };
+  return {
+    replaySource: flags.source,
+    ...(flags.data === null ? {} : { replayData: path.resolve(flags.data) }),
+    ...(flags.mapping === null ? {} : { replayMapping: path.resolve(flags.mapping) }),
+    ...(flags.ratePerS === null ? {} : { replayRate: flags.ratePerS }),
+    ...(flags.follow ? { replayFollow: true } : {}),
+  };
+}
+
+/** What the topic table needs to know of the windows. */
+export function retentionOf(settings: Settings): RetentionSettings {
+  const scenarios = Object.values(settings.scenarios as Record<string, Record<string, number>>);
+  return {
+    largestWindowMs: Math.max(...scenarios.flatMap((s) => [s.clickWindowMs ?? 0, s.buyWindowMs ?? 0])),
+    graceMs: Number(settings.graceMs),
+    longestOutageMs: Number(settings.longestOutageMs),
+  };
+}
