@@ -1,1 +1,3 @@
+export { connectKafka } from './connect.ts';
+export { murmur2, partitionOf } from './murmur2.ts';
 export * from './ports.ts';

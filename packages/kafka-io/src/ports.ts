@@ -2,7 +2,12 @@
  * The whole surface of Kafka that services see. Topics are named without namespace; the adapter adds it.
  * `connectKafka` (connect.ts) is the one way to get a `KafkaIo`.
  */
-import type { TopicName, TopicValues } from '@onemall/contracts';
+import type { TopicName, TopicValues, ValidationRules } from '@onemall/contracts';
+import type { Clock } from '@onemall/service-kit';
+import type { RecordCursor } from './data-plane/record-batch.ts';
+
+export * from './errors.ts';
+export type { RecordCursor };
 
 export interface KafkaIoOptions {
   brokers: string;
@@ -10,6 +15,17 @@ export interface KafkaIoOptions {
   namespace: string;
   /** Name of the service: client id, and `service` in dead letters. */
   clientId: string;
+  /** Values that break these rules are bad records in decode, consume and openTable alike; none are checked without it. */
+  validation?: ValidationRules;
+  /** Messages of the client; without it warnings and errors go to stderr. */
+  onLog?: (entry: KafkaLogEntry) => void;
+  clock?: Clock;
+}
+
+export interface KafkaLogEntry {
+  level: 'debug' | 'warn' | 'error';
+  message: string;
+  details: Record<string, unknown>;
 }
 
 export interface TopicPartition {
@@ -50,9 +66,24 @@ export interface OutRecord<T extends TopicName = TopicName> {
   timestampMs?: number;
 }
 
+/** A record whose value is in wire format already, such as the bytes of a record that was read. */
+export interface RawOutRecord {
+  topic: TopicName;
+  key: string | Buffer | null;
+  valueBytes: Buffer | null;
+  partition?: number;
+  timestampMs?: number;
+}
+export type AnyOutRecord = OutRecord | RawOutRecord;
+
 /** One partition's part of a poll. */
 export interface FetchedPartition extends TopicPartition {
-  records: RawRecord[];
+  /** Made when first read, an object for each record; hot paths use `cursor`. */
+  readonly records: RawRecord[];
+  /** A fresh pass over the same records without an object for each. */
+  cursor(): RecordCursor;
+  /** Bytes of the batches, as a measure of what is buffered. */
+  sizeBytes: number;
   /** Position after this fetch, past control batches and compacted gaps: progress even where records is empty. */
   nextOffset: number;
   highWatermark: number;
@@ -106,6 +137,9 @@ export interface ConsumerOptions<T extends TopicName> {
   onError: (error: unknown) => void;
   /** Called for each record sent to dead-letters. */
   onDeadLetter?: (reason: string) => void;
+  /** Default 10,000. */
+  sessionTimeoutMs?: number;
+  maxBytesPerPartition?: number;
 }
 
 /** Membership of a group in which partition p of all topics belongs to one member. Offsets and records are the caller's. */
@@ -117,7 +151,13 @@ export interface MembershipOptions {
   topics: readonly TopicName[];
   /** Sticky: partitions that stay are in neither list. Awaited in order; a throw reaches onError. */
   onChange(change: { assigned: readonly number[]; revoked: readonly number[] }): Promise<void>;
+  /**
+   * A rebalance has begun and this member rejoins when this resolves, at the latest after half the session timeout:
+   * commit what is under way, since others may own the partitions next.
+   */
+  onRebalancing?(): Promise<void>;
   onError: (error: unknown) => void;
+  /** Default 10,000. A member that is silent for so long loses its partitions. */
   sessionTimeoutMs?: number;
 }
 
@@ -133,13 +173,16 @@ export interface TableOptions<T extends TopicName> {
   /** In offset order per partition. */
   onRecord(record: TypedRecord<T>): void;
   onError: (error: unknown) => void;
+  /** Called for each record sent to dead-letters. */
+  onDeadLetter?: (reason: string) => void;
   /** Where to go on from, e.g. out of a checkpoint; else from the beginning. */
   from?: readonly Position[];
 }
 
 /** Idempotent producer for services with low rates; acks = all. */
 export interface RecordWriter {
-  send(records: readonly OutRecord[]): Promise<void>;
+  /** Resolves when all are acknowledged. Waits while a broker is away. */
+  send(records: readonly AnyOutRecord[]): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -153,31 +196,18 @@ export interface TransactionalWriter {
   init(): Promise<void>;
   /** @throws FencedError if a newer owner took the id, TransactionFailedError otherwise */
   commit(transaction: {
-    records: readonly OutRecord[];
+    records: readonly AnyOutRecord[];
     offsets?: { groupId: string; positions: readonly Position[] };
   }): Promise<void>;
   close(): Promise<void>;
 }
 
-export class KafkaIoError extends Error {
-  override name = 'KafkaIoError';
-}
-export class OffsetOutOfRangeError extends KafkaIoError {
-  override name = 'OffsetOutOfRangeError';
-}
-export class TransactionFailedError extends KafkaIoError {
-  override name = 'TransactionFailedError';
-}
-export class FencedError extends TransactionFailedError {
-  override name = 'FencedError';
-}
-export class TopicRefusedError extends KafkaIoError {
-  override name = 'TopicRefusedError';
-}
-
 export interface KafkaIo {
   readonly options: KafkaIoOptions;
-  /** Creates what is missing of these topics with the table's configuration. */
+  /**
+   * Creates what is missing of these topics with the table's configuration. numPartitions holds for all but the
+   * topics that the table gives one partition.
+   */
   createTopics(
     topics: readonly TopicName[],
     more: { retention: RetentionSettings; numPartitions?: number },
@@ -189,6 +219,7 @@ export interface KafkaIo {
    */
   checkTopics(topics: readonly TopicName[], retention: RetentionSettings): Promise<void>;
   numPartitions(topic: TopicName): Promise<number>;
+  /** High watermarks: open transactions count, so that a lag of zero means that nothing at all is behind. */
   endOffsets(topic: TopicName): Promise<Position[]>;
   /** Committed offsets with metadata, offset -1 where none; settle a transactional id first (see TransactionalWriter). */
   committed(groupId: string, partitions: readonly TopicPartition[]): Promise<Position[]>;
@@ -203,7 +234,11 @@ export interface KafkaIo {
   consume<T extends TopicName>(options: ConsumerOptions<T>): Promise<RunningConsumer>;
   joinGroup(options: MembershipOptions): Promise<Membership>;
   openWriter(): Promise<RecordWriter>;
-  openTransactionalWriter(transactionalId: string): Promise<TransactionalWriter>;
+  /** @param options.transactionTimeoutMs default 60,000: an open transaction of a dead owner holds readers up for so long */
+  openTransactionalWriter(
+    transactionalId: string,
+    options?: { transactionTimeoutMs?: number },
+  ): Promise<TransactionalWriter>;
   /** A dead letter for a bad record, with its bytes, coordinates and reason. */
   deadLetter(record: RawRecord, error: { reason: string; message: string }): OutRecord<'dead-letters'>;
   close(): Promise<void>;

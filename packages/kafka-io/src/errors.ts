@@ -1,0 +1,28 @@
+/** Typed errors of this package; each message says what was expected, what came and what to do. */
+export class KafkaIoError extends Error {
+  override name = 'KafkaIoError';
+}
+export class OffsetOutOfRangeError extends KafkaIoError {
+  override name = 'OffsetOutOfRangeError';
+}
+export class TransactionFailedError extends KafkaIoError {
+  override name = 'TransactionFailedError';
+}
+export class FencedError extends TransactionFailedError {
+  override name = 'FencedError';
+}
+/** Bytes of a fetched batch that cannot be what a producer wrote. */
+export class CorruptBatchError extends KafkaIoError {
+  override name = 'CorruptBatchError';
+}
+export class TopicRefusedError extends KafkaIoError {
+  override name = 'TopicRefusedError';
+}
+/** The registry holds a schema that this build's schema does not fit. */
+export class SchemaRefusedError extends KafkaIoError {
+  override name = 'SchemaRefusedError';
+}
+/** The broker takes no record of this size. */
+export class RecordTooLargeError extends KafkaIoError {
+  override name = 'RecordTooLargeError';
+}

@@ -1,0 +1,62 @@
+/** What one Fetch answer held of one partition. */
+import type { TopicName } from '@onemall/contracts';
+import { type BatchView, RecordCursor } from './data-plane/record-batch.ts';
+import type { FetchedPartition, RawRecord } from './ports.ts';
+
+export interface FetchedParts {
+  topic: TopicName;
+  partition: number;
+  batches: readonly BatchView[];
+  fetchOffset: number;
+  nextOffset: number;
+  highWatermark: number;
+  lastStableOffset: number;
+  sentAtMs: number;
+  sizeBytes: number;
+}
+
+export class Fetched implements FetchedPartition {
+  readonly topic: TopicName;
+  readonly partition: number;
+  readonly nextOffset: number;
+  readonly highWatermark: number;
+  readonly lastStableOffset: number;
+  readonly sentAtMs: number;
+  readonly sizeBytes: number;
+  readonly #batches: readonly BatchView[];
+  readonly #fetchOffset: number;
+  #records: RawRecord[] | undefined;
+
+  constructor(parts: FetchedParts) {
+    this.topic = parts.topic;
+    this.partition = parts.partition;
+    this.nextOffset = parts.nextOffset;
+    this.highWatermark = parts.highWatermark;
+    this.lastStableOffset = parts.lastStableOffset;
+    this.sentAtMs = parts.sentAtMs;
+    this.sizeBytes = parts.sizeBytes;
+    this.#batches = parts.batches;
+    this.#fetchOffset = parts.fetchOffset;
+  }
+
+  cursor(): RecordCursor {
+    return new RecordCursor(this.#batches, this.#fetchOffset);
+  }
+
+  get records(): RawRecord[] {
+    if (this.#records) return this.#records;
+    const records: RawRecord[] = [];
+    const at = this.cursor();
+    while (at.next())
+      records.push({
+        topic: this.topic,
+        partition: this.partition,
+        offset: at.offset,
+        timestampMs: at.timestampMs,
+        key: at.keyLength < 0 ? null : at.bytes.subarray(at.keyStart, at.keyStart + at.keyLength),
+        value: at.valueLength < 0 ? null : at.bytes.subarray(at.valueStart, at.valueStart + at.valueLength),
+      });
+    this.#records = records;
+    return records;
+  }
+}

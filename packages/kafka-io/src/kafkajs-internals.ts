@@ -1,0 +1,134 @@
+/**
+ * The few internals of kafkajs 2.2.4 that the data plane stands on, with types. The version is pinned exactly: the
+ * conformance suite tells when another one behaves differently.
+ */
+import { createRequire } from 'node:module';
+import type { Socket } from 'node:net';
+import type { logCreator } from 'kafkajs';
+
+const require = createRequire(import.meta.url);
+const internal = <T>(path: string): T => require(`kafkajs/src/${path}`) as T;
+
+/** One request as kafkajs sends it: `encode` gives something with a `buffer`, `decode` gets what follows the correlation id. */
+export interface ProtocolCall<T> {
+  request: {
+    apiKey: number;
+    apiVersion: number;
+    apiName: string;
+    encode(): Promise<unknown>;
+  };
+  response: { decode(payload: Buffer): Promise<T>; parse(decoded: T): Promise<T> };
+  requestTimeout?: number;
+  logResponseError?: boolean;
+}
+
+interface QueuedRequest {
+  entry: {
+    apiKey: number;
+    apiName: string;
+    apiVersion: number;
+    correlationId: number;
+    resolve(answer: { payload: Buffer }): void;
+    reject(error: unknown): void;
+  };
+  expectResponse: boolean;
+  requestTimeout: number | null;
+  sendRequest(): void;
+}
+
+export interface RequestQueue {
+  pending: unknown[];
+  throttledUntil: number;
+  throttleCheckTimeoutId: NodeJS.Timeout | null;
+  push(request: QueuedRequest): void;
+  checkPendingRequests(): void;
+  scheduleCheckPendingRequests(): void;
+}
+
+export interface Connection {
+  clientId: string;
+  socket: Socket;
+  requestQueue: RequestQueue;
+  nextCorrelationId(): number;
+  isAuthenticated(): boolean;
+  authenticate(): Promise<void>;
+}
+
+export interface Broker {
+  nodeId: number;
+  connectionPool: {
+    host: string;
+    port: number;
+    sasl: unknown;
+    send<T>(call: ProtocolCall<T>): Promise<T>;
+    getConnection(index: number): Promise<Connection>;
+  };
+  disconnect(): Promise<void>;
+  listOffsets(request: {
+    isolationLevel: number;
+    topics: { topic: string; partitions: { partition: number; timestamp: number }[] }[];
+  }): Promise<{
+    responses: { topic: string; partitions: { partition: number; offset: string }[] }[];
+  }>;
+}
+
+export interface Cluster {
+  connect(): Promise<void>;
+  disconnect(): Promise<void>;
+  refreshMetadata(): Promise<void>;
+  refreshMetadataIfNecessary(): Promise<void>;
+  addMultipleTargetTopics(topics: readonly string[]): Promise<void>;
+  getNodeIds(): string[];
+  findTopicPartitionMetadata(
+    topic: string,
+  ): { partitionId: number; leader: number; partitionErrorCode: number }[];
+  findBroker(at: { nodeId: number }): Promise<Broker>;
+  findControllerBroker(): Promise<Broker>;
+  findGroupCoordinator(of: { groupId: string; coordinatorType?: number }): Promise<Broker>;
+  removeBroker(at: { host: string; port: number }): void;
+}
+
+export const createCluster: new (options: {
+  logger: unknown;
+  socketFactory: unknown;
+  brokers: readonly string[];
+  clientId: string;
+  connectionTimeout: number;
+  requestTimeout: number;
+  enforceRequestTimeout: boolean;
+  metadataMaxAge: number;
+  retry: { initialRetryTime: number; maxRetryTime: number; retries: number };
+  allowAutoTopicCreation: boolean;
+  isolationLevel: number;
+}) => Cluster = internal('cluster');
+
+export const { createLogger } = internal<{
+  createLogger(options: { level: number; logCreator: logCreator }): unknown;
+}>('loggers');
+
+export const createSocketFactory = internal<() => unknown>('network/socketFactory');
+
+/** Type name and retriability that kafkajs has for a broker's error code. */
+export const { errorCodes } = internal<{
+  errorCodes: readonly { code: number; type: string; retriable: boolean; message: string }[];
+}>('protocol/error');
+
+/** kafkajs wraps bytes that are already encoded as long as they look like its own encoder. */
+export const Encoder: new (initialSize: number) => { writeBufferInternal(bytes: Buffer): void } =
+  internal('protocol/encoder');
+
+// kafkajs schedules its throttle check even when nothing waits, with a negative delay: a timer that fires every
+// millisecond per connection, and a TimeoutNegativeWarning from Node. Checking only while something waits does the same.
+const queue = internal<{ prototype: RequestQueue }>('network/requestQueue').prototype;
+const PENDING_CHECK_MS = 10;
+queue.scheduleCheckPendingRequests = function scheduleOnlyWhilePending(this: RequestQueue): void {
+  if (this.pending.length === 0 || this.throttleCheckTimeoutId) return;
+  const throttledMs = this.throttledUntil - Date.now();
+  this.throttleCheckTimeoutId = setTimeout(
+    () => {
+      this.throttleCheckTimeoutId = null;
+      this.checkPendingRequests();
+    },
+    throttledMs > 0 ? throttledMs : PENDING_CHECK_MS,
+  );
+};

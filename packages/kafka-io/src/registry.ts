@@ -1,0 +1,132 @@
+/** The schema registry: registering and looking up only. Values are read and written by avsc, see value-codec.ts. */
+import { type COMPATIBILITY, SchemaRegistry } from '@kafkajs/confluent-schema-registry';
+import { BadRecordError, fullSchema, type TopicName, topicSpec } from '@onemall/contracts';
+import type { Clock } from '@onemall/service-kit';
+import { SchemaRefusedError } from './errors.ts';
+import type { LogWriter } from './log-writer.ts';
+import type { TopicNames } from './topic-names.ts';
+
+const FIRST_BACKOFF_MS = 100;
+const MAX_BACKOFF_MS = 5_000;
+/** A schema that was not there a moment ago may be there now; records that name it should not ask each time. */
+const UNKNOWN_FOR_MS = 1_000;
+
+interface ResponseError extends Error {
+  status?: number;
+}
+
+export class Registry {
+  readonly #client: SchemaRegistry;
+  readonly #url: string;
+  readonly #names: TopicNames;
+  readonly #clock: Clock;
+  readonly #log: LogWriter;
+  readonly #closing = new AbortController();
+  readonly #unknown = new Map<number, { untilMs: number; error: BadRecordError }>();
+
+  constructor(options: { url: string; clientId: string; names: TopicNames; clock: Clock; log: LogWriter }) {
+    this.#url = options.url;
+    this.#names = options.names;
+    this.#clock = options.clock;
+    this.#log = options.log;
+    this.#client = new SchemaRegistry({
+      host: options.url.replace(/\/$/, ''),
+      clientId: options.clientId,
+      retry: { retries: 0 },
+    });
+  }
+
+  subject(topic: TopicName): string {
+    return `${this.#names.physical(topic)}-value`;
+  }
+
+  /**
+   * Registers this build's schema of the topic and sets the table's compatibility on its subject.
+   * @returns the schema id
+   * @throws SchemaRefusedError when the registry holds an incompatible schema or another compatibility
+   */
+  async register(topic: TopicName): Promise<number> {
+    const subject = this.subject(topic);
+    const { compatibility, schema } = topicSpec(topic);
+    const request = { type: 'AVRO' as const, schema: JSON.stringify(fullSchema(schema)) };
+    try {
+      const { id } = await this.#wait(`registering ${subject}`, () =>
+        this.#client.register(request as Parameters<SchemaRegistry['register']>[0], {
+          subject,
+          compatibility: compatibility as COMPATIBILITY,
+        }),
+      );
+      return id;
+    } catch (cause) {
+      const { status, message, name } = cause as ResponseError;
+      if (status === 409 || status === 422 || name === 'ConfluentSchemaRegistryCompatibilityError')
+        throw new SchemaRefusedError(
+          `The registry at ${this.#url} refuses schemas/${schema}.avsc for subject ${subject}: ${message}. ` +
+            `A change must keep ${compatibility}: give new fields a default and remove only fields that have one; ` +
+            `or set the subject's compatibility: PUT ${this.#url}/config/${subject} {"compatibility":"${compatibility}"}`,
+          { cause },
+        );
+      throw cause;
+    }
+  }
+
+  /** The writer's schema of an id. @throws BadRecordError UNKNOWN_SCHEMA when the registry does not have it */
+  async schemaOf(id: number): Promise<unknown> {
+    const unknown = this.#unknown.get(id);
+    if (unknown && this.#clock.nowMs() < unknown.untilMs) throw unknown.error;
+    try {
+      const schema = await this.#wait(`looking up schema ${id}`, () => this.#client.getSchema(id));
+      this.#unknown.delete(id);
+      return JSON.parse(JSON.stringify(schema)) as unknown;
+    } catch (cause) {
+      const { status, message } = cause as ResponseError;
+      // Anything but "not found" that is not waited out is a schema of a kind that avsc does not read.
+      const error = new BadRecordError(
+        'UNKNOWN_SCHEMA',
+        status === 404
+          ? `Expected a schema id that the registry at ${this.#url} knows, got ${id}`
+          : `Expected an Avro schema behind id ${id} of the registry at ${this.#url}: ${message}`,
+        { cause },
+      );
+      if (this.#unknown.size > 1_000) this.#unknown.clear();
+      this.#unknown.set(id, { untilMs: this.#clock.nowMs() + UNKNOWN_FOR_MS, error });
+      throw error;
+    }
+  }
+
+  /** Waits while the registry is away: no answer, 408, 429 or 5xx. */
+  async #wait<T>(what: string, ask: () => Promise<T>): Promise<T> {
+    for (let backoffMs = FIRST_BACKOFF_MS, tries = 1; ; tries++) {
+      try {
+        return await ask();
+      } catch (error) {
+        if (this.#closing.signal.aborted || !isAway(error)) throw error;
+        if (tries === 4)
+          this.#log.warn(
+            `Waiting for the schema registry at ${this.#url} while ${what}: ${(error as Error).message}`,
+          );
+        await this.#clock.sleep(backoffMs, this.#closing.signal);
+        backoffMs = Math.min(MAX_BACKOFF_MS, backoffMs * 2);
+      }
+    }
+  }
+
+  close(): void {
+    this.#closing.abort(new Error('the registry client is closed'));
+  }
+}
+
+/** The client reports a request that got no answer with status 0 or 400 and no registry error code. */
+function isAway(error: unknown): boolean {
+  const { status, message = '' } = error as ResponseError;
+  if (status === undefined) return false;
+  return (
+    status === 0 ||
+    status === 408 ||
+    status === 429 ||
+    status >= 500 ||
+    /ECONNREFUSED|ECONNRESET|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN|EPIPE|socket hang up|Timeout/i.test(
+      message,
+    )
+  );
+}

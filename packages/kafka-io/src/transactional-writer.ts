@@ -1,0 +1,179 @@
+/**
+ * Records and consumer offsets in one transaction. kafkajs' producer retries neither commit nor addOffsetsToTxn and
+ * hides an unknown outcome; here each step is its own request, and a failed one leaves the writer unusable until `init`.
+ */
+import { type Encoding, gatherBatches } from './batch-set.ts';
+import { BrokerError, type Brokers } from './brokers.ts';
+import type { CommittedOffsets } from './committed-offsets.ts';
+import {
+  addOffsetsToTransaction,
+  addPartitionsToTransaction,
+  commitOffsetsInTransaction,
+  endTransaction,
+  initProducerId,
+  type Producer,
+} from './data-plane/transactions.ts';
+import { FencedError, KafkaIoError, TransactionFailedError } from './errors.ts';
+import type { Broker } from './kafkajs-internals.ts';
+import type { AnyOutRecord, Position, TransactionalWriter } from './ports.ts';
+import { SequencedSender } from './sequenced-sender.ts';
+
+const FENCED = new Set(['INVALID_PRODUCER_EPOCH', 'PRODUCER_FENCED', 'INVALID_PRODUCER_ID_MAPPING']);
+const DEFAULT_TRANSACTION_TIMEOUT_MS = 60_000;
+
+interface Transaction {
+  records: readonly AnyOutRecord[];
+  offsets?: { groupId: string; positions: readonly Position[] };
+}
+
+export class TransactionalRecordWriter implements TransactionalWriter {
+  readonly #id: string;
+  readonly #brokers: Brokers;
+  readonly #encoding: Encoding;
+  readonly #committed: CommittedOffsets;
+  readonly #timeoutMs: number;
+  #producer: Producer | undefined;
+  #sender: SequencedSender | undefined;
+  #busy = false;
+
+  constructor(options: {
+    transactionalId: string;
+    encoding: Encoding;
+    committed: CommittedOffsets;
+    transactionTimeoutMs: number | undefined;
+  }) {
+    this.#id = options.transactionalId;
+    this.#encoding = options.encoding;
+    this.#brokers = options.encoding.brokers;
+    this.#committed = options.committed;
+    this.#timeoutMs = options.transactionTimeoutMs ?? DEFAULT_TRANSACTION_TIMEOUT_MS;
+  }
+
+  async init(): Promise<void> {
+    this.#producer = undefined;
+    const { producerId, producerEpoch } = await this.#step(
+      'initializing the transactional id',
+      (coordinator) => initProducerId(coordinator, this.#id, this.#timeoutMs),
+    );
+    this.#producer = { transactionalId: this.#id, producerId, producerEpoch };
+    this.#sender = new SequencedSender(this.#brokers, this.#producer);
+  }
+
+  async commit({ records, offsets }: Transaction): Promise<void> {
+    const producer = this.#producer;
+    const sender = this.#sender;
+    if (!producer || !sender)
+      throw new TransactionFailedError(
+        `The transactional id ${this.#id} is not ready: call init, read the committed offsets and restore from them`,
+      );
+    if (this.#busy)
+      throw new KafkaIoError(`A transaction of ${this.#id} is under way: await its commit before the next`);
+    const positions = offsets?.positions ?? [];
+    if (records.length === 0 && positions.length === 0) return;
+    this.#busy = true;
+    try {
+      // Encoding may throw on a bad value: nothing has been sent then and the writer stays usable.
+      const batches = await gatherBatches(records, this.#encoding);
+      try {
+        if (batches.length > 0) {
+          const topics = [...Map.groupBy(batches, (b) => b.topic)].map(([topic, mine]) => ({
+            topic,
+            partitions: mine.map((b) => b.partition),
+          }));
+          await this.#step('adding partitions', (c) => addPartitionsToTransaction(c, producer, topics));
+          await sender.send(batches, this.#timeoutMs / 2);
+        }
+        if (offsets && positions.length > 0) {
+          await this.#step('adding offsets', (c) => addOffsetsToTransaction(c, producer, offsets.groupId));
+          await this.#commitOffsets(producer, offsets.groupId, positions);
+        }
+        await this.#end(producer);
+      } catch (cause) {
+        this.#producer = undefined;
+        throw this.#failed(cause);
+      }
+      if (offsets) this.#committed.remember(offsets.groupId, positions);
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  /**
+   * Repeats EndTxn only after answers that say it was not done. After a lost answer nobody here knows the outcome:
+   * the caller fences, reads the committed offsets and goes on from what they say.
+   */
+  async #end(producer: Producer): Promise<void> {
+    const coordinator = await this.#brokers.waitOut(
+      `finding the coordinator of ${this.#id}`,
+      () => this.#brokers.coordinator('transaction', this.#id),
+      { giveUpMs: this.#timeoutMs / 2 },
+    );
+    let at: Broker | undefined = coordinator;
+    await this.#brokers.waitOut(
+      `committing ${this.#id}`,
+      async () => {
+        at ??= await this.#brokers.coordinator('transaction', this.#id);
+        const to = at;
+        at = undefined;
+        await endTransaction(to, producer, true).catch((error: unknown) => {
+          throw error instanceof BrokerError ? error : new UnknownOutcomeError(error);
+        });
+      },
+      { giveUpMs: this.#timeoutMs / 2 },
+    );
+  }
+
+  #commitOffsets(producer: Producer, groupId: string, positions: readonly Position[]): Promise<void> {
+    const offsets = positions.map((p) => ({
+      topic: this.#encoding.names.physical(p.topic),
+      partition: p.partition,
+      offset: p.offset,
+      metadata: p.metadata ?? '',
+    }));
+    return this.#brokers.waitOut(
+      `committing offsets of ${groupId}`,
+      async () => {
+        const coordinator = await this.#brokers.coordinator('group', groupId);
+        await commitOffsetsInTransaction(coordinator, producer, groupId, offsets);
+      },
+      { giveUpMs: this.#timeoutMs / 2 },
+    );
+  }
+
+  #step<T>(what: string, ask: (coordinator: Broker) => Promise<T>): Promise<T> {
+    return this.#brokers.waitOut(
+      `${what} of ${this.#id}`,
+      async () => ask(await this.#brokers.coordinator('transaction', this.#id)),
+      {
+        // Before the first transaction there is nothing to time out: init waits as long as it takes.
+        ...(this.#producer && { giveUpMs: this.#timeoutMs / 2 }),
+      },
+    );
+  }
+
+  #failed(cause: unknown): TransactionFailedError {
+    const { message } = cause as Error;
+    if (cause instanceof BrokerError && FENCED.has(cause.type))
+      return new FencedError(
+        `A newer owner took over the transactional id ${this.#id}, or its transaction ran into the timeout of ${this.#timeoutMs} ms: ${message}. Drop all state of it`,
+        { cause },
+      );
+    return new TransactionFailedError(
+      `The transaction of ${this.#id} failed${cause instanceof UnknownOutcomeError ? ' with unknown outcome' : ''}: ${message}. Call init, read the committed offsets and restore from them`,
+      { cause },
+    );
+  }
+
+  async close(): Promise<void> {
+    this.#producer = undefined;
+    this.#sender = undefined;
+  }
+}
+
+/** EndTxn left and no answer came. */
+class UnknownOutcomeError extends KafkaIoError {
+  override name = 'UnknownOutcomeError';
+  constructor(lost: unknown) {
+    super(`no answer to EndTxn: ${(lost as Error).message}`);
+  }
+}

@@ -1,0 +1,135 @@
+/** Typed values and record bytes. The registry is asked once for each schema id; everything else is avsc. */
+import {
+  BadRecordError,
+  encodeValue,
+  schemaIdOf,
+  type TopicName,
+  type TopicValues,
+  topicSpec,
+  type ValidationRules,
+  ValueReader,
+  validateValue,
+} from '@onemall/contracts';
+import type { Clock } from '@onemall/service-kit';
+import type { OutRecord, RawRecord, TypedRecord } from './ports.ts';
+import type { Registry } from './registry.ts';
+
+type Reader<T extends TopicName> = ValueReader<T> | BadRecordError;
+
+export class ValueCodec {
+  readonly #registry: Registry;
+  readonly #validation: ValidationRules | undefined;
+  readonly #service: string;
+  readonly #clock: Clock;
+  readonly #readers = new Map<TopicName, Map<number, Reader<TopicName>>>();
+  readonly #writerIds = new Map<TopicName, Promise<number>>();
+
+  constructor(options: {
+    registry: Registry;
+    validation: ValidationRules | undefined;
+    service: string;
+    clock: Clock;
+  }) {
+    this.#registry = options.registry;
+    this.#validation = options.validation;
+    this.#service = options.service;
+    this.#clock = options.clock;
+  }
+
+  /** This build's schema id of the topic, registered when first asked for. */
+  schemaId(topic: TopicName): Promise<number> {
+    let id = this.#writerIds.get(topic);
+    if (!id) {
+      id = this.#registry.register(topic);
+      this.#writerIds.set(topic, id);
+      id.catch(() => this.#writerIds.delete(topic));
+    }
+    return id;
+  }
+
+  async encode<T extends TopicName>(topic: T, value: TopicValues[T]): Promise<Buffer> {
+    return encodeValue(topic, await this.schemaId(topic), value);
+  }
+
+  async decode<T extends TopicName>(topic: T, record: RawRecord): Promise<TypedRecord<T>> {
+    const id = this.#idOf(topic, record);
+    if (id === undefined) return this.#typed(topic, record, null);
+    const reader = this.#cached(topic, id) ?? (await this.#lookUp(topic, id));
+    return this.#read(topic, record, reader);
+  }
+
+  /**
+   * Decodes at once where the schema is known, which is always but for the first record of each schema.
+   * @returns undefined where the registry must be asked: use `decode`
+   * @throws BadRecordError
+   */
+  decodeNow<T extends TopicName>(topic: T, record: RawRecord): TypedRecord<T> | undefined {
+    const id = this.#idOf(topic, record);
+    if (id === undefined) return this.#typed(topic, record, null);
+    const reader = this.#cached(topic, id);
+    return reader && this.#read(topic, record, reader);
+  }
+
+  /** undefined for a tombstone. */
+  #idOf(topic: TopicName, record: RawRecord): number | undefined {
+    if (record.value === null && topicSpec(topic).cleanup === 'compact') return undefined;
+    return schemaIdOf(record.value);
+  }
+
+  #cached<T extends TopicName>(topic: T, id: number): Reader<T> | undefined {
+    return this.#readers.get(topic)?.get(id) as Reader<T> | undefined;
+  }
+
+  async #lookUp<T extends TopicName>(topic: T, id: number): Promise<Reader<T>> {
+    const schema = await this.#registry.schemaOf(id);
+    let reader: Reader<T>;
+    try {
+      reader = new ValueReader(topic, schema);
+    } catch (cause) {
+      reader = new BadRecordError(
+        'UNDECODABLE',
+        `Schema ${id} cannot be read as ${topicSpec(topic).schema}: ${(cause as Error).message}`,
+        { cause },
+      );
+    }
+    let ofTopic = this.#readers.get(topic);
+    if (!ofTopic) {
+      ofTopic = new Map();
+      this.#readers.set(topic, ofTopic);
+    }
+    ofTopic.set(id, reader as Reader<TopicName>);
+    return reader;
+  }
+
+  #read<T extends TopicName>(topic: T, record: RawRecord, reader: Reader<T>): TypedRecord<T> {
+    if (reader instanceof BadRecordError) throw reader;
+    const typed = this.#typed(topic, record, reader.read(record.value!));
+    if (this.#validation) validateValue(topic, typed, this.#validation);
+    return typed;
+  }
+
+  #typed<T extends TopicName>(topic: T, r: RawRecord, value: TopicValues[T] | null): TypedRecord<T> {
+    const { partition, offset, timestampMs } = r;
+    return { topic, partition, offset, timestampMs, key: r.key?.toString('utf8') ?? '', value };
+  }
+
+  deadLetter(record: RawRecord, error: { reason: string; message: string }): OutRecord<'dead-letters'> {
+    return {
+      topic: 'dead-letters',
+      key: record.key?.toString('utf8') ?? '',
+      value: {
+        service: this.#service,
+        reason: error.reason,
+        detail: error.message,
+        topic: record.topic,
+        partition: record.partition,
+        offset: record.offset,
+        appendTimeMs: record.timestampMs,
+        // The buffers are views of a fetched batch: a dead letter may outlive it.
+        key: record.key && Buffer.from(record.key),
+        payload: record.value && Buffer.from(record.value),
+        createdMs: this.#clock.nowMs(),
+      },
+    };
+  }
+}
