@@ -40,7 +40,7 @@ export const retrieverShape = {
     .number()
     .int()
     .min(0)
-    .default(300_000)
+    .default(60_000)
     .describe('how often the reference policy is replaced by the newest published one'),
   maxSampleAgeMs: count
     .default(120_000)

@@ -37,6 +37,7 @@ export interface RetrieverParts {
 
 /** Versions of SIDs older than this before the newest request are forgotten. */
 const SID_HISTORY_MS = 3_600_000;
+const FORGET_EVERY_MS = 60_000;
 const REQUESTS_REMEMBERED = 100_000;
 
 export async function runSampleFlow(parts: RetrieverParts): Promise<{ stop(): Promise<void> }> {
@@ -181,13 +182,13 @@ class SampleFlow {
 
   /** Writes retrieval-metrics and gauges every now and then, and a last time when the service stops. */
   async reportUntilStopped(lag: () => Promise<number>): Promise<void> {
-    const { catalogue, clock, config, meter, stopping } = this.#parts;
+    const { clock, config, meter, stopping } = this.#parts;
     while (!stopping.aborted) {
       // stopping ends the sleep early: what was measured is still written
       await clock.sleep(Math.min(1000, config.retrievalMetricsMs), stopping).catch(() => {});
       if (!stopping.aborted) meter.setLag(await lag());
       this.#setSidGauges();
-      catalogue.forgetBefore(this.#newestRequestMs - SID_HISTORY_MS);
+      this.#forgetOldSids();
       await this.#reportHits(stopping.aborted);
     }
   }
@@ -203,6 +204,14 @@ class SampleFlow {
     if (records.length === 0) return;
     await this.#writer.send(records);
     meter.recordOut(records.length);
+  }
+
+  #forgotMs = 0;
+  #forgetOldSids(): void {
+    const { catalogue, clock } = this.#parts;
+    if (clock.nowMs() - this.#forgotMs < FORGET_EVERY_MS) return;
+    this.#forgotMs = clock.nowMs();
+    catalogue.forgetBefore(this.#newestRequestMs - SID_HISTORY_MS);
   }
 
   #setSidGauges(): void {

@@ -165,7 +165,9 @@ export class SidCatalogue {
     const itemId = key.slice(0, colon);
     const version = Number(key.slice(colon + 1));
     this.#newest.get(version)?.delete(itemId);
-    if (validFromMs !== undefined) this.#asOf.get(version)?.put(itemId, validFromMs, null);
+    // a tombstone retires the version for this item, also for the past; a room that ended has ended from then on
+    if (validFromMs === undefined) this.#asOf.get(version)?.remove(itemId);
+    else this.#asOf.get(version)?.put(itemId, validFromMs, null);
     for (const shelf of this.#shelves.get(version)?.values() ?? []) shelf.remove(itemId);
   }
 

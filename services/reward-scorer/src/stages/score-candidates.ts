@@ -1,0 +1,123 @@
+/** One group from rollout to reward batch: which rows the ranker gets, and what its answers make of the candidates. */
+import type { ItemFeatures, RewardBatch, Rollout, ScoredCandidate } from '@onemall/contracts';
+import { NUM_DENSE, NUM_IDS, rankerFeatures } from '@onemall/features';
+import type { RankerScores } from '@onemall/learning';
+import { fuseReward, type RewardWeights } from './fuse-reward.ts';
+import { groupAdvantages } from './group-advantages.ts';
+import { keepDistinct, type RankedCandidate } from './keep-distinct.ts';
+
+/** Features of an item or room as of a moment; null where it is not known at all. */
+export type FeaturesAsOf = (itemId: string, timeMs: number) => ItemFeatures | null;
+
+export interface RankerRows {
+  rollout: Rollout;
+  candidates: RankedCandidate[];
+  /** Row of each candidate among this group's rows; -1 where the candidate has no known item. */
+  rowOf: number[];
+  numRows: number;
+  /** float32 [numRows, NUM_DENSE] */
+  dense: Float32Array;
+  /** int32 [numRows, NUM_IDS] */
+  ids: Int32Array;
+}
+
+/** Features of the distinct candidates, computed exactly as those of logged targets in training. */
+export function rankerRows(rollout: Rollout, featuresAsOf: FeaturesAsOf): RankerRows {
+  const candidates = keepDistinct(rollout.candidates);
+  const known = candidates.map(({ itemId }) =>
+    itemId === null ? null : featuresAsOf(itemId, rollout.requestTimeMs),
+  );
+  const numRows = known.filter((k) => k !== null).length;
+  const dense = new Float32Array(numRows * NUM_DENSE);
+  const ids = new Int32Array(numRows * NUM_IDS);
+  let row = 0;
+  const rowOf = candidates.map(({ itemId }, i) => {
+    const item = known[i];
+    if (!item) return -1;
+    const features = rankerFeatures(rollout, itemId!, item);
+    dense.set(features.dense, row * NUM_DENSE);
+    ids.set(features.ids, row * NUM_IDS);
+    return row++;
+  });
+  return { rollout, candidates, rowOf, numRows, dense, ids };
+}
+
+export interface RankerIdentity {
+  rankerVersion: string;
+  /** S by scenario. */
+  egpmScale: Readonly<Record<string, number>>;
+}
+
+export type GroupSkipped = 'empty' | 'no_items' | 'unknown_scenario' | 'equal_rewards' | 'not_finite';
+export type GroupResult =
+  | { batch: RewardBatch; withoutItem: number; duplicates: number }
+  | { skipped: GroupSkipped };
+
+/**
+ * The reward batch of a group. A SID without an item gets the lowest reward of the group, so that the policy learns to
+ * avoid it, and its predictions are 0.
+ * @param scores answers of the ranker; those of this group begin at row `from`
+ */
+export function scoreGroup(
+  { rollout, candidates, rowOf, numRows }: RankerRows,
+  scores: RankerScores,
+  from: number,
+  ranker: RankerIdentity,
+  options: { weights: RewardWeights; maxAdvantage: number; createdMs: number },
+): GroupResult {
+  if (candidates.length === 0) return { skipped: 'empty' };
+  if (numRows === 0) return { skipped: 'no_items' };
+  const egpmScale = ranker.egpmScale[rollout.scenario];
+  if (egpmScale === undefined || !(egpmScale > 0)) return { skipped: 'unknown_scenario' };
+
+  const scored = rowOf.map((row) => {
+    if (row < 0) return null;
+    const prediction = {
+      pCtr: scores.pCtr[from + row]!,
+      pCtcvr: scores.pCtcvr[from + row]!,
+      buyValueCents: scores.buyValueCents[from + row]!,
+    };
+    return { ...prediction, ...fuseReward(prediction, options.weights, egpmScale) };
+  });
+  const given = scored.filter((s) => s !== null).map((s) => s.reward);
+  if (!given.every(Number.isFinite)) return { skipped: 'not_finite' };
+  const lowest = given.reduce((low, r) => Math.min(low, r), Number.POSITIVE_INFINITY);
+  const rewards = scored.map((s) => s?.reward ?? lowest);
+  const group = groupAdvantages(rewards, options.maxAdvantage);
+  if (!group) return { skipped: 'equal_rewards' };
+
+  const { requestId, userId, scenario, requestTimeMs, policyVersion, codebookVersion, history } = rollout;
+  return {
+    withoutItem: scored.filter((s) => s === null).length,
+    duplicates: rollout.candidates.length - candidates.length,
+    batch: {
+      requestId,
+      userId,
+      scenario,
+      requestTimeMs,
+      policyVersion,
+      codebookVersion,
+      rankerVersion: ranker.rankerVersion,
+      history,
+      candidates: candidates.map(
+        ({ c1, c2, c3, tokenLogProbs, itemId, rank }, i): ScoredCandidate => ({
+          c1,
+          c2,
+          c3,
+          tokenLogProbs,
+          itemId,
+          rank,
+          pCtr: scored[i]?.pCtr ?? 0,
+          pCtcvr: scored[i]?.pCtcvr ?? 0,
+          pEgpm: scored[i]?.pEgpm ?? 0,
+          reward: rewards[i]!,
+          advantage: group.advantages[i]!,
+        }),
+      ),
+      rewardMean: group.mean,
+      rewardStd: group.std,
+      rolloutCreatedMs: rollout.createdMs,
+      createdMs: options.createdMs,
+    },
+  };
+}
