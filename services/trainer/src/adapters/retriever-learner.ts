@@ -1,0 +1,242 @@
+/** The OneMall retrieval model as a learner: next-token and contrastive loss on first positives, reward groups beside. */
+import type { RewardBatch, TrainingSample } from '@onemall/contracts';
+import {
+  itemTensors,
+  type RequestContext,
+  requestTensors,
+  type SidLayout,
+  sidLayout,
+} from '@onemall/features';
+import {
+  createRetrievalTrainer,
+  type RetrievalPresetName,
+  type RetrievalSample,
+  type RetrievalStepResult,
+  type RetrievalTrainer,
+  type RewardGroup,
+  retrievalPresets,
+} from '@onemall/learning';
+import { ConfigError, type StageMeter } from '@onemall/service-kit';
+import type { TrainerConfig } from '../config.ts';
+import type { Learner, LearnerState, MetricRow, StepOutcome } from '../learner.ts';
+import { drawForDpo, drawForGrpo, type GroupRules } from '../stages/choose-groups.ts';
+import { describeItem } from '../stages/describe-item.ts';
+import { StepWindow } from '../stages/measure-steps.ts';
+import { type RetrieverRules, retrieverLeavesOut } from '../stages/select-sample.ts';
+import type { SidTables } from './sid-tables.ts';
+
+/** Candidates of a group that enter the loss (model.md, RL): 16 for GRPO; the best and four others for DPO. */
+const GRPO_CANDIDATES = 16;
+const DPO_NEGATIVES = 4;
+
+export interface Codebooks {
+  codebookVersions: Readonly<Record<string, number>>;
+  numCodes: Readonly<Record<string, readonly [number, number, number]>>;
+}
+
+export async function openRetrieverLearner(
+  config: TrainerConfig,
+  scenarios: readonly string[],
+  codebooks: Codebooks,
+  tables: SidTables,
+  meter: StageMeter,
+): Promise<Learner<RetrievalSample[]>> {
+  const preset = presetNamed(config.trainerPreset);
+  const trainer = await createRetrievalTrainer({
+    preset,
+    scenarios,
+    numCodes: codebooks.numCodes,
+    seed: config.seed,
+    ...(config.batchSize !== undefined && { batchSize: config.batchSize }),
+    ...(config.historyLength !== undefined && { historyLength: config.historyLength }),
+    ...(config.rlMode !== 'off' && { rl: { form: config.rlMode, maxGroups: config.rlMaxGroups } }),
+    optimizer: {
+      warmupSteps: config.warmupSteps,
+      maxGradNorm: config.gradClipNorm,
+      ...(config.learningRate !== undefined && { learningRate: config.learningRate }),
+    },
+    engine: { intraOpNumThreads: config.intraOpNumThreads },
+  });
+  return new RetrieverLearner(
+    trainer,
+    config,
+    sidLayout(scenarios, codebooks.numCodes),
+    codebooks,
+    tables,
+    meter,
+  );
+}
+
+function presetNamed(name: string): RetrievalPresetName {
+  if (Object.hasOwn(retrievalPresets, name)) return name as RetrievalPresetName;
+  throw new ConfigError(
+    `trainerPreset is ${JSON.stringify(name)}, expected one of ${Object.keys(retrievalPresets).join(', ')}`,
+  );
+}
+
+class RetrieverLearner implements Learner<RetrievalSample[]> {
+  readonly kind = 'RETRIEVER';
+  readonly model = 'retriever';
+  readonly batchSize: number;
+  readonly codebookVersions: Readonly<Record<string, number>>;
+  readonly #trainer: RetrievalTrainer;
+  readonly #config: TrainerConfig;
+  readonly #layout: SidLayout;
+  readonly #rules: RetrieverRules & GroupRules;
+  readonly #tables: SidTables;
+  readonly #meter: StageMeter;
+  readonly #window: StepWindow;
+  #last: RetrievalStepResult | null = null;
+
+  constructor(
+    trainer: RetrievalTrainer,
+    config: TrainerConfig,
+    layout: SidLayout,
+    codebooks: Codebooks,
+    tables: SidTables,
+    meter: StageMeter,
+  ) {
+    this.#trainer = trainer;
+    this.batchSize = trainer.batchSize;
+    this.codebookVersions = codebooks.codebookVersions;
+    this.#config = config;
+    this.#layout = layout;
+    this.#rules = {
+      ...codebooks,
+      heldBackFraction: config.heldBackFraction,
+      maxLagSteps: config.rlMaxLagSteps,
+    };
+    this.#tables = tables;
+    this.#meter = meter;
+    this.#window = new StepWindow(config.metricsWindowSteps);
+  }
+
+  leavesOut(sample: TrainingSample) {
+    return retrieverLeavesOut(sample, this.#rules);
+  }
+
+  encode(samples: readonly TrainingSample[]): RetrievalSample[] {
+    return samples.map((sample) => {
+      const { exposure, history } = sample;
+      const { scenario, requestTimeMs, itemId } = exposure;
+      const target = sample.sid!; // leavesOut let only samples with a SID pass
+      const { features, known } = describeItem(sample);
+      if (!known) this.#meter.add('unknown_item_features');
+      return {
+        request: this.#request({ scenario, requestTimeMs, history }),
+        target,
+        item: itemTensors(
+          { scenario, features, sid: target },
+          (soldId) => this.#tables.sidOf(soldId, requestTimeMs),
+          { layout: this.#layout },
+        ),
+        itemId,
+      };
+    });
+  }
+
+  #request(context: RequestContext) {
+    return requestTensors(context, (itemId) => this.#tables.sidOf(itemId, context.requestTimeMs), {
+      historyLength: this.#trainer.historyLength,
+      layout: this.#layout,
+    });
+  }
+
+  async step(samples: RetrievalSample[], groups: readonly RewardBatch[]): Promise<StepOutcome> {
+    const result = await this.#trainer.step(
+      {
+        samples,
+        groups: groups.map((group) => this.#rewardGroup(group)).filter((g) => g.candidates.length > 1),
+      },
+      { rlWeight: this.#config.rlMode === 'off' ? 0 : this.#config.rlWeight },
+    );
+    this.#last = result;
+    this.#window.add(result.byScenario);
+    if (result.rl) this.#meter.add('rl_groups', result.rl.groups);
+    return {
+      loss: result.loss.ntp + result.loss.contrastive,
+      gradNorm: result.gradNorm,
+      stepMs: result.stepMs,
+    };
+  }
+
+  #rewardGroup(group: RewardBatch): RewardGroup {
+    const { rlMode, seed } = this.#config;
+    const drawn =
+      rlMode === 'dpo'
+        ? drawForDpo(group, this.#rules, DPO_NEGATIVES, seed)
+        : drawForGrpo(group, this.#rules, GRPO_CANDIDATES, seed);
+    return {
+      request: this.#request(group),
+      candidates: drawn.map((c) => ({
+        codes: [c.c1, c.c2, c.c3],
+        refLogProb: c.tokenLogProbs.reduce((a, b) => a + b, 0),
+        advantage: c.advantage,
+      })),
+    };
+  }
+
+  async save(): Promise<LearnerState> {
+    return { trainer: await this.#trainer.state(), extra: null };
+  }
+  async restore({ trainer }: LearnerState): Promise<void> {
+    await this.#trainer.restore(trainer);
+  }
+  publishable(): string | null {
+    return null;
+  }
+  exportFiles(policyVersion: string): Promise<Map<string, Uint8Array>> {
+    return this.#trainer.exportPolicy({
+      policyVersion,
+      codebookVersions: this.codebookVersions,
+      beamWidths: this.#config.beamWidths.toSorted((a, b) => a - b),
+    });
+  }
+
+  figures(): MetricRow[] {
+    const rows: MetricRow[] = [];
+    for (const scenario of ['', ...this.#window.scenarios()]) {
+      const figures = this.#window.figures(scenario === '' ? undefined : scenario);
+      if (!figures) continue;
+      const { samples, loss, accuracy } = figures;
+      rows.push({
+        scenario,
+        values: {
+          loss,
+          sid_accuracy_1: accuracy[0],
+          sid_accuracy_2: accuracy[1],
+          sid_accuracy_3: accuracy[2],
+          window_samples: samples,
+          ...(scenario === '' && this.#lastStep()),
+        },
+      });
+    }
+    return rows;
+  }
+
+  /** Of the newest step only. */
+  #lastStep(): Record<string, number> {
+    const last = this.#last;
+    if (!last) return {};
+    return {
+      loss_contrastive: last.loss.contrastive,
+      learning_rate: last.learningRate,
+      entropy_1: last.entropy[0],
+      entropy_2: last.entropy[1],
+      entropy_3: last.entropy[2],
+      expert_max_over_mean: last.experts.maxOverMean,
+      expert_overflow: last.experts.overflow,
+      ...(last.rl && {
+        rl_loss: last.loss.rl,
+        rl_kl: last.rl.kl,
+        rl_clip_share: last.rl.clipShare,
+        rl_mean_ratio: last.rl.meanRatio,
+        rl_max_abs_log_ratio: last.rl.maxAbsLogRatio,
+      }),
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.#trainer.close();
+  }
+}

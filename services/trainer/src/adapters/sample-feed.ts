@@ -1,0 +1,183 @@
+/** Reads training-samples ahead of training, as far as the buffers allow. */
+import { BadRecordError, type TopicName, type TrainingSample } from '@onemall/contracts';
+import {
+  type FetchedPartition,
+  type KafkaIo,
+  type LogReader,
+  OffsetOutOfRangeError,
+  type Position,
+  type RawRecord,
+} from '@onemall/kafka-io';
+import type { Logger, StageMeter } from '@onemall/service-kit';
+import { checkSample } from '../stages/check-sample.ts';
+import { BatchDrawer } from '../stages/draw-batch.ts';
+import type { LeftOut } from '../stages/select-sample.ts';
+import type { DeadLetters } from './dead-letters.ts';
+
+const SAMPLES: TopicName = 'training-samples';
+const LONGEST_POLL_MS = 500;
+
+/** A selected sample with the broker's time of its record. */
+export interface FedSample {
+  sample: TrainingSample;
+  appendedMs: number;
+}
+
+export interface SampleFeedOptions {
+  io: KafkaIo;
+  log: Logger;
+  meter: StageMeter;
+  deadLetters: DeadLetters;
+  scenarios: ReadonlySet<string>;
+  leavesOut: (sample: TrainingSample) => LeftOut | null;
+  batchSize: number;
+  /** Samples of one partition that wait before its reading pauses. */
+  maxBuffered: number;
+  /** Offset of the next record by partition, and whose turn it is; null starts at the earliest retained record. */
+  resume: { positions: ReadonlyMap<number, number>; cursor: number } | null;
+  acceptLoss: boolean;
+  stopping: AbortSignal;
+}
+
+export class SampleFeed {
+  readonly drawer: BatchDrawer<FedSample>;
+  readonly #options: SampleFeedOptions;
+  readonly #reader: LogReader;
+  readonly #partitions: readonly number[];
+  #news = Promise.withResolvers<void>();
+  #room = Promise.withResolvers<void>();
+  #paused = new Set<number>();
+
+  private constructor(options: SampleFeedOptions, reader: LogReader, ends: readonly Position[]) {
+    const { resume } = options;
+    const sorted = ends.toSorted((a, b) => a.partition - b.partition);
+    this.#options = options;
+    this.#reader = reader;
+    this.#partitions = sorted.map((e) => e.partition);
+    this.drawer = new BatchDrawer(
+      options.batchSize,
+      sorted.map(({ partition, offset: end }) => ({
+        partition,
+        // Without a checkpoint "from 0" stands for "from what is retained".
+        offset: resume?.positions.get(partition) ?? 0,
+        end,
+      })),
+      resume?.cursor,
+    );
+  }
+
+  static async open(options: SampleFeedOptions): Promise<SampleFeed> {
+    const { io, resume } = options;
+    const ends = await io.endOffsets(SAMPLES);
+    if (resume && resume.positions.size !== ends.length)
+      throw new Error(
+        `${SAMPLES} has ${ends.length} partitions, the checkpoint knows ${resume.positions.size}. Restore the partition count, or remove the checkpoints to train from the beginning.`,
+      );
+    const reader = await io.openReader();
+    await reader.assign(
+      ends.map(({ partition }) => ({
+        topic: SAMPLES,
+        partition,
+        offset: resume?.positions.get(partition) ?? -2,
+      })),
+    );
+    return new SampleFeed(options, reader, ends);
+  }
+
+  /** Resolves at the next fetch that brought something or showed an end. */
+  get news(): Promise<void> {
+    return this.#news.promise;
+  }
+
+  /** Called after samples were drawn: paused partitions may go on. */
+  madeRoom(): void {
+    for (const partition of this.#paused)
+      if (this.drawer.bufferedOf(partition) <= this.#options.maxBuffered / 2) {
+        this.#paused.delete(partition);
+        this.#reader.resume([{ topic: SAMPLES, partition }]);
+      }
+    this.#room.resolve();
+    this.#room = Promise.withResolvers();
+  }
+
+  /** Reads until the service stops. */
+  async run(): Promise<void> {
+    const { stopping } = this.#options;
+    const stopped = new Promise<void>((resolve) =>
+      stopping.addEventListener('abort', () => resolve(), { once: true }),
+    );
+    stopping.addEventListener('abort', () => this.#news.resolve(), { once: true });
+    while (!stopping.aborted) {
+      // A poll with nothing to ask for would answer at once, again and again.
+      if (this.#paused.size === this.#partitions.length) {
+        await Promise.race([this.#room.promise, stopped]);
+        continue;
+      }
+      for (const fetched of await this.#poll()) await this.#take(fetched);
+      this.#news.resolve();
+      this.#news = Promise.withResolvers();
+    }
+  }
+
+  async #poll(): Promise<FetchedPartition[]> {
+    const { acceptLoss, log, stopping } = this.#options;
+    try {
+      return await this.#reader.poll({ maxWaitMs: LONGEST_POLL_MS, signal: stopping });
+    } catch (error) {
+      if (stopping.aborted) return [];
+      if (!(error instanceof OffsetOutOfRangeError)) throw error;
+      if (!acceptLoss)
+        throw new Error(
+          `Samples that the checkpoint needs are no longer retained: ${error.message}. Set ONEMALL_ACCEPT_LOSS=true once to go on from the earliest retained sample without them.`,
+          { cause: error },
+        );
+      log.warn(
+        { err: error },
+        'samples were lost to retention; going on from the earliest, as acceptLoss says',
+      );
+      await this.#reader.assign(
+        this.#partitions.map((partition) => ({ topic: SAMPLES, partition, offset: -2 })),
+      );
+      return [];
+    }
+  }
+
+  async #take(fetched: FetchedPartition): Promise<void> {
+    const { meter, leavesOut, maxBuffered } = this.#options;
+    const { partition } = fetched;
+    const selected: { offset: number; sample: FedSample }[] = [];
+    for (const record of fetched.records) {
+      const sample = await this.#read(record);
+      if (!sample) continue;
+      const reason = leavesOut(sample);
+      if (reason === null)
+        selected.push({ offset: record.offset, sample: { sample, appendedMs: record.timestampMs } });
+      else meter.add(`left_out_${reason}`);
+    }
+    meter.recordIn(fetched.records.length);
+    // What an open transaction hides is not at hand: the stable end is the end.
+    this.drawer.add(partition, selected, fetched.nextOffset, fetched.lastStableOffset);
+    if (this.drawer.bufferedOf(partition) >= maxBuffered && !this.#paused.has(partition)) {
+      this.#paused.add(partition);
+      this.#reader.pause([{ topic: SAMPLES, partition }]);
+    }
+  }
+
+  /** null for a tombstone and for what went to dead-letters. */
+  async #read(record: RawRecord): Promise<TrainingSample | null> {
+    const { io, scenarios, deadLetters } = this.#options;
+    try {
+      const { key, value } = await io.decode('training-samples', record);
+      if (value) checkSample(key, value, scenarios);
+      return value;
+    } catch (error) {
+      if (!(error instanceof BadRecordError)) throw error;
+      await deadLetters.send(record, error);
+      return null;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#reader.close();
+  }
+}

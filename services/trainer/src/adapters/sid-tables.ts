@@ -1,0 +1,90 @@
+/** The SIDs of items and live rooms in this trainer's codebook versions, as of any request. */
+
+import type { Sid } from '@onemall/contracts';
+import { AsOfTable } from '@onemall/event-time';
+import type { SidCodes } from '@onemall/features';
+import type { KafkaIo, Position, TableReader } from '@onemall/kafka-io';
+import type { Clock, StageMeter } from '@onemall/service-kit';
+import type { Codebooks } from './retriever-learner.ts';
+
+/** How old an answer "read to the end" may be when a batch is built. */
+const FRESH_MS = 1_000;
+const FORGET_EVERY_MS = 60_000;
+
+export class SidTables {
+  readonly #clock: Clock;
+  readonly #table = new AsOfTable<SidCodes>();
+  #readers: TableReader[] = [];
+  #freshAtMs = Number.NEGATIVE_INFINITY;
+  #forgotAtMs = Number.NEGATIVE_INFINITY;
+
+  private constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Opens both tables and reads them to their end. */
+  static async open(
+    io: KafkaIo,
+    clock: Clock,
+    { codebookVersions, numCodes }: Codebooks,
+    meter: StageMeter,
+    onError: (error: unknown) => void,
+  ): Promise<SidTables> {
+    const tables = new SidTables(clock);
+    const put = (itemId: string, validFromMs: number, sid: Sid | null) => {
+      // A room has none until a sold product has one; what it had before stays good enough for a history.
+      if (sid === null) return;
+      if (codebookVersions[sid.scenario] !== sid.codebookVersion) return;
+      const [k1, k2, k3] = numCodes[sid.scenario]!;
+      if (inside(sid.c1, k1) && inside(sid.c2, k2) && inside(sid.c3, k3))
+        tables.#table.put(itemId, validFromMs, sid);
+      else meter.add('sids_out_of_range');
+    };
+    tables.#readers = [
+      await io.openTable({
+        topic: 'item-sids',
+        // A tombstone retires a version after all who used it are gone: nothing to do here.
+        onRecord: ({ value }) => value && put(value.itemId, value.validFromMs, value.sid),
+        onError,
+      }),
+      await io.openTable({
+        topic: 'live-sids',
+        onRecord: ({ value }) => value && put(value.liveId, value.validFromMs, value.sid),
+        onError,
+      }),
+    ];
+    await tables.readToEnd();
+    return tables;
+  }
+
+  /** Reads on to the end of now, unless that was done within the last second. */
+  async readToEnd(): Promise<void> {
+    const nowMs = this.#clock.nowMs();
+    if (nowMs - this.#freshAtMs < FRESH_MS) return;
+    await Promise.all(this.#readers.map((reader) => reader.readToEnd()));
+    this.#freshAtMs = nowMs;
+  }
+
+  sidOf = (itemId: string, timeMs: number): SidCodes | null => this.#table.asOf(itemId, timeMs);
+
+  /** Drops versions that no request at or after timeMs can see; at most once a minute, it walks the whole table. */
+  forgetBefore(timeMs: number): void {
+    const nowMs = this.#clock.nowMs();
+    if (nowMs - this.#forgotAtMs < FORGET_EVERY_MS) return;
+    this.#forgotAtMs = nowMs;
+    this.#table.forgetBefore(timeMs);
+  }
+
+  positions(): Position[] {
+    return this.#readers.flatMap((reader) => reader.positions());
+  }
+  get size(): number {
+    return this.#table.size;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#readers.map((reader) => reader.close()));
+  }
+}
+
+const inside = (code: number, k: number): boolean => code >= 0 && code < k;

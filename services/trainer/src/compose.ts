@@ -1,0 +1,222 @@
+/** Puts a trainer together: resumes from the newest checkpoint, opens what the model needs, and trains. */
+import path from 'node:path';
+import type { TopicName } from '@onemall/contracts';
+import { connectKafka, type KafkaIo } from '@onemall/kafka-io';
+import { ConfigError, type RunningService, type ServiceContext } from '@onemall/service-kit';
+import { CheckpointStore } from './adapters/checkpoint-store.ts';
+import { CodebookWatch } from './adapters/codebook-watch.ts';
+import { DeadLetters } from './adapters/dead-letters.ts';
+import { ManifestJournal } from './adapters/manifest-journal.ts';
+import { PolicyPublisher } from './adapters/policy-publisher.ts';
+import { openRankerLearner } from './adapters/ranker-learner.ts';
+import { type Codebooks, openRetrieverLearner } from './adapters/retriever-learner.ts';
+import { RewardFeed } from './adapters/reward-feed.ts';
+import { SampleFeed } from './adapters/sample-feed.ts';
+import { SidTables } from './adapters/sid-tables.ts';
+import { TrainingReport } from './adapters/training-report.ts';
+import type { TrainerConfig } from './config.ts';
+import type { Learner } from './learner.ts';
+import { trainOnStream } from './pipeline.ts';
+import type { Progress } from './stages/checkpoint-format.ts';
+import { freshLossGuard } from './stages/guard-loss.ts';
+import { replayable } from './stages/manifest.ts';
+
+type Context = ServiceContext<TrainerConfig>;
+
+const INPUTS: Record<TrainerConfig['model'], TopicName[]> = {
+  retriever: ['training-samples', 'reward-batches', 'item-sids', 'live-sids', 'codebooks'],
+  ranker: ['training-samples'],
+};
+const OUTPUTS: TopicName[] = ['policy-versions', 'training-metrics', 'dead-letters'];
+
+const atTheBeginning: Progress = {
+  step: 0,
+  samples: 0,
+  positions: [],
+  cursor: 0,
+  rewardPositions: [],
+  usedRequestIds: [],
+  tableOffsets: {},
+  guard: freshLossGuard,
+  lossFirst: null,
+};
+
+const ONE_HOUR_MS = 3_600_000;
+const largestWindowMs = ({ scenarios }: TrainerConfig): number =>
+  Math.max(...Object.values(scenarios).flatMap((s) => [s.clickWindowMs, s.buyWindowMs]));
+
+/** Resolves when Kafka answers; what the trainer still waits for then stands in its log and status. */
+export async function startTrainer(context: Context): Promise<RunningService> {
+  const { config, fail } = context;
+  const io = await connectKafka({
+    brokers: config.kafkaBrokers,
+    registryUrl: config.registryUrl,
+    namespace: config.namespace,
+    clientId: `trainer-${config.model}`,
+    validation: {
+      scenarios: new Set(Object.keys(config.scenarios)),
+      allowedClockSkewMs: config.allowedClockSkewMs,
+    },
+  });
+  await io.checkTopics([...INPUTS[config.model], ...OUTPUTS], {
+    largestWindowMs: largestWindowMs(config),
+    graceMs: config.graceMs,
+    longestOutageMs: config.longestOutageMs,
+  });
+  await io.registerSchemas(OUTPUTS);
+  const open = new Closers();
+  const trained = openAndTrain(context, io, open).catch((error) => {
+    if (!context.stopping.aborted) fail(error);
+    else context.log.warn({ err: error }, 'while stopping');
+  });
+  return {
+    async stop() {
+      await trained;
+      await open.close();
+      await io.close();
+    },
+  };
+}
+
+async function openAndTrain(context: Context, io: KafkaIo, open: Closers): Promise<void> {
+  const { config, log, clock, meter, artifacts, fail, stopping } = context;
+  const { model } = config;
+  const scenarios = Object.keys(config.scenarios).sort();
+  const folder = path.join(config.dataDir, `trainer-${model}`);
+  const checkpoints = new CheckpointStore(artifacts, model, config.keepCheckpoints, log);
+  const resumed = await checkpoints.loadNewest();
+  if (resumed && resumed.checkpoint.scenarios.join() !== scenarios.join())
+    throw new ConfigError(
+      `The checkpoint ${resumed.stored.uri} belongs to the scenarios ${resumed.checkpoint.scenarios.join(', ')}, configured are ${scenarios.join(', ')}. Configure those again, or remove the checkpoints to begin anew.`,
+    );
+  log.info(
+    resumed
+      ? { uri: resumed.stored.uri, step: resumed.stored.step }
+      : { from: 'the earliest retained sample' },
+    resumed ? 'resuming from a checkpoint' : 'no checkpoint: a new model',
+  );
+
+  let learner: Learner;
+  let tables: SidTables | null = null;
+  let codebooks: Codebooks = { codebookVersions: {}, numCodes: {} };
+  if (model === 'retriever') {
+    const watch = open.add(await CodebookWatch.open(io, scenarios, log, meter, fail));
+    const chosen = resumed?.checkpoint ?? (await watch.all(clock, stopping));
+    if (!chosen) return; // stopped while waiting
+    codebooks = { codebookVersions: chosen.codebookVersions, numCodes: chosen.numCodes };
+    watch.keepTo(codebooks);
+    log.info(codebooks, 'training on these codebook versions');
+    tables = open.add(await SidTables.open(io, clock, codebooks, meter, fail));
+    learner = open.add(await openRetrieverLearner(config, scenarios, codebooks, tables, meter));
+  } else learner = open.add(await openRankerLearner(config, scenarios, meter));
+  if (resumed) await learner.restore(resumed.state);
+
+  const publisher = open.add(
+    await PolicyPublisher.open({ io, artifacts, clock, log, keep: config.keepPolicies, stopping }, model),
+  );
+  const progress = resumed?.checkpoint.progress ?? atTheBeginning;
+  const settings = JSON.stringify([
+    config.seed,
+    learner.batchSize,
+    config.heldBackFraction,
+    codebooks.codebookVersions,
+  ]);
+  const positions = resumed
+    ? new Map(progress.positions)
+    : new Map((await io.endOffsets('training-samples')).map(({ partition }) => [partition, 0]));
+  const written = await ManifestJournal.read(folder);
+  const replay = replayable(written, progress.step, positions, settings);
+  const journal = open.add(
+    await ManifestJournal.take(folder, [...written.filter((m) => m.step <= progress.step), ...replay]),
+  );
+  if (written.length > 0) log.info({ steps: replay.length }, 'repeating the steps after the checkpoint');
+
+  const writer = open.add(await io.openWriter());
+  const sent = new Map(
+    (replay.at(-1)?.ranges ?? []).map((r) => [`training-samples-${r.partition}`, r.to] as const),
+  );
+  const deadLetters = new DeadLetters(io, writer, log, meter, sent);
+  const samples = open.add(
+    await SampleFeed.open({
+      io,
+      log,
+      meter,
+      deadLetters,
+      scenarios: new Set(scenarios),
+      leavesOut: (sample) => learner.leavesOut(sample),
+      batchSize: learner.batchSize,
+      maxBuffered: config.maxBufferedBatches * learner.batchSize,
+      resume: resumed && { positions, cursor: progress.cursor },
+      acceptLoss: config.acceptLoss,
+      stopping,
+    }),
+  );
+  const rewards =
+    model === 'ranker' || config.rlMode === 'off'
+      ? null
+      : open.add(
+          await RewardFeed.open({
+            io,
+            log,
+            meter,
+            deadLetters,
+            rules: { ...codebooks, maxLagSteps: config.rlMaxLagSteps },
+            heldBackFraction: config.heldBackFraction,
+            maxPerStep: config.rlMaxGroups,
+            spreadSteps: config.rlSpreadSteps,
+            rememberedRequests: config.rlRememberedRequests,
+            resume: resumed && {
+              positions: new Map(progress.rewardPositions),
+              usedRequestIds: progress.usedRequestIds,
+            },
+            stopping,
+          }),
+        );
+  const report = new TrainingReport(io, writer, clock, log, meter, learner);
+  const training = {
+    ...{ config, clock, log, stopping, learner, tables, rewards, samples, journal, checkpoints, publisher },
+    ...{ report, replay, settings, progress },
+    keepSidsMs: ONE_HOUR_MS + 2 * (largestWindowMs(config) + config.graceMs),
+    identity: { model, scenarios, seed: config.seed, ...codebooks },
+  };
+
+  const reading = [samples.run(), rewards?.run()];
+  for (const loop of reading) loop?.catch(fail);
+  await Promise.race([rewards?.caughtUp, untilAborted(stopping)]);
+  const reporting = reportEvery(context, async () => report.tick(training.progress));
+  try {
+    await trainOnStream(training);
+  } finally {
+    await Promise.allSettled([...reading, reporting]);
+  }
+}
+
+/** Metrics are a convenience: a failed write is logged, and training goes on. */
+async function reportEvery(
+  { clock, config, log, stopping }: Context,
+  tick: () => Promise<void>,
+): Promise<void> {
+  while (!stopping.aborted) {
+    await clock.sleep(config.metricsEveryMs, stopping).catch(() => {});
+    if (stopping.aborted) return;
+    await tick().catch((error) => log.warn({ err: error }, 'training-metrics were not written'));
+  }
+}
+
+const untilAborted = (signal: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+
+/** Closes in the reverse order of opening. */
+class Closers {
+  #all: { close(): Promise<void> }[] = [];
+  add<T extends { close(): Promise<void> }>(resource: T): T {
+    this.#all.push(resource);
+    return resource;
+  }
+  async close(): Promise<void> {
+    for (const resource of this.#all.reverse()) await resource.close();
+  }
+}

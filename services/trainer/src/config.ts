@@ -1,0 +1,80 @@
+/** Settings of the trainer. One process trains one model; `model` says which. */
+import { type CommonConfig, ConfigError, loadConfig, z } from '@onemall/service-kit';
+
+const count = (least: number) => z.coerce.number().int().min(least);
+const rate = z.coerce.number().min(0).max(1);
+
+export const trainerShape = {
+  model: z.enum(['retriever', 'ranker']).default('retriever').describe('which model this process trains'),
+  trainerPreset: z
+    .string()
+    .min(1)
+    .default('small')
+    .describe('size of the retrieval model, a name of retrievalPresets'),
+  rankerPreset: z.string().min(1).default('small').describe('size of the ranker, a name of rankerPresets'),
+  batchSize: count(1).optional().describe('B of the retriever: samples per step; the preset has a default'),
+  rankerBatchSize: count(1).optional().describe('B of the ranker; the preset has a default'),
+  historyLength: count(1).optional().describe('H: events per behaviour that the model reads'),
+  learningRate: z.coerce.number().positive().optional().describe('of the retriever'),
+  rankerLearningRate: z.coerce.number().positive().optional(),
+  warmupSteps: count(0).default(100),
+  gradClipNorm: z.coerce.number().positive().default(1),
+  intraOpNumThreads: count(1).default(1).describe('threads of one operator; 1 is bit-exact from run to run'),
+  maxBatchWaitMs: count(0)
+    .default(2_000)
+    .describe('a batch that began to fill is trained after this long, full or not'),
+  heldBackFraction: rate
+    .default(0.01)
+    .describe('share of requests kept for evaluation, by hash of requestId'),
+  maxBufferedBatches: count(1)
+    .default(4)
+    .describe('fetched samples per partition, in batches, before reading pauses'),
+  checkpointEverySteps: count(1).default(500),
+  checkpointEveryMs: count(0).default(60_000).describe('whichever comes first'),
+  keepCheckpoints: count(1).default(3),
+  publishEverySteps: count(1).default(500),
+  publishEveryMs: count(0).default(60_000).describe('whichever comes first'),
+  keepPolicies: count(2).default(5),
+  beamWidths: z
+    .preprocess(
+      (v) => (typeof v === 'string' ? v.split(',').map(Number) : v),
+      z.array(z.number().int().min(1)).min(1),
+    )
+    .default([64])
+    .describe('beam widths that get a decode graph in the published policy'),
+  lossSpikeFactor: z.coerce
+    .number()
+    .min(0)
+    .default(3)
+    .describe('a loss above this many times its running mean stops training; 0 switches the check off'),
+  lossGuardGraceSteps: count(0).default(200),
+  rlMode: z.enum(['off', 'dpo', 'grpo']).default('grpo'),
+  rlWeight: z.coerce.number().min(0).default(0.5).describe('weight of L_RL in the loss'),
+  rlMaxGroups: count(1).default(2).describe('reward groups in one step at most'),
+  rlSpreadSteps: count(1).default(8).describe('waiting groups are spread over this many steps'),
+  rlMaxLagSteps: count(1)
+    .default(1_000)
+    .describe('a group whose policy is more steps behind is dropped; at least 2 x publishEverySteps'),
+  rlRememberedRequests: count(1).default(20_000).describe('requestIds of used groups kept to drop copies'),
+  metricsEveryMs: count(100).default(3_000),
+  metricsWindowSteps: count(1).default(50).describe('steps in the sliding figures'),
+  rankerWindowExposures: count(100).default(20_000).describe('exposures in the sliding AUC, by scenario'),
+  egpmMinExposures: count(2).default(5_000).describe('exposures before the EGPM scale of a scenario is set'),
+  egpmMinBuys: count(1).default(20),
+  acceptLoss: z
+    .preprocess((v) => v === true || v === 'true', z.boolean())
+    .default(false)
+    .describe('go on from the earliest retained sample where the needed ones are gone'),
+};
+export type TrainerConfig = CommonConfig & z.infer<z.ZodObject<typeof trainerShape>>;
+
+/** @throws ConfigError, also where reward groups would be dropped before they can arrive */
+export function trainerConfig(env: Record<string, string | undefined> = process.env): TrainerConfig {
+  const config = loadConfig(trainerShape, env);
+  const leastLagSteps = 2 * config.publishEverySteps;
+  if (config.rlMode !== 'off' && config.rlMaxLagSteps < leastLagSteps)
+    throw new ConfigError(
+      `rlMaxLagSteps is ${config.rlMaxLagSteps}, expected at least 2 x publishEverySteps = ${leastLagSteps}: a group is made with a policy that is up to two publications old`,
+    );
+  return config;
+}

@@ -1,0 +1,48 @@
+/**
+ * What the training loop needs of a model. `retriever-learner.ts` and `ranker-learner.ts` fill it; the loop, the batches,
+ * the manifests and the checkpoints are the same for both.
+ */
+import type { ModelKind, RewardBatch, TrainingSample } from '@onemall/contracts';
+import type { TrainerState } from '@onemall/learning';
+import type { LeftOut } from './stages/select-sample.ts';
+
+export interface StepOutcome {
+  /** What the loss guard looks at: without the reward part, which has no fixed scale. */
+  loss: number;
+  gradNorm: number;
+  stepMs: number;
+}
+
+/** Figures of one scenario, or of all where scenario is empty. */
+export interface MetricRow {
+  scenario: string;
+  values: Record<string, number>;
+}
+
+export interface LearnerState {
+  trainer: TrainerState;
+  /** JSON of what the model keeps beside its weights. */
+  extra: unknown;
+}
+
+/** @typeParam B samples as the model's tensors */
+export interface Learner<B = unknown> {
+  readonly kind: ModelKind;
+  /** retriever or ranker: the folder of its artifacts and the end of its transactional id. */
+  readonly model: 'retriever' | 'ranker';
+  readonly batchSize: number;
+  /** By scenario; empty for the ranker. */
+  readonly codebookVersions: Readonly<Record<string, number>>;
+  leavesOut(sample: TrainingSample): LeftOut | null;
+  encode(samples: readonly TrainingSample[]): B;
+  /** One update. @throws DivergedError when a number is not finite; the weights stay as they were */
+  step(batch: B, groups: readonly RewardBatch[]): Promise<StepOutcome>;
+  save(): Promise<LearnerState>;
+  restore(state: LearnerState): Promise<void>;
+  /** null while the model cannot be published yet, with the reason. */
+  publishable(): string | null;
+  exportFiles(policyVersion: string): Promise<Map<string, Uint8Array>>;
+  /** Sliding predict-then-train figures, the row of all scenarios first. */
+  figures(): MetricRow[];
+  close(): Promise<void>;
+}

@@ -1,0 +1,6 @@
+import { runService } from '@onemall/service-kit';
+import { startTrainer } from './compose.ts';
+import { trainerConfig } from './config.ts';
+
+const model = process.env.ONEMALL_MODEL || 'retriever';
+await runService({ name: `trainer-${model}`, config: trainerConfig, start: startTrainer });

@@ -1,0 +1,222 @@
+/**
+ * Training on the stream, one step after the other.
+ *
+ * consumes      training-samples (all partitions, read_committed), reward-batches (retriever), item-sids and live-sids
+ * produces      checkpoints, policy-versions, training-metrics, dead-letters
+ * waits for     a full batch, or maxBatchWaitMs after a batch began to fill and every partition is read to its end;
+ *               before the first step: the codebooks of all scenarios (retriever), the ends of the SID tables and of reward-batches
+ * unblocked by  each fetch; a step that frees buffers lets paused partitions go on
+ * commits when  the checkpoint interval has passed, at a step boundary: weights, optimizer, offsets, cursor, used reward
+ *               groups and table offsets become durable as one artifact. A policy is published only from such a checkpoint
+ */
+import type { Clock, Logger } from '@onemall/service-kit';
+import type { CheckpointStore, StoredCheckpoint } from './adapters/checkpoint-store.ts';
+import type { ManifestJournal } from './adapters/manifest-journal.ts';
+import type { PolicyPublisher } from './adapters/policy-publisher.ts';
+import type { RewardFeed } from './adapters/reward-feed.ts';
+import type { FedSample, SampleFeed } from './adapters/sample-feed.ts';
+import type { SidTables } from './adapters/sid-tables.ts';
+import type { TrainingReport } from './adapters/training-report.ts';
+import type { TrainerConfig } from './config.ts';
+import type { Learner } from './learner.ts';
+import type { Checkpoint, Progress } from './stages/checkpoint-format.ts';
+import type { Drawn } from './stages/draw-batch.ts';
+import { guardLoss } from './stages/guard-loss.ts';
+import type { StepManifest } from './stages/manifest.ts';
+
+export interface Training {
+  config: TrainerConfig;
+  clock: Clock;
+  log: Logger;
+  stopping: AbortSignal;
+  learner: Learner;
+  /** null: the ranker reads no SIDs and no rewards. */
+  tables: SidTables | null;
+  rewards: RewardFeed | null;
+  samples: SampleFeed;
+  journal: ManifestJournal;
+  checkpoints: CheckpointStore;
+  publisher: PolicyPublisher;
+  report: TrainingReport;
+  /** Steps of an earlier process after the checkpoint, to be repeated as they were. */
+  replay: StepManifest[];
+  /** What decides which samples make up a range; stands in each manifest. */
+  settings: string;
+  /** Parts of a checkpoint that never change. */
+  identity: Pick<Checkpoint, 'model' | 'scenarios' | 'codebookVersions' | 'numCodes' | 'seed'>;
+  progress: Progress;
+  /** SID versions stay for requests this much older than those of the newest batch. */
+  keepSidsMs: number;
+}
+
+/** Trains until the service stops, then writes a last checkpoint. @throws LossGuardError, FencedError, JournalTakenError */
+export async function trainOnStream(t: Training): Promise<void> {
+  const due = dueTimes(t);
+  let savedStep = t.progress.step;
+  let coming = nextBatch(t);
+  for (;;) {
+    const batch = await coming;
+    if (batch === null) break;
+    const step = t.progress.step + 1;
+    const groups = batch.replayed
+      ? (t.rewards?.takePlaces(batch.replayed.groups) ?? [])
+      : (t.rewards?.takeFor(step) ?? []);
+    if (!batch.replayed) await t.journal.append(manifestOf(t, step, batch.drawn, groups));
+
+    const training = t.learner.step(
+      batch.encoded,
+      groups.map((waiting) => waiting.group),
+    );
+    coming = nextBatch(t); // fetched, decoded and encoded while the worker trains
+    coming.catch(() => {}); // awaited in the next round; until then its failure is not unhandled
+    const outcome = await training;
+
+    const guard = guardLoss(t.progress.guard, step, outcome, {
+      spikeFactor: t.config.lossSpikeFactor,
+      graceSteps: t.config.lossGuardGraceSteps,
+    });
+    t.progress = advance(t, step, batch.drawn, guard, outcome.loss);
+    t.report.stepDone(t.progress, outcome, batch.drawn.samples);
+
+    const publish = due.publish(step);
+    if (publish || due.checkpoint(step)) {
+      const stored = await saveCheckpoint(t);
+      savedStep = step;
+      due.checkpointDone(step);
+      if (publish) {
+        await publishPolicy(t, stored);
+        due.publishDone(step);
+      }
+    }
+  }
+  if (t.progress.step > savedStep) await saveCheckpoint(t);
+}
+
+interface Prepared {
+  drawn: Drawn<FedSample>;
+  encoded: unknown;
+  /** The manifest that the batch repeats; null for a new one. */
+  replayed: StepManifest | null;
+}
+
+/** The next batch in the model's tensors; null when the service stops. */
+async function nextBatch(t: Training): Promise<Prepared | null> {
+  const { samples, clock, stopping } = t;
+  const replayed = t.replay.shift() ?? null;
+  let fillingSinceMs: number | null = null;
+  for (;;) {
+    if (stopping.aborted) return null;
+    const drawn = replayed ? drawAgain(samples, replayed) : samples.drawer.draw();
+    const nowMs = clock.nowMs();
+    if (samples.drawer.openSamples > 0) fillingSinceMs ??= nowMs;
+    const waited = fillingSinceMs !== null && nowMs - fillingSinceMs >= t.config.maxBatchWaitMs;
+    const batch = drawn ?? (waited && !replayed ? samples.drawer.drawPartial() : null);
+    if (batch) {
+      samples.madeRoom();
+      await t.tables?.readToEnd();
+      t.tables?.forgetBefore(oldestRequestMs(batch) - t.keepSidsMs);
+      return { drawn: batch, encoded: t.learner.encode(batch.samples.map((s) => s.sample)), replayed };
+    }
+    await samples.news;
+  }
+}
+
+const oldestRequestMs = ({ samples }: Drawn<FedSample>): number =>
+  samples.reduce(
+    (least, { sample }) => Math.min(least, sample.exposure.requestTimeMs),
+    Number.POSITIVE_INFINITY,
+  );
+
+const drawAgain = ({ drawer }: SampleFeed, { ranges, cursor }: StepManifest): Drawn<FedSample> | null =>
+  drawer.has(ranges) ? drawer.drawRange(ranges, cursor) : null;
+
+function manifestOf(
+  t: Training,
+  step: number,
+  { ranges, cursor, samples }: Drawn<FedSample>,
+  groups: readonly { requestId: string; partition: number; offset: number }[],
+): StepManifest {
+  return {
+    step,
+    settings: t.settings,
+    ranges,
+    cursor,
+    numSamples: samples.length,
+    groups: groups.map(({ requestId, partition, offset }) => ({ requestId, partition, offset })),
+    tableOffsets: tableOffsets(t),
+  };
+}
+
+const tableOffsets = (t: Training): Record<string, number> =>
+  Object.fromEntries(
+    (t.tables?.positions() ?? []).map(({ topic, partition, offset }) => [`${topic}-${partition}`, offset]),
+  );
+
+/** Steps whose mean loss is reported as the loss at the beginning. */
+const FIRST_STEPS = 10;
+
+function advance(
+  t: Training,
+  step: number,
+  { ranges, cursor, samples }: Drawn<FedSample>,
+  guard: Progress['guard'],
+  loss: number,
+): Progress {
+  const before = t.progress;
+  const first = before.lossFirst ?? 0;
+  return {
+    step,
+    samples: before.samples + samples.length,
+    positions: ranges.map(({ partition, to }) => [partition, to]),
+    cursor,
+    rewardPositions: t.rewards?.positions() ?? [],
+    usedRequestIds: t.rewards?.usedRequestIds() ?? [],
+    tableOffsets: tableOffsets(t),
+    guard,
+    lossFirst: step <= FIRST_STEPS ? first + (loss - first) / step : before.lossFirst,
+  };
+}
+
+async function saveCheckpoint(t: Training): Promise<StoredCheckpoint> {
+  const stored = await t.checkpoints.save(
+    { ...t.identity, progress: t.progress, createdMs: t.clock.nowMs() },
+    await t.learner.save(),
+  );
+  await t.journal.forgetUpTo(await t.checkpoints.oldestStep());
+  t.log.info({ uri: stored.uri, step: stored.step }, 'checkpoint');
+  return stored;
+}
+
+async function publishPolicy(t: Training, stored: StoredCheckpoint): Promise<void> {
+  const notYet = t.learner.publishable();
+  if (notYet) {
+    t.log.info(`not published: ${notYet}`);
+    return;
+  }
+  const policyVersion = await t.publisher.publish(t.learner, stored, t.report.newest());
+  t.report.policyVersion = policyVersion;
+  t.log.info({ policyVersion }, 'published');
+}
+
+/** Both intervals begin anew when their work is done. */
+function dueTimes({ config, clock, progress }: Training) {
+  const interval = (everySteps: number, everyMs: number) => {
+    let lastStep = progress.step;
+    let lastMs = clock.nowMs();
+    return {
+      due: (step: number) => step - lastStep >= everySteps || clock.nowMs() - lastMs >= everyMs,
+      done: (step: number) => {
+        lastStep = step;
+        lastMs = clock.nowMs();
+      },
+    };
+  };
+  const checkpoint = interval(config.checkpointEverySteps, config.checkpointEveryMs);
+  const publish = interval(config.publishEverySteps, config.publishEveryMs);
+  return {
+    checkpoint: checkpoint.due,
+    checkpointDone: checkpoint.done,
+    publish: publish.due,
+    publishDone: publish.done,
+  };
+}

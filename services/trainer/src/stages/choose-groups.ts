@@ -1,0 +1,117 @@
+/** Which reward groups enter a step, and which 16 of a group's candidates (model.md, RL). */
+import type { RewardBatch, ScoredCandidate } from '@onemall/contracts';
+import { hashFraction, SeededRandom } from '@onemall/service-kit';
+import type { GroupPlace } from './manifest.ts';
+
+export interface WaitingGroup extends GroupPlace {
+  group: RewardBatch;
+}
+
+export type GroupDropped =
+  | 'unknown_scenario'
+  | 'other_codebook_version'
+  | 'policy_too_old'
+  | 'policy_of_the_future'
+  | 'equal_rewards'
+  | 'too_few_candidates';
+
+export interface GroupRules {
+  codebookVersions: Readonly<Record<string, number>>;
+  numCodes: Readonly<Record<string, readonly [number, number, number]>>;
+  /** A group whose policy is more steps behind is dropped. */
+  maxLagSteps: number;
+}
+
+/** Groups whose rewards hardly differ teach nothing: std r below this is skipped. */
+const MIN_REWARD_STD = 1e-6;
+
+/** Step of a policyVersion `<step>-<hash>`; NaN if it has another form. */
+export const stepOfPolicy = (policyVersion: string): number =>
+  /^\d+-/.test(policyVersion) ? Number.parseInt(policyVersion, 10) : Number.NaN;
+
+/** null if the group may train step `step`. */
+export function dropsGroup(group: RewardBatch, rules: GroupRules, step: number): GroupDropped | null {
+  const version = rules.codebookVersions[group.scenario];
+  if (version === undefined) return 'unknown_scenario';
+  if (group.codebookVersion !== version) return 'other_codebook_version';
+  const lagSteps = step - stepOfPolicy(group.policyVersion);
+  // NaN, a policy that this trainer never named, counts as too old.
+  if (!(lagSteps <= rules.maxLagSteps)) return 'policy_too_old';
+  // After a fall back to an older checkpoint: the weights that made it are gone.
+  if (lagSteps < 0) return 'policy_of_the_future';
+  if (!(group.rewardStd >= MIN_REWARD_STD)) return 'equal_rewards';
+  const usable = usableCandidates(group, rules).length;
+  return usable < 2 ? 'too_few_candidates' : null;
+}
+
+/** A finite advantage and codes inside the codebook: anything else would poison the step. */
+function usableCandidates(group: RewardBatch, rules: GroupRules): ScoredCandidate[] {
+  const k = rules.numCodes[group.scenario]!;
+  return group.candidates.filter(
+    (c) =>
+      c.c1 >= 0 &&
+      c.c2 >= 0 &&
+      c.c3 >= 0 &&
+      c.c1 < k[0] &&
+      c.c2 < k[1] &&
+      c.c3 < k[2] &&
+      Number.isFinite(c.advantage) &&
+      c.tokenLogProbs.length === 3 &&
+      c.tokenLogProbs.every(Number.isFinite),
+  );
+}
+
+/**
+ * How many groups the next step takes: a burst is spread over `spreadSteps` steps, none is kept for ever.
+ *
+ * groupsForStep(20, 4, 8) = 3; groupsForStep(1, 4, 8) = 1; groupsForStep(0, 4, 8) = 0
+ */
+export const groupsForStep = (waiting: number, maxPerStep: number, spreadSteps: number): number =>
+  Math.min(maxPerStep, Math.ceil(waiting / spreadSteps));
+
+/** By creation, then place: the order in which waiting groups train does not depend on how fetches arrived. */
+export const byCreation = (a: WaitingGroup, b: WaitingGroup): number =>
+  a.group.createdMs - b.group.createdMs || a.partition - b.partition || a.offset - b.offset;
+
+/** Ranks 0 to 49 are the top of the beam. */
+const TOP_RANKS = 50;
+
+/**
+ * GRPO: m candidates of a group, half drawn from the top 50 of the beam, half from the rest; where one side has fewer,
+ * the other fills up. The draw depends on the request and the seed only.
+ */
+export function drawForGrpo(
+  group: RewardBatch,
+  rules: GroupRules,
+  m: number,
+  seed: number,
+): ScoredCandidate[] {
+  const random = new SeededRandom(Math.floor(hashFraction(group.requestId, seed) * 4_294_967_296));
+  const usable = usableCandidates(group, rules);
+  const top = random.shuffle(usable.filter((c) => c.rank < TOP_RANKS));
+  const rest = random.shuffle(usable.filter((c) => c.rank >= TOP_RANKS));
+  const fromTop = Math.min(top.length, Math.max(m >> 1, m - rest.length));
+  return [...top.slice(0, fromTop), ...rest.slice(0, m - fromTop)].sort((a, b) => a.rank - b.rank);
+}
+
+/**
+ * DPO: the candidate of the greatest advantage first, then up to `negatives` drawn from those below the median.
+ * Ties of the greatest go to the better rank.
+ */
+export function drawForDpo(
+  group: RewardBatch,
+  rules: GroupRules,
+  negatives: number,
+  seed: number,
+): ScoredCandidate[] {
+  const random = new SeededRandom(Math.floor(hashFraction(group.requestId, seed) * 4_294_967_296));
+  const ordered = usableCandidates(group, rules).sort((a, b) => b.advantage - a.advantage || a.rank - b.rank);
+  const best = ordered[0];
+  if (!best) return [];
+  const median = ordered[ordered.length >> 1]!.advantage;
+  const below = random.shuffle(ordered.slice(1).filter((c) => c.advantage < median));
+  const worst = ordered.at(-1)!;
+  // Two or three candidates leave nothing strictly below the median but the last one.
+  const rejected = below.length > 0 ? below : worst.advantage < best.advantage ? [worst] : [];
+  return rejected.length > 0 ? [best, ...rejected.slice(0, negatives)] : [];
+}

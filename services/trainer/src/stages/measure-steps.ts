@@ -1,0 +1,55 @@
+/** Predict-then-train figures over the newest steps: each sample is scored by weights that had not seen it yet. */
+
+/** Figures of one scenario in one batch, as the training step gives them. */
+export interface ScenarioFigures {
+  samples: number;
+  /** Samples whose argmax over all codes is the target, by level, given the true codes before it. */
+  hits: readonly [number, number, number];
+  /** Mean cross-entropy by level, nats. */
+  ntp: readonly [number, number, number];
+}
+export type StepFigures = Readonly<Record<string, ScenarioFigures>>;
+
+export interface WindowFigures {
+  samples: number;
+  /** Sum over the levels of the mean cross-entropy, nats. */
+  loss: number;
+  /** Share of hits by level. */
+  accuracy: [number, number, number];
+}
+
+/** Figures over the last `windowSteps` steps. */
+export class StepWindow {
+  readonly #windowSteps: number;
+  #steps: StepFigures[] = [];
+
+  constructor(windowSteps: number) {
+    this.#windowSteps = windowSteps;
+  }
+  add(step: StepFigures): void {
+    this.#steps.push(step);
+    if (this.#steps.length > this.#windowSteps) this.#steps.shift();
+  }
+  scenarios(): string[] {
+    return [...new Set(this.#steps.flatMap((step) => Object.keys(step)))].sort();
+  }
+  /** Over all scenarios, or one; null where no sample was seen. */
+  figures(scenario?: string): WindowFigures | null {
+    let samples = 0;
+    let loss = 0;
+    const hits: [number, number, number] = [0, 0, 0];
+    for (const step of this.#steps)
+      for (const [name, s] of Object.entries(step)) {
+        if (scenario !== undefined && name !== scenario) continue;
+        samples += s.samples;
+        loss += s.samples * (s.ntp[0] + s.ntp[1] + s.ntp[2]);
+        for (let level = 0; level < 3; level++) hits[level]! += s.hits[level]!;
+      }
+    if (samples === 0) return null;
+    return {
+      samples,
+      loss: loss / samples,
+      accuracy: [hits[0] / samples, hits[1] / samples, hits[2] / samples],
+    };
+  }
+}

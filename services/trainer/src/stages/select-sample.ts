@@ -1,0 +1,39 @@
+/** Which samples a model trains on, and for which reason the others are left out (model.md, What trains what). */
+import type { TrainingSample } from '@onemall/contracts';
+import { isHeldBack } from '@onemall/service-kit';
+
+export type LeftOut =
+  | 'not_first_positive'
+  | 'not_final'
+  | 'no_sid'
+  | 'other_codebook_version'
+  | 'sid_out_of_range'
+  | 'held_back';
+
+export interface RetrieverRules {
+  /** The version this trainer's weights belong to, by scenario. */
+  codebookVersions: Readonly<Record<string, number>>;
+  /** Codes per level by scenario. */
+  numCodes: Readonly<Record<string, readonly [number, number, number]>>;
+  /** Share of requests kept for evaluation, by hash of requestId. */
+  heldBackFraction: number;
+}
+
+/** null if the retriever trains on it: the first positive record of an exposure whose SID is in its codebook version. */
+export function retrieverLeavesOut(sample: TrainingSample, rules: RetrieverRules): LeftOut | null {
+  if (!sample.firstPositive) return 'not_first_positive';
+  if (isHeldBack(sample.exposure.requestId, rules.heldBackFraction)) return 'held_back';
+  const { sid } = sample;
+  if (!sid) return 'no_sid';
+  const { scenario } = sample.exposure;
+  if (sid.scenario !== scenario || sid.codebookVersion !== rules.codebookVersions[scenario])
+    return 'other_codebook_version';
+  const k = rules.numCodes[scenario]!;
+  return sid.c1 < k[0] && sid.c2 < k[1] && sid.c3 < k[2] ? null : 'sid_out_of_range';
+}
+
+/** null if the ranker trains on it: the one FINAL record of an exposure, clicked or not. */
+export function rankerLeavesOut(sample: TrainingSample, rules: { heldBackFraction: number }): LeftOut | null {
+  if (sample.kind !== 'FINAL') return 'not_final';
+  return isHeldBack(sample.exposure.requestId, rules.heldBackFraction) ? 'held_back' : null;
+}

@@ -1,0 +1,125 @@
+import assert from 'node:assert/strict';
+import { appendFile, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { createLogger, FolderArtifactStore } from '@onemall/service-kit';
+import { CheckpointStore } from '../src/adapters/checkpoint-store.ts';
+import { JournalTakenError, ManifestJournal } from '../src/adapters/manifest-journal.ts';
+import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from '../src/stages/checkpoint-format.ts';
+import { freshLossGuard } from '../src/stages/guard-loss.ts';
+import type { StepManifest } from '../src/stages/manifest.ts';
+
+const log = createLogger('test', 'fatal');
+
+async function folderOf(t: TestContext): Promise<string> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'onemall-trainer-'));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+const checkpointAt = (step: number): Omit<Checkpoint, 'scalars' | 'extra'> => ({
+  model: 'retriever',
+  scenarios: ['a'],
+  codebookVersions: { a: 1 },
+  numCodes: { a: [16, 16, 16] },
+  seed: 1,
+  progress: {
+    step,
+    samples: step * 8,
+    positions: [[0, step * 10]],
+    cursor: 0,
+    rewardPositions: [[0, 3]],
+    usedRequestIds: ['r1'],
+    tableOffsets: { 'item-sids-0': 7 },
+    guard: freshLossGuard,
+    lossFirst: 2,
+  },
+  createdMs: 5,
+});
+const stateAt = (step: number) => ({
+  trainer: {
+    tensors: new Map([
+      ['w', Float32Array.of(step, Number.MIN_VALUE, -0, 1 / 3)],
+      ['empty', new Float32Array(0)],
+      ['adam.m', Float32Array.of(step * 2)],
+    ]),
+    scalars: { step },
+  },
+  extra: { seen: step },
+});
+
+test('a checkpoint comes back bit for bit', () => {
+  const { trainer, extra } = stateAt(9);
+  const files = encodeCheckpoint({ ...checkpointAt(9), scalars: trainer.scalars, extra }, trainer.tensors);
+  const back = decodeCheckpoint(files);
+  assert.deepEqual(back.tensors, new Map([...trainer.tensors].sort()));
+  assert.deepEqual(back.checkpoint, { ...checkpointAt(9), scalars: trainer.scalars, extra });
+});
+
+test('the newest valid checkpoint is loaded, a corrupt one is removed, keep N are kept', async (t) => {
+  const root = await folderOf(t);
+  const store = new CheckpointStore(new FolderArtifactStore(root), 'retriever', 3, log);
+  assert.equal(await store.loadNewest(), null);
+  for (const step of [10, 20, 30, 40]) await store.save(checkpointAt(step), stateAt(step));
+  assert.deepEqual(
+    (await store.list()).map((c) => c.step),
+    [40, 30, 20],
+  );
+  assert.equal(await store.oldestStep(), 20);
+  assert.equal((await store.loadNewest())?.stored.step, 40);
+
+  const [newest, second] = await store.list();
+  const tensors = path.join(root, newest!.uri, 'tensors.bin');
+  const bytes = await readFile(tensors);
+  bytes[0]! ^= 1;
+  await writeFile(tensors, bytes);
+  await rm(path.join(root, second!.uri, 'checkpoint.json'));
+  const loaded = await store.loadNewest();
+  assert.equal(loaded?.stored.step, 20);
+  assert.deepEqual(loaded?.state.trainer.tensors.get('w'), stateAt(20).trainer.tensors.get('w'));
+  assert.deepEqual(loaded?.state.extra, { seen: 20 });
+  assert.deepEqual(
+    (await store.list()).map((c) => c.step),
+    [20],
+  );
+  // the same step trained again with other weights stands beside nothing and replaces nothing
+  await store.save(checkpointAt(40), stateAt(41));
+  assert.equal((await store.loadNewest())?.state.trainer.scalars.step, 41);
+});
+
+const manifest = (step: number): StepManifest => ({
+  ...{ step, settings: 's', cursor: 0, numSamples: 1, groups: [], tableOffsets: {} },
+  ranges: [{ partition: 0, from: step, to: step + 1 }],
+});
+
+test('the journal survives a crash in the middle of a line and forgets what is saved', async (t) => {
+  const folder = path.join(await folderOf(t), 'trainer');
+  assert.deepEqual(await ManifestJournal.read(folder), []);
+  const journal = await ManifestJournal.take(folder, []);
+  for (const step of [1, 2, 3]) await journal.append(manifest(step));
+  await appendFile(path.join(folder, 'manifests.jsonl'), '{"step":4,"ran');
+  await journal.close();
+  assert.deepEqual(await ManifestJournal.read(folder), [1, 2, 3].map(manifest));
+
+  const next = await ManifestJournal.take(folder, [2, 3].map(manifest));
+  await next.append(manifest(4));
+  await next.forgetUpTo(2);
+  await next.append(manifest(5));
+  await next.close();
+  assert.deepEqual(await ManifestJournal.read(folder), [3, 4, 5].map(manifest));
+  assert.deepEqual(await readdir(folder), ['manifests.jsonl']);
+});
+
+test('a trainer whose journal was taken over may neither write nor prune it', async (t) => {
+  const folder = await folderOf(t);
+  const stalled = await ManifestJournal.take(folder, []);
+  await stalled.append(manifest(1));
+  const owner = await ManifestJournal.take(folder, [manifest(1)]);
+  await assert.rejects(stalled.append(manifest(2)), JournalTakenError);
+  await assert.rejects(stalled.forgetUpTo(1), JournalTakenError);
+  await owner.append(manifest(2));
+  await stalled.close();
+  await owner.close();
+  assert.deepEqual(await ManifestJournal.read(folder), [1, 2].map(manifest));
+});

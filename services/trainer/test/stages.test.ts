@@ -1,0 +1,264 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { BadRecordError, type RewardBatch } from '@onemall/contracts';
+import { isHeldBack } from '@onemall/service-kit';
+import fc from 'fast-check';
+import { trainerConfig } from '../src/config.ts';
+import { checkSample } from '../src/stages/check-sample.ts';
+import {
+  byCreation,
+  drawForDpo,
+  drawForGrpo,
+  dropsGroup,
+  type GroupRules,
+  groupsForStep,
+  stepOfPolicy,
+} from '../src/stages/choose-groups.ts';
+import { describeItem } from '../src/stages/describe-item.ts';
+import { freshLossGuard, guardLoss } from '../src/stages/guard-loss.ts';
+import { parseManifest, replayable, type StepManifest } from '../src/stages/manifest.ts';
+import { StepWindow } from '../src/stages/measure-steps.ts';
+import { type EgpmState, egpmScales, observeEgpm, winsorize } from '../src/stages/scale-egpm.ts';
+import { rankerLeavesOut, retrieverLeavesOut } from '../src/stages/select-sample.ts';
+import { CODEBOOK_VERSION, NUM_CODES, rewardGroup, SCENARIOS, sample, sidOf } from './synthetic.ts';
+
+const byScenario = <V>(value: V): Record<string, V> => Object.fromEntries(SCENARIOS.map((s) => [s, value]));
+const rules = {
+  codebookVersions: byScenario(CODEBOOK_VERSION),
+  numCodes: byScenario(NUM_CODES),
+  heldBackFraction: 0,
+};
+const groupRules: GroupRules = { ...rules, maxLagSteps: 100 };
+
+test('bad samples are refused with the reason that belongs to them', () => {
+  const good = sample(1);
+  const known = new Set<string>(SCENARIOS);
+  checkSample(good.exposure.userId, good, known);
+  const reason = (over: Parameters<typeof sample>[1], key = good.exposure.userId): string => {
+    try {
+      checkSample(key, sample(1, over), known);
+    } catch (error) {
+      assert.ok(error instanceof BadRecordError);
+      return error.reason;
+    }
+    return 'none';
+  };
+  const exposure = good.exposure;
+  assert.equal(reason({}), 'none');
+  assert.equal(reason({}, 'someone-else'), 'KEY_MISMATCH');
+  assert.equal(reason({ exposure: { ...exposure, itemId: '' } }), 'EMPTY_ID');
+  assert.equal(reason({ exposure: { ...exposure, scenario: 'radio' } }), 'UNKNOWN_SCENARIO');
+  assert.equal(reason({ exposure: { ...exposure, requestTimeMs: -1 } }), 'TIME_OUT_OF_RANGE');
+  assert.equal(reason({ buyValueCents: -5 }), 'NEGATIVE_VALUE');
+  assert.equal(reason({ sid: { ...sidOf('product_card', 1), c2: -1 } }), 'NEGATIVE_VALUE');
+  assert.equal(
+    reason({ exposure: { ...exposure, requestFeatures: { ints: [], floats: [1, Number.NaN] } } }),
+    'NOT_A_NUMBER',
+  );
+});
+
+test('the retriever trains first positives with a SID of its own version only', () => {
+  const positive = sample(1, { firstPositive: true });
+  const { scenario } = positive.exposure;
+  assert.equal(retrieverLeavesOut(positive, rules), null);
+  const why = (over: Parameters<typeof sample>[1]) =>
+    retrieverLeavesOut(sample(1, { firstPositive: true, ...over }), rules);
+  assert.equal(why({ firstPositive: false }), 'not_first_positive');
+  assert.equal(why({ sid: null }), 'no_sid');
+  assert.equal(why({ sid: sidOf(scenario, 3, CODEBOOK_VERSION + 1) }), 'other_codebook_version');
+  assert.equal(why({ sid: sidOf('elsewhere', 3) }), 'other_codebook_version');
+  assert.equal(why({ sid: { ...sidOf(scenario, 3), c3: NUM_CODES[2] } }), 'sid_out_of_range');
+  assert.equal(why({ kind: 'CLICK' }), null);
+});
+
+test('the ranker trains finals only; held-back requests train neither model', () => {
+  assert.equal(rankerLeavesOut(sample(1, { firstPositive: false }), { heldBackFraction: 0 }), null);
+  assert.equal(rankerLeavesOut(sample(1, { kind: 'CLICK' }), { heldBackFraction: 0 }), 'not_final');
+  const fraction = 0.3;
+  for (let n = 0; n < 200; n++) {
+    const s = sample(n, { firstPositive: true });
+    const expected = isHeldBack(s.exposure.requestId, fraction) ? 'held_back' : null;
+    assert.equal(retrieverLeavesOut(s, { ...rules, heldBackFraction: fraction }), expected);
+    assert.equal(rankerLeavesOut(s, { heldBackFraction: fraction }), expected);
+  }
+});
+
+test('an item that is not known yet is described by the price of its exposure', () => {
+  const s = sample(1);
+  assert.deepEqual(describeItem(s), { features: s.item, known: true });
+  const { features, known } = describeItem({ ...s, item: null });
+  assert.equal(known, false);
+  assert.equal(features.priceCents, s.exposure.priceCents);
+});
+
+test('groups of other versions, old policies or equal rewards are dropped', () => {
+  const why = (over: Partial<RewardBatch>, step = 50) => dropsGroup(rewardGroup(1, over), groupRules, step);
+  assert.equal(why({ policyVersion: '20-aaaaaaaaaaaa' }), null);
+  assert.equal(why({ scenario: 'radio' }), 'unknown_scenario');
+  assert.equal(why({ codebookVersion: 9 }), 'other_codebook_version');
+  assert.equal(why({ policyVersion: '20-aaaaaaaaaaaa' }, 120), null);
+  assert.equal(why({ policyVersion: '20-aaaaaaaaaaaa' }, 121), 'policy_too_old');
+  assert.equal(why({ policyVersion: 'a-version-of-another-trainer' }), 'policy_too_old');
+  assert.equal(why({ policyVersion: '51-aaaaaaaaaaaa' }), 'policy_of_the_future');
+  assert.equal(why({ rewardStd: 1e-7 }), 'equal_rewards');
+  assert.equal(why({ rewardStd: Number.NaN }), 'equal_rewards');
+  const { candidates } = rewardGroup(1);
+  const broken = candidates.map((c, i) => (i === 0 ? c : { ...c, advantage: Number.POSITIVE_INFINITY }));
+  assert.equal(why({ candidates: broken }), 'too_few_candidates');
+  assert.equal(stepOfPolicy('120-abc'), 120);
+});
+
+test('16 candidates: 8 of the top 50 and 8 of the rest, filled up from the other side', () => {
+  const drawn = drawForGrpo(rewardGroup(1, {}, 200), groupRules, 16, 5);
+  assert.equal(drawn.length, 16);
+  assert.equal(drawn.filter((c) => c.rank < 50).length, 8);
+  assert.equal(new Set(drawn.map((c) => c.rank)).size, 16);
+  assert.deepEqual(drawForGrpo(rewardGroup(1, {}, 200), groupRules, 16, 5), drawn);
+  assert.notDeepEqual(drawForGrpo(rewardGroup(1, {}, 200), groupRules, 16, 6), drawn);
+  assert.equal(drawForGrpo(rewardGroup(2, {}, 52), groupRules, 16, 5).filter((c) => c.rank >= 50).length, 2);
+  fc.assert(
+    fc.property(fc.integer({ min: 2, max: 120 }), fc.nat(1000), (n, seed) => {
+      const some = drawForGrpo(rewardGroup(seed, {}, n), groupRules, 16, seed);
+      assert.equal(some.length, Math.min(16, n));
+      assert.equal(new Set(some.map((c) => c.rank)).size, some.length);
+    }),
+    { seed: 21 },
+  );
+});
+
+test('DPO: the greatest advantage first, the others from below the median', () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 2, max: 120 }), fc.nat(1000), (n, seed) => {
+      const group = rewardGroup(seed, {}, n);
+      const [best, ...others] = drawForDpo(group, groupRules, 4, seed);
+      const advantages = group.candidates.map((c) => c.advantage).sort((a, b) => b - a);
+      assert.equal(best!.advantage, advantages[0]);
+      assert.ok(others.length >= 1 && others.length <= 4);
+      for (const other of others) assert.ok(other.advantage <= advantages[n >> 1]!);
+    }),
+    { seed: 22 },
+  );
+});
+
+test('a burst of groups is spread over steps, and every group has its turn', () => {
+  fc.assert(
+    fc.property(
+      fc.nat(60),
+      fc.integer({ min: 1, max: 4 }),
+      fc.integer({ min: 1, max: 10 }),
+      (n, max, spread) => {
+        let waiting = n;
+        let steps = 0;
+        while (waiting > 0) {
+          const taken = groupsForStep(waiting, max, spread);
+          assert.ok(taken >= 1 && taken <= max);
+          waiting -= taken;
+          steps++;
+        }
+        assert.ok(steps <= n);
+      },
+    ),
+    { seed: 23 },
+  );
+  const place = (createdMs: number, partition: number, offset: number) => ({
+    ...{ requestId: 'r', partition, offset },
+    group: rewardGroup(1, { createdMs }),
+  });
+  const ordered = [place(1, 3, 0), place(2, 0, 4), place(2, 0, 5), place(2, 1, 0)];
+  assert.deepEqual(ordered.toReversed().sort(byCreation), ordered);
+});
+
+test('NaN and spikes stop training, a falling loss does not', () => {
+  const guard = { spikeFactor: 3, graceSteps: 5 };
+  let state = freshLossGuard;
+  for (let step = 1; step <= 20; step++)
+    state = guardLoss(state, step, { loss: 8 - step * 0.2, gradNorm: 1 }, guard);
+  assert.throws(() => guardLoss(state, 21, { loss: Number.NaN, gradNorm: 1 }, guard), /loss is NaN/);
+  assert.throws(
+    () => guardLoss(state, 21, { loss: 2, gradNorm: Number.POSITIVE_INFINITY }, guard),
+    /gradNorm/,
+  );
+  assert.throws(() => guardLoss(state, 21, { loss: 30, gradNorm: 1 }, guard), /more than 3 times/);
+  assert.equal(guardLoss(state, 21, { loss: 30, gradNorm: 1 }, { ...guard, spikeFactor: 0 }).steps, 21);
+  const early = guardLoss(freshLossGuard, 1, { loss: 1, gradNorm: 1 }, guard);
+  assert.equal(guardLoss(early, 2, { loss: 30, gradNorm: 1 }, guard).steps, 2);
+});
+
+const manifest = (step: number, from: number, to: number, settings = 's'): StepManifest => ({
+  ...{ step, settings, cursor: 0, numSamples: to - from, groups: [], tableOffsets: {} },
+  ranges: [{ partition: 0, from, to }],
+});
+
+test('only manifests that continue the checkpoint are replayed', () => {
+  const at = new Map([[0, 100]]);
+  const steps = (list: StepManifest[], after = 4) => replayable(list, after, at, 's').map((m) => m.step);
+  assert.deepEqual(steps([manifest(5, 100, 110), manifest(6, 110, 115)]), [5, 6]);
+  assert.deepEqual(steps([manifest(5, 100, 110), manifest(7, 110, 115)]), [5]);
+  assert.deepEqual(steps([manifest(5, 99, 110)]), []);
+  assert.deepEqual(steps([manifest(5, 100, 110, 'other')]), []);
+  assert.deepEqual(steps([manifest(5, 100, 110), manifest(6, 111, 115)]), [5]);
+  // a step written twice: the later line counts
+  assert.deepEqual(steps([manifest(5, 1, 2), manifest(5, 100, 110)]), [5]);
+});
+
+test('a torn or foreign journal line is no manifest', () => {
+  const line = JSON.stringify(manifest(5, 100, 110));
+  assert.deepEqual(parseManifest(line), manifest(5, 100, 110));
+  for (let cut = 0; cut < line.length; cut++) assert.equal(parseManifest(line.slice(0, cut)), null);
+  assert.equal(parseManifest('{"step":1}'), null);
+  assert.equal(parseManifest('null'), null);
+});
+
+test('sliding figures weigh samples and forget old steps', () => {
+  const window = new StepWindow(2);
+  assert.equal(window.figures(), null);
+  window.add({ a: { samples: 100, hits: [100, 100, 100], ntp: [9, 9, 9] } });
+  window.add({ a: { samples: 1, hits: [1, 0, 0], ntp: [1, 1, 1] } });
+  window.add({
+    a: { samples: 1, hits: [0, 0, 0], ntp: [2, 2, 2] },
+    b: { samples: 2, hits: [2, 1, 0], ntp: [0, 0, 3] },
+  });
+  assert.deepEqual(window.figures(), { samples: 4, loss: (3 + 6 + 2 * 3) / 4, accuracy: [3 / 4, 1 / 4, 0] });
+  assert.deepEqual(window.figures('b'), { samples: 2, loss: 3, accuracy: [1, 0.5, 0] });
+  assert.deepEqual(window.scenarios(), ['a', 'b']);
+});
+
+test('the EGPM scale is set once, so that mean pEgpm is 1.25 times mean pCtr', () => {
+  const egpmRules = { minExposures: 100, minBuys: 3 };
+  const row = (i: number, pCtr = 0.1) => ({
+    ...{ scenario: 'a', bought: i % 10 === 0, buyValueCents: 500 + i },
+    ...{ pCtr, pCtcvr: 0.01, buyValueGivenBuyCents: 600 },
+  });
+  let state: EgpmState = {};
+  const before = structuredClone(state);
+  const first = observeEgpm(state, [row(0)], egpmRules);
+  assert.deepEqual(state, before, 'the given state stays as it was');
+  state = first;
+  for (let i = 1; i < 99; i++) state = observeEgpm(state, [row(i)], egpmRules);
+  assert.deepEqual(egpmScales(state), {});
+  state = observeEgpm(state, [row(99)], egpmRules);
+  const scale = egpmScales(state).a!;
+  assert.ok(Math.abs((0.01 * 600) / scale - 1.25 * 0.1) < 1e-9);
+  for (let i = 100; i < 300; i++) state = observeEgpm(state, [row(i, 0.9)], egpmRules);
+  assert.equal(egpmScales(state).a, scale);
+});
+
+test('one huge order is cut to the 99.5th percentile of what was paid', () => {
+  const observed = Array.from({ length: 1_000 }, (_, i) => ({
+    ...{ scenario: 'a', bought: true, buyValueCents: i + 1 },
+    ...{ pCtr: 0.1, pCtcvr: 0.01, buyValueGivenBuyCents: 100 },
+  }));
+  const state = observeEgpm({}, observed, { minExposures: 10_000, minBuys: 1 });
+  assert.equal(winsorize(1_000_000, state.a), 995);
+  assert.equal(winsorize(12, state.a), 12);
+  assert.equal(winsorize(12, undefined), 12);
+});
+
+test('a lag limit below two publications is refused', () => {
+  assert.equal(trainerConfig({ ONEMALL_BEAM_WIDTHS: '64,500' }).beamWidths.join(), '64,500');
+  assert.throws(
+    () => trainerConfig({ ONEMALL_RL_MAX_LAG_STEPS: '999' }),
+    /rlMaxLagSteps is 999, expected at least 2 x publishEverySteps = 1000/,
+  );
+  assert.throws(() => trainerConfig({ ONEMALL_MODEL: 'both' }), /ONEMALL_MODEL/);
+});
