@@ -35,7 +35,10 @@ type Network = ReturnType<typeof network>;
 /** Views of one flat block of weights (or gradients) as the layers. */
 function network<A extends Float32Array | Float64Array>(flat: A, dim: number, hidden: number, bits: number) {
   let at = 0;
-  const part = (n: number): A => flat.subarray(at, (at += n)) as A;
+  const part = (n: number): A => {
+    at += n;
+    return flat.subarray(at - n, at) as A;
+  };
   return {
     w1: part(hidden * dim),
     b1: part(hidden),

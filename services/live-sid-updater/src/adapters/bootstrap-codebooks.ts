@@ -1,0 +1,102 @@
+/** Trains the first codebook of each scenario from the items, in a thread, and publishes it. */
+import type { Codebook as CodebookRecord } from '@onemall/contracts';
+import { SeededRandom, type ServiceContext } from '@onemall/service-kit';
+import type { UpdaterConfig } from '../config.ts';
+import { bootstrapCodes, planBootstrap } from '../stages/plan-bootstrap.ts';
+import type { UpdaterState } from '../state/updater-state.ts';
+import { putFirstCodebook } from './codebook-store.ts';
+import { type TrainedCodebook, trainInThread } from './train-in-thread.ts';
+
+const FIRST_VERSION = 1;
+
+export class CodebookBootstrap {
+  readonly #context: ServiceContext<UpdaterConfig>;
+  readonly #state: UpdaterState;
+  readonly #enoughSinceMs = new Map<string, number>();
+  readonly #told = new Map<string, string>();
+  #training: { record: Omit<CodebookRecord, 'uri' | 'sha256' | 'metrics'>; startedMs: number } | undefined;
+  #trained: TrainedCodebook | undefined;
+
+  constructor(context: ServiceContext<UpdaterConfig>, state: UpdaterState) {
+    this.#context = context;
+    this.#state = state;
+  }
+
+  /** Starts a training that is due; @returns a record to publish when one has ended and its artifact is stored. */
+  async step(): Promise<CodebookRecord | null> {
+    if (this.#training) return this.#finish();
+    const { clock, config, log } = this.#context;
+    for (const plan of planBootstrap(this.#state, this.#enoughSinceMs, config, clock.nowMs())) {
+      if (plan.kind === 'train') {
+        this.#start(plan.scenario);
+        break;
+      }
+      if (this.#told.get(plan.scenario) !== plan.why) {
+        this.#told.set(plan.scenario, plan.why);
+        log.info({ scenario: plan.scenario, why: plan.why }, 'the first codebook waits');
+      }
+    }
+    return null;
+  }
+
+  #start(scenario: string): void {
+    const { clock, config, log, fail, stopping } = this.#context;
+    const vectors = this.#state.catalogue.trainingVectors(
+      scenario,
+      new SeededRandom(config.seed),
+      config.maxTrainingVectors,
+    );
+    if (!vectors) return;
+    const numCodes = bootstrapCodes(this.#state, scenario, config.lastLevel);
+    const nowMs = clock.nowMs();
+    const cutoffMs = this.#state.catalogue.newestMs(scenario);
+    const task = {
+      scenario,
+      version: FIRST_VERSION,
+      numCodes,
+      lastLevel: config.lastLevel,
+      cutoffMs,
+      seed: config.seed,
+    };
+    log.info({ ...task, vectors: vectors.numVectors, dim: vectors.dim }, 'training the first codebook');
+    this.#training = {
+      record: {
+        scenario,
+        codebookVersion: FIRST_VERSION,
+        numCodes: [...numCodes],
+        dim: vectors.dim,
+        towerVersion: null,
+        towerUri: null,
+        cutoffMs,
+        createdMs: nowMs,
+      },
+      startedMs: nowMs,
+    };
+    trainInThread({ ...task, vectors }, stopping).then(
+      (trained) => {
+        this.#trained = trained;
+      },
+      (error) => {
+        if (!stopping.aborted) fail(error);
+      },
+    );
+  }
+
+  async #finish(): Promise<CodebookRecord | null> {
+    const training = this.#training!;
+    const trained = this.#trained;
+    if (!trained) return null;
+    const { artifacts, clock, log } = this.#context;
+    const { scenario } = training.record;
+    this.#training = undefined;
+    this.#trained = undefined;
+    // Another process may have been quicker.
+    if (this.#state.codebookRecords.has(scenario)) return null;
+    const ref = await putFirstCodebook(artifacts, scenario, FIRST_VERSION, trained.files);
+    log.info(
+      { scenario, tookMs: clock.nowMs() - training.startedMs, metrics: trained.metrics },
+      'the first codebook is trained',
+    );
+    return { ...training.record, ...ref, metrics: trained.metrics, createdMs: clock.nowMs() };
+  }
+}

@@ -1,0 +1,196 @@
+/**
+ * consumes        items, item-sids, live-sids, codebooks (to their ends, then followed); live-product-changes
+ * produces        item-sids, live-sids, codebooks (the first ones), sid-metrics, dead-letters
+ * waits for       a codebook per scenario; trains the first one itself once enough items are there and quiet
+ * is unblocked by a new item, a product change, a codebook
+ * commits when    live SIDs are written: they and the offset before the oldest change that no live SID reflects are one
+ *                 transaction of the partition's owner. item-sids need no offset: what the catalogue lacks is computed
+ */
+import { TOPICS, type TopicName } from '@onemall/contracts';
+import {
+  type KafkaIo,
+  OffsetOutOfRangeError,
+  type OutRecord,
+  TransactionFailedError,
+} from '@onemall/kafka-io';
+import { LIVE_STREAM } from '@onemall/quantization';
+import type { RunningService, ServiceContext } from '@onemall/service-kit';
+import { CodebookBootstrap } from './adapters/bootstrap-codebooks.ts';
+import { ChangeLog } from './adapters/change-log.ts';
+import { loadCodebook } from './adapters/codebook-store.ts';
+import { followTables } from './adapters/follow-tables.ts';
+import { SidReporter } from './adapters/report-metrics.ts';
+import { takeChanges } from './adapters/take-changes.ts';
+import type { UpdaterConfig } from './config.ts';
+import { chooseVersions } from './stages/choose-versions.ts';
+import { computeItemSids } from './stages/compute-item-sids.ts';
+import { computeLiveSids } from './stages/compute-live-sids.ts';
+import { UpdaterState } from './state/updater-state.ts';
+
+export const INPUTS: readonly TopicName[] = ['items', 'live-product-changes', 'codebooks'];
+export const OUTPUTS: readonly TopicName[] = [
+  'item-sids',
+  'live-sids',
+  'codebooks',
+  'sid-metrics',
+  'dead-letters',
+];
+const RETRY_MS = 1_000;
+/** The process that owns this partition trains the first codebooks. */
+const BOOTSTRAP_PARTITION = 0;
+
+export async function startPipeline(
+  context: ServiceContext<UpdaterConfig>,
+  kafka: KafkaIo,
+): Promise<RunningService> {
+  const { config, clock, meter, log, artifacts, stopping, fail } = context;
+  const { allowedClockSkewMs } = config;
+  const state = new UpdaterState({
+    ...config,
+    scenarios: Object.keys(config.scenarios),
+    numPartitions: await kafka.numPartitions('live-product-changes'),
+  });
+  const withRooms = state.scenarios.has(LIVE_STREAM);
+
+  // Restore: codebooks and SIDs first, then the items that they are compared with, then a share of the partitions.
+  const tables = await followTables(kafka, state, { clock, meter, allowedClockSkewMs, onError: fail });
+  await adoptCodebooks();
+  await tables.openItems();
+  const writer = await kafka.openWriter();
+  const changes = await ChangeLog.join(kafka, fail);
+  const bootstrap = new CodebookBootstrap(context, state);
+  const reporter = new SidReporter(context, state, changes);
+
+  async function adoptCodebooks(): Promise<void> {
+    for (const scenario of state.scenarios) {
+      const known = state.codebookRecords.get(scenario) ?? [];
+      const served = new Set(state.codebooks(scenario).map((codebook) => codebook.version));
+      if (known.every((record) => served.has(record.codebookVersion))) continue;
+      const published = served.size > 0 ? served : state.publishedVersions(scenario);
+      for (const record of chooseVersions(scenario, known, published, config.followNewCodebooks)) {
+        if (served.has(record.codebookVersion)) continue;
+        state.serve(await loadCodebook(artifacts, record));
+        log.info({ scenario, codebookVersion: record.codebookVersion }, 'serving a codebook');
+      }
+    }
+  }
+
+  async function takePartition(partition: number): Promise<void> {
+    await changes.take(partition);
+    await tables.liveSids.readToEnd();
+    await tables.itemSids.readToEnd();
+    state.own(partition);
+    log.info({ partition }, 'owns a partition');
+  }
+
+  async function givePartition(partition: number): Promise<void> {
+    await publishLiveSids({ all: true, partition });
+    state.disown(partition);
+    await changes.release(partition);
+    log.info({ partition }, 'gave a partition back');
+  }
+
+  async function readChanges(): Promise<void> {
+    if (changes.partitions.length === 0) return clock.sleep(config.debounceMs, stopping).catch(() => {});
+    try {
+      const fetched = await changes.poll(config.debounceMs, stopping);
+      await takeChanges(fetched, { kafka, state, writer, meter, clock, allowedClockSkewMs, withRooms });
+    } catch (error) {
+      if (stopping.aborted) return;
+      if (!(error instanceof OffsetOutOfRangeError)) throw error;
+      if (!config.acceptLostChanges)
+        throw new Error(
+          `${error.message}. Product changes were deleted before they were taken. ONEMALL_ACCEPT_LOST_CHANGES=true goes on at the oldest one; rooms are right again with their next changes.`,
+          { cause: error },
+        );
+      log.error({ err: error }, 'product changes are lost; going on at the oldest one');
+      await changes.skipToOldest();
+    }
+  }
+
+  async function publishItemSids(): Promise<void> {
+    const ids = state.dirtyItems.entries().take(config.itemsPerTurn).toArray();
+    if (ids.length === 0) return;
+    for (const [itemId] of ids) state.dirtyItems.delete(itemId);
+    const records = computeItemSids(
+      state,
+      ids.map(([itemId]) => itemId),
+      clock.nowMs(),
+    );
+    if (records.length === 0) return;
+    await writer.send(records);
+    for (const { key, value } of records) state.itemSids.apply(key, value);
+    meter.recordOut(records.length);
+    for (const [, stampMs] of ids) if (stampMs !== null) meter.recordLatency(clock.nowMs() - stampMs);
+    if (state.dirtyItems.size === 0) reporter.catalogueChanged();
+  }
+
+  async function publishLiveSids(options: { all?: boolean; partition?: number } = {}): Promise<void> {
+    if (state.codebooks(LIVE_STREAM).length === 0) return;
+    const byPartition = Map.groupBy(state.rooms.settle(clock.nowMs(), options), (room) => room.partition);
+    for (const [partition, rooms] of byPartition) {
+      const { records, computed, productChanges, itemChanges } = computeLiveSids(state, rooms, clock.nowMs());
+      reporter.countComputed(computed, productChanges, itemChanges);
+      for (const room of rooms) state.rooms.stored(room);
+      if (records.length === 0 || !(await commit(partition, records))) continue;
+      for (const { key, value } of records) state.liveSids.apply(key, value);
+      meter.recordOut(records.length);
+      for (const { oldestAppendedMs } of rooms)
+        if (oldestAppendedMs !== null) meter.recordLatency(clock.nowMs() - oldestAppendedMs);
+    }
+  }
+
+  /** After a failed commit the outcome is unknown: fence, read back what is there, and go on from that. */
+  async function commit(partition: number, records: readonly OutRecord[]): Promise<boolean> {
+    try {
+      await changes.commit(partition, records, state.rooms.oldestUnstored(partition));
+      return true;
+    } catch (error) {
+      if (!(error instanceof TransactionFailedError)) throw error;
+      log.warn({ err: error, partition }, 'a commit failed; taking the partition again');
+      state.disown(partition);
+      await changes.release(partition);
+      await clock.sleep(RETRY_MS, stopping).catch(() => {});
+      if (!stopping.aborted) await takePartition(partition);
+      return false;
+    }
+  }
+
+  async function turn(): Promise<void> {
+    await changes.settleMembership(async ({ assigned, revoked }) => {
+      for (const partition of revoked) await givePartition(partition);
+      for (const partition of assigned) await takePartition(partition);
+    });
+    await readChanges();
+    await adoptCodebooks();
+    await publishItemSids();
+    await publishLiveSids();
+    await tables.flushRefused(writer);
+    if (changes.owns(BOOTSTRAP_PARTITION)) {
+      const record = await bootstrap.step();
+      if (record)
+        await commit(BOOTSTRAP_PARTITION, [{ topic: 'codebooks', key: record.scenario, value: record }]);
+    }
+    if (await reporter.report(writer))
+      for (const partition of changes.partitions) await commit(partition, []);
+  }
+
+  const loop = (async () => {
+    while (!stopping.aborted) await turn();
+  })();
+  loop.catch(fail);
+
+  return {
+    stop: async () => {
+      await loop;
+      await publishLiveSids({ all: true });
+      for (const partition of changes.partitions) await commit(partition, []);
+      await changes.close();
+      await tables.close();
+      await writer.close();
+    },
+  };
+}
+
+export const topicsUsed = (): TopicName[] =>
+  TOPICS.map((topic) => topic.name).filter((name) => INPUTS.includes(name) || OUTPUTS.includes(name));

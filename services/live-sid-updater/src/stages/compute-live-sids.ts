@@ -1,0 +1,78 @@
+import type { LiveSid, Sid } from '@onemall/contracts';
+import { type Codebook, encode, LIVE_STREAM, NUM_LEVELS, stackVectors } from '@onemall/quantization';
+import { sidKey } from '../state/published.ts';
+import type { SettledRoom } from '../state/rooms.ts';
+import type { UpdaterState } from '../state/updater-state.ts';
+import { decideLiveSid, sameSid } from './decide-live-sid.ts';
+
+export interface LiveSidRecord {
+  topic: 'live-sids';
+  key: string;
+  value: LiveSid | null;
+}
+export interface ComputedLiveSids {
+  records: LiveSidRecord[];
+  /** Rooms whose SID was computed, times versions. */
+  computed: number;
+  /** Records whose SID differs from the one before, by cause. */
+  productChanges: number;
+  itemChanges: number;
+}
+
+/** Records that bring live-sids up to these rooms: new and changed SIDs or products, tombstones of rooms that ended. */
+export function computeLiveSids(
+  state: UpdaterState,
+  rooms: readonly SettledRoom[],
+  nowMs: number,
+): ComputedLiveSids {
+  const result: ComputedLiveSids = { records: [], computed: 0, productChanges: 0, itemChanges: 0 };
+  for (const codebook of state.codebooks(LIVE_STREAM)) {
+    const sids = encodeRooms(state, codebook, rooms);
+    for (const [i, room] of rooms.entries()) {
+      const { liveId } = room;
+      const key = sidKey(liveId, codebook.version);
+      const before = state.liveSids.get(liveId, codebook.version);
+      if (room.state.endedMs !== null) {
+        if (before) result.records.push({ topic: 'live-sids', key, value: null });
+        continue;
+      }
+      result.computed++;
+      const sid = sids[i] ?? null;
+      const value = decideLiveSid({
+        liveId,
+        sid,
+        before,
+        sellingItemIds: room.state.sellingItemIds,
+        explainingItemId: room.state.explainingItemId,
+        sourcePartition: room.partition,
+        sourceOffset: room.offset,
+        causeMs: room.causeMs,
+        reason: room.reason,
+        nowMs,
+      });
+      if (!value) continue;
+      result.records.push({ topic: 'live-sids', key, value });
+      if (!before?.sid || sameSid(before.sid, sid)) continue;
+      if (room.reason === 'PRODUCT_CHANGE') result.productChanges++;
+      else if (room.reason === 'ITEM_CHANGED') result.itemChanges++;
+    }
+  }
+  return result;
+}
+
+function encodeRooms(state: UpdaterState, codebook: Codebook, rooms: readonly SettledRoom[]): (Sid | null)[] {
+  const vectors = rooms.map(({ state: room }) =>
+    room.endedMs === null ? state.catalogue.room(room.sellingItemIds, room.explainingItemId) : null,
+  );
+  const known = vectors.filter((v) => v !== null);
+  if (known.length === 0) return rooms.map(() => null);
+  const codes = encode(codebook, stackVectors(known));
+  const { scenario, version: codebookVersion } = codebook;
+  let at = 0;
+  return vectors.map((vector) => {
+    if (!vector) return null;
+    const sid = { scenario, codebookVersion, c1: codes[at]!, c2: codes[at + 1]!, c3: codes[at + 2]! };
+    at += NUM_LEVELS;
+    return sid;
+  });
+}

@@ -1,0 +1,88 @@
+/** What item-sids and live-sids hold, as far as this process has read or written them. */
+import type { ItemSid, LiveSid } from '@onemall/contracts';
+import type { PublishedSid } from '../stages/decide-item-sid.ts';
+
+export const sidKey = (id: string, codebookVersion: number): string => `${id}:${codebookVersion}`;
+
+/** @returns the id and the version of a key; an id may hold colons itself */
+export function parseSidKey(key: string): { id: string; version: number } {
+  const at = key.lastIndexOf(':');
+  return { id: key.slice(0, at), version: Number(key.slice(at + 1)) };
+}
+
+export class PublishedItemSids {
+  readonly #versions = new Map<number, Map<string, PublishedSid & { scenario: string }>>();
+
+  apply(key: string, value: ItemSid | null): void {
+    const { id, version } = parseSidKey(key);
+    let ofVersion = this.#versions.get(version);
+    if (!value) {
+      ofVersion?.delete(id);
+      return;
+    }
+    if (!ofVersion) {
+      ofVersion = new Map();
+      this.#versions.set(version, ofVersion);
+    }
+    const { scenario, c1, c2, c3 } = value.sid;
+    ofVersion.set(id, { scenario, c1, c2, c3, validFromMs: value.validFromMs });
+  }
+  get(itemId: string, version: number): PublishedSid | null {
+    return this.#versions.get(version)?.get(itemId) ?? null;
+  }
+  /** Versions in which the item has a SID. */
+  versionsOf(itemId: string): number[] {
+    return [...this.#versions].filter(([, sids]) => sids.has(itemId)).map(([version]) => version);
+  }
+  /** Versions in which any item of the scenario has a SID. */
+  versionsIn(scenario: string): Set<number> {
+    const versions = new Set<number>();
+    for (const [version, sids] of this.#versions)
+      for (const sid of sids.values())
+        if (sid.scenario === scenario) {
+          versions.add(version);
+          break;
+        }
+    return versions;
+  }
+  get size(): number {
+    let size = 0;
+    for (const sids of this.#versions.values()) size += sids.size;
+    return size;
+  }
+  /** Codes of all items of a scenario in a version: int32 [N, 3]. */
+  codes(scenario: string, version: number): Int32Array {
+    const codes: number[] = [];
+    for (const sid of this.#versions.get(version)?.values() ?? [])
+      if (sid.scenario === scenario) codes.push(sid.c1, sid.c2, sid.c3);
+    return Int32Array.from(codes);
+  }
+}
+
+export class PublishedLiveSids {
+  readonly #records = new Map<string, LiveSid>();
+
+  apply(key: string, value: LiveSid | null): void {
+    if (value) this.#records.set(key, value);
+    else this.#records.delete(key);
+  }
+  get(liveId: string, version: number): LiveSid | null {
+    return this.#records.get(sidKey(liveId, version)) ?? null;
+  }
+  partitionOf(key: string): number | null {
+    return this.#records.get(key)?.sourcePartition ?? null;
+  }
+  /** Records whose changes came from this partition. */
+  *ofPartition(partition: number): Iterable<LiveSid> {
+    for (const record of this.#records.values()) if (record.sourcePartition === partition) yield record;
+  }
+  versions(): Set<number> {
+    return new Set([...this.#records.keys()].map((key) => parseSidKey(key).version));
+  }
+  codes(version: number): Int32Array {
+    const codes: number[] = [];
+    for (const { sid } of this.#records.values())
+      if (sid?.codebookVersion === version) codes.push(sid.c1, sid.c2, sid.c3);
+    return Int32Array.from(codes);
+  }
+}

@@ -1,0 +1,162 @@
+/** Everything the updater knows: all items, what is published, the codebooks served, and the rooms it owns. */
+import {
+  BadRecordError,
+  type Codebook as CodebookRecord,
+  type Item,
+  type ItemSid,
+  type LiveSid,
+} from '@onemall/contracts';
+import {
+  Catalogue,
+  type Codebook,
+  ItemRefusedError,
+  LIVE_STREAM,
+  PRODUCT_CARD,
+  SHORT_VIDEO,
+} from '@onemall/quantization';
+import { checkItem } from '../stages/check-input.ts';
+import { PublishedItemSids, PublishedLiveSids, parseSidKey } from './published.ts';
+import { Rooms } from './rooms.ts';
+
+export interface StateOptions {
+  scenarios: readonly string[];
+  textEmbeddingDim: number;
+  debounceMs: number;
+  maxDebounceMs: number;
+  /** Partitions of live-product-changes; item partitions are dealt out by the same numbers. */
+  numPartitions: number;
+}
+
+export class UpdaterState {
+  readonly scenarios: ReadonlySet<string>;
+  readonly catalogue: Catalogue;
+  readonly rooms: Rooms;
+  readonly itemSids = new PublishedItemSids();
+  readonly liveSids = new PublishedLiveSids();
+  /** Codebook records by scenario, as read. */
+  readonly codebookRecords = new Map<string, CodebookRecord[]>();
+  /** Codebooks in use by scenario, lowest version first. */
+  readonly served = new Map<string, Codebook[]>();
+  /** Items to encode, with the stamp of the record that asks for it; null where none does. */
+  readonly dirtyItems = new Map<string, number | null>();
+  /** When an item of the scenario came last, by the clock. */
+  readonly lastItemMs = new Map<string, number>();
+  readonly #owned = new Set<number>();
+  readonly #itemPartition = new Map<string, number>();
+  readonly #numPartitions: number;
+
+  constructor(options: StateOptions) {
+    this.scenarios = new Set(options.scenarios);
+    this.catalogue = new Catalogue(options.textEmbeddingDim);
+    this.rooms = new Rooms(options);
+    this.#numPartitions = options.numPartitions;
+  }
+
+  /**
+   * @param latestMs event times after this are not believed
+   * @throws BadRecordError, ItemRefusedError for an item that cannot be used; the one before stays
+   */
+  takeItem(
+    record: { key: string; value: Item | null; partition: number; timestampMs: number },
+    nowMs: number,
+    latestMs: number,
+  ): void {
+    const { key, value, timestampMs } = record;
+    this.#itemPartition.set(key, record.partition);
+    if (value) checkItem(key, value, this.scenarios, latestMs);
+    const wasProduct = this.catalogue.scenarioOf(key) === PRODUCT_CARD;
+    const affected = value ? this.catalogue.put(value) : this.catalogue.remove(key);
+    if (value && affected.length > 0) this.lastItemMs.set(value.scenario, nowMs);
+    for (const itemId of affected) this.#markDirty(itemId, timestampMs);
+    if (affected.length > 0 && (wasProduct || value?.scenario === PRODUCT_CARD))
+      this.rooms.productChanged(key, value ? value.validFromMs : timestampMs);
+  }
+
+  /** Records come back to their writer, older than what it knows: a version only moves forward. */
+  takeItemSid(key: string, value: ItemSid | null): void {
+    const { id, version } = parseSidKey(key);
+    if (!value && this.catalogue.has(id)) return;
+    const known = this.itemSids.get(id, version);
+    if (value && known && known.validFromMs > value.validFromMs) return;
+    this.itemSids.apply(key, value);
+  }
+
+  takeLiveSid(key: string, value: LiveSid | null): void {
+    const { id, version } = parseSidKey(key);
+    if (!value && this.rooms.isLive(id)) return;
+    const known = this.liveSids.get(id, version);
+    if (value && known && known.sourceOffset >= value.sourceOffset && known.validFromMs >= value.validFromMs)
+      return;
+    this.liveSids.apply(key, value);
+  }
+
+  takeCodebook(record: CodebookRecord): void {
+    const records = this.codebookRecords.get(record.scenario) ?? [];
+    this.codebookRecords.set(record.scenario, [
+      ...records.filter((r) => r.codebookVersion !== record.codebookVersion),
+      record,
+    ]);
+  }
+
+  /** Versions in which SIDs of a scenario are published. */
+  publishedVersions(scenario: string): Set<number> {
+    return scenario === LIVE_STREAM ? this.liveSids.versions() : this.itemSids.versionsIn(scenario);
+  }
+
+  /** Puts a codebook to use: everything of its scenario is to be encoded. */
+  serve(codebook: Codebook): void {
+    const { scenario, dim } = codebook;
+    const { catalogue } = this;
+    if (scenario === SHORT_VIDEO) {
+      const productDim = catalogue.contentDim(PRODUCT_CARD);
+      catalogue.fixContentDim(PRODUCT_CARD, productDim);
+      catalogue.fixContentDim(SHORT_VIDEO, dim - productDim);
+    } else catalogue.fixContentDim(scenario === LIVE_STREAM ? PRODUCT_CARD : scenario, dim);
+    const served = [...(this.served.get(scenario) ?? []), codebook].sort((a, b) => a.version - b.version);
+    this.served.set(scenario, served);
+    if (scenario === LIVE_STREAM) this.rooms.codebookArrived();
+    else for (const itemId of catalogue.ids(scenario)) this.#markDirty(itemId, null);
+  }
+
+  codebooks(scenario: string): readonly Codebook[] {
+    return this.served.get(scenario) ?? [];
+  }
+
+  /** The partition is this process's: its rooms come back from live-sids, its items are compared with item-sids. */
+  own(partition: number): void {
+    this.#owned.add(partition);
+    for (const record of this.liveSids.ofPartition(partition)) {
+      this.rooms.restore(record);
+      // A product may have changed while nobody looked.
+      const causeMs = Math.max(0, ...record.sellingItemIds.map((id) => this.catalogue.validFromMs(id)));
+      this.rooms.computeAgain(record.liveId, causeMs);
+    }
+    for (const itemId of this.#itemPartition.keys()) this.#markDirty(itemId, null);
+  }
+
+  disown(partition: number): void {
+    this.#owned.delete(partition);
+    this.rooms.forget(partition);
+    for (const itemId of this.dirtyItems.keys()) if (!this.#ownsItem(itemId)) this.dirtyItems.delete(itemId);
+  }
+
+  ownsItemPartition(partition: number): boolean {
+    return this.#owned.has(partition % this.#numPartitions);
+  }
+
+  #ownsItem(itemId: string): boolean {
+    const partition = this.#itemPartition.get(itemId);
+    return partition !== undefined && this.ownsItemPartition(partition);
+  }
+
+  #markDirty(itemId: string, stampMs: number | null): void {
+    if (this.#ownsItem(itemId)) this.dirtyItems.set(itemId, stampMs);
+  }
+}
+
+/** The reason of a refusal, for a dead letter; other errors pass through. */
+export function refusal(error: unknown): { reason: string; message: string } {
+  if (error instanceof BadRecordError || error instanceof ItemRefusedError)
+    return { reason: error.reason, message: error.message };
+  throw error;
+}
