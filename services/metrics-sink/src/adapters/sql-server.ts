@@ -22,7 +22,12 @@ export interface SqlServer {
 }
 
 /** @throws Error naming the port when it is taken */
-export async function serveSql(reader: ClickHouseClient, database: string, host: string, port: number): Promise<SqlServer> {
+export async function serveSql(
+  reader: ClickHouseClient,
+  database: string,
+  host: string,
+  port: number,
+): Promise<SqlServer> {
   const server: Server = createServer((message, response) => {
     const answer = (code: number, body: string): void => {
       response.writeHead(code, { 'content-type': 'text/plain; charset=utf-8' }).end(body);
