@@ -7,7 +7,7 @@ import type { TrainerState } from '@onemall/learning';
 import type { LeftOut } from './stages/select-sample.ts';
 
 export interface StepOutcome {
-  /** What the loss guard looks at: without the reward part, which has no fixed scale. */
+  /** What is reported as the loss and watched by the loss guard: next-token loss, or the ranker's total. */
   loss: number;
   gradNorm: number;
   stepMs: number;

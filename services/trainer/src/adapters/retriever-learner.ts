@@ -153,11 +153,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
     this.#last = result;
     this.#window.add(result.byScenario);
     if (result.rl) this.#meter.add('rl_groups', result.rl.groups);
-    return {
-      loss: result.loss.ntp + result.loss.contrastive,
-      gradNorm: result.gradNorm,
-      stepMs: result.stepMs,
-    };
+    return { loss: result.loss.ntp, gradNorm: result.gradNorm, stepMs: result.stepMs };
   }
 
   #rewardGroup(group: RewardBatch): RewardGroup {
