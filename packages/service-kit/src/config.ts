@@ -18,6 +18,16 @@ const scenario = z.object({
 const TEN_MINUTES_MS = 600_000;
 const PRODUCTION_WINDOWS = { clickWindowMs: TEN_MINUTES_MS, buyWindowMs: 3 * TEN_MINUTES_MS };
 
+/** For values that the environment holds as JSON text. Text that is no JSON stays as it is, and the schema refuses it. */
+export function parseJsonText(value: unknown): unknown {
+  if (typeof value !== 'string') return value;
+  try {
+    return JSON.parse(value);
+  } catch {
+    return value;
+  }
+}
+
 /** What every service needs. */
 export const commonShape = {
   kafkaBrokers: z.string().min(1).default('127.0.0.1:9092').describe('host:port, comma separated'),
@@ -37,7 +47,7 @@ export const commonShape = {
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error']).default('info'),
   seed: z.coerce.number().int().min(0).default(1),
   scenarios: z
-    .preprocess((v) => (typeof v === 'string' ? JSON.parse(v) : v), z.record(z.string().min(1), scenario))
+    .preprocess(parseJsonText, z.record(z.string().min(1), scenario))
     .default({
       product_card: PRODUCTION_WINDOWS,
       short_video: PRODUCTION_WINDOWS,
