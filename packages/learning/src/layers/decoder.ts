@@ -1,0 +1,143 @@
+import type { Ops } from '../ops.ts';
+import { attend, linear, norm } from './attention.ts';
+import { type ExpertsResult, mixtureOfExperts } from './mixture-of-experts.ts';
+
+/** Sequences that share contexts: C contexts, each read by R rows of T tokens. Its tokens lie as [C, R, T] in the flat list. */
+export interface TokenBlock {
+  contexts: number;
+  rows: number;
+  tokens: number;
+}
+export const tokensIn = (block: TokenBlock): number => block.contexts * block.rows * block.tokens;
+
+export interface DecoderSizes {
+  layers: number;
+  heads: number;
+  ffnDim: number;
+  experts: number;
+  activeExperts: number;
+  slots: number;
+  balanceRate: number;
+  precedence: number;
+  residual: 'sublayer' | 'layer';
+}
+
+export interface DecoderResult<T> {
+  /** [N, D] after the last norm. */
+  hidden: T;
+  /** Of each layer with experts. */
+  experts: ExpertsResult<T>[];
+}
+
+/**
+ * Decoder of the paper (equations 5 and 6): cross-attention to the user context, causal self-attention, mixture of experts.
+ * a = h + Cross(RMS(h), F); b = a + Self(RMS(a)); out = b + MoE(RMS(b)); with residual "layer" only h + MoE(Self(Cross(h))).
+ * @param h [N, D] tokens of all blocks, one block after the other
+ * @param context [C, M, D] contexts of all blocks, in the same order
+ * @param present [N, 1], 0 for tokens of padding
+ */
+export function decoder<T>(
+  ops: Ops<T>,
+  name: string,
+  h: T,
+  context: T,
+  present: T,
+  blocks: readonly TokenBlock[],
+  sizes: DecoderSizes,
+): DecoderResult<T> {
+  const add = (x: T, y: T): T => (sizes.residual === 'sublayer' ? ops.add(x, y) : y);
+  const experts: ExpertsResult<T>[] = [];
+  for (let layer = 0; layer < sizes.layers; layer++) {
+    const at = `${name}.layer${layer}`;
+    const cross = crossAttention(
+      ops,
+      `${at}.cross`,
+      norm(ops, `${at}.normCross`, h),
+      context,
+      blocks,
+      sizes.heads,
+    );
+    const a = add(h, cross);
+    const self = causalSelfAttention(ops, `${at}.self`, norm(ops, `${at}.normSelf`, a), blocks, sizes.heads);
+    const b = add(a, self);
+    const moe = mixtureOfExperts(ops, `${at}.experts`, norm(ops, `${at}.normExperts`, b), present, {
+      ...sizes,
+      active: sizes.activeExperts,
+    });
+    experts.push(moe);
+    h = ops.add(sizes.residual === 'sublayer' ? b : h, moe.y);
+  }
+  return { hidden: norm(ops, `${name}.norm`, h), experts: experts.filter((e) => e.loads !== undefined) };
+}
+
+/** Every token reads its own context. Rows that share a context share its keys and values. */
+function crossAttention<T>(
+  ops: Ops<T>,
+  name: string,
+  x: T,
+  context: T,
+  blocks: readonly TokenBlock[],
+  heads: number,
+): T {
+  const [contexts, memory, dim] = ops.shape(context) as [number, number, number];
+  const source = ops.reshape(context, [contexts * memory, dim]);
+  const keys = ops.reshape(linear(ops, `${name}.k`, source, dim), [contexts, memory, dim]);
+  const values = ops.reshape(linear(ops, `${name}.v`, source, dim), [contexts, memory, dim]);
+  const queries = linear(ops, `${name}.q`, x, dim);
+  let first = 0;
+  const read = perBlock(ops, queries, blocks, (part, block) => {
+    const own = (y: T): T => ops.slice(y, [first, 0, 0], [block.contexts, memory, dim]);
+    const tokens = block.rows * block.tokens;
+    const y = attend(ops, ops.reshape(part, [block.contexts, tokens, dim]), own(keys), own(values), {
+      heads,
+    });
+    first += block.contexts;
+    return y;
+  });
+  return linear(ops, `${name}.out`, read, dim);
+}
+
+/** A token sees itself and those before it in its row. */
+function causalSelfAttention<T>(
+  ops: Ops<T>,
+  name: string,
+  x: T,
+  blocks: readonly TokenBlock[],
+  heads: number,
+): T {
+  const dim = ops.shape(x)[1]!;
+  const queries = linear(ops, `${name}.q`, x, dim);
+  const keys = linear(ops, `${name}.k`, x, dim);
+  const values = linear(ops, `${name}.v`, x, dim);
+  let begin = 0;
+  const read = perBlock(ops, queries, blocks, (part, block) => {
+    const n = tokensIn(block);
+    const t = block.tokens;
+    const shape = [block.contexts * block.rows, t, dim];
+    const own = (y: T): T => ops.reshape(ops.slice(y, [begin, 0], [n, dim]), shape);
+    const causal = Array.from({ length: t * t }, (_, i) => (i % t <= Math.floor(i / t) ? 1 : 0));
+    const allowed = ops.constant(causal, [1, 1, t, t]);
+    const y = attend(ops, ops.reshape(part, shape), own(keys), own(values), { heads, allowed });
+    begin += n;
+    return y;
+  });
+  return linear(ops, `${name}.out`, read, dim);
+}
+
+/** Applies f to the tokens [n, D] of each block and joins the results to [N, D]. */
+function perBlock<T>(
+  ops: Ops<T>,
+  x: T,
+  blocks: readonly TokenBlock[],
+  f: (part: T, block: TokenBlock) => T,
+): T {
+  const dim = ops.shape(x)[1]!;
+  let begin = 0;
+  const results = blocks.map((block) => {
+    const n = tokensIn(block);
+    const part = ops.slice(x, [begin, 0], [n, dim]);
+    begin += n;
+    return ops.reshape(f(part, block), [n, dim]);
+  });
+  return ops.concat(results, 0);
+}

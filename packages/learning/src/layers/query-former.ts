@@ -1,0 +1,47 @@
+import { normal, type Ops } from '../ops.ts';
+import { attend, lastOf, linear, norm } from './attention.ts';
+
+export interface QueryFormerSizes {
+  queries: number;
+  blocks: number;
+  heads: number;
+  ffnDim: number;
+}
+
+/**
+ * Query-Formers (paper, equation 3): learned queries that read a sequence by cross-attention and so compress it to M vectors.
+ * Several of them, each with weights of its own, run as one batched computation.
+ *
+ * Block: y = q + Cross(RMS(q), RMS(x)); q = y + FFN(RMS(y)).
+ * @param x [S, N, L, D] sequences of S Query-Formers @param present 1 where an element exists, 0 for padding [S, N, L]
+ * @returns [S, N, M, D]
+ */
+export function queryFormers<T>(ops: Ops<T>, name: string, x: T, present: T, sizes: QueryFormerSizes): T {
+  const { queries: m, heads, ffnDim, blocks } = sizes;
+  const [sets, rows, length] = ops.shape(x) as [number, number, number, number];
+  const dim = lastOf(ops.shape(x));
+  const allowed = ops.reshape(present, [sets * rows, 1, 1, length]);
+  const learned = ops.parameter(`${name}.queries`, [sets, m, dim], normal(1), { decay: false });
+  let q = ops.reshape(ops.broadcastTo(ops.reshape(learned, [sets, 1, m, dim]), [sets, rows, m, dim]), [
+    sets,
+    rows * m,
+    dim,
+  ]);
+  const flat = ops.reshape(x, [sets, rows * length, dim]);
+  for (let b = 0; b < blocks; b++) {
+    const at = `${name}.block${b}`;
+    const source = norm(ops, `${at}.normSequence`, flat);
+    const apart = (y: T, n: number): T => ops.reshape(y, [sets * rows, n, dim]);
+    const read = attend(
+      ops,
+      apart(linear(ops, `${at}.q`, norm(ops, `${at}.normQuery`, q), dim), m),
+      apart(linear(ops, `${at}.k`, source, dim), length),
+      apart(linear(ops, `${at}.v`, source, dim), length),
+      { heads, allowed },
+    );
+    q = ops.add(q, linear(ops, `${at}.out`, ops.reshape(read, [sets, rows * m, dim]), dim));
+    const inner = ops.silu(linear(ops, `${at}.up`, norm(ops, `${at}.normFfn`, q), ffnDim));
+    q = ops.add(q, linear(ops, `${at}.down`, inner, dim));
+  }
+  return ops.reshape(norm(ops, `${name}.norm`, q), [sets, rows, m, dim]);
+}

@@ -1,0 +1,326 @@
+/**
+ * The OneMall retrieval model (paper, section 3.2): Query-Formers compress three histories, a decoder with sparse experts
+ * generates the three codes of a semantic ID, an item tower is contrasted with the decoder.
+ *
+ * One definition gives the training pass (`retrievalLoss`), the teacher-forced pass without update, and the graphs that are
+ * published (`userContext`, `nextCode`, `itemVectors`). Per-level tables and heads hold the rows of all scenarios one after
+ * the other; a softmax runs over the rows of the sample's scenario only.
+ */
+import { NUM_AGE_BUCKETS, NUM_ITEM_HASHES, NUM_ITEM_SIDS, type SidLayout } from '@onemall/features';
+import { forbid, lastOf, linear } from '../layers/attention.ts';
+import { type DecoderResult, decoder, type TokenBlock, tokensIn } from '../layers/decoder.ts';
+import { contrastiveLoss, dpoLoss, grpoLoss, unitLength } from '../layers/losses.ts';
+import { queryFormers } from '../layers/query-former.ts';
+import { normal, type Ops } from '../ops.ts';
+import type { RetrievalPreset } from './presets.ts';
+
+const LEVELS = [0, 1, 2] as const;
+const NUM_BEHAVIOURS = 3;
+
+export interface RlSizes {
+  form: 'grpo' | 'dpo';
+  /** G contexts and m candidates of each. */
+  groups: number;
+  perGroup: number;
+  epsilon: number;
+  epsilonHigh: number;
+  dpoLambda: number;
+}
+/** Everything that fixes the shapes of a graph. */
+export interface RetrievalSizes {
+  preset: RetrievalPreset;
+  layout: SidLayout;
+  /** B */
+  batchSize: number;
+  /** H */
+  historyLength: number;
+  /** Absent: a batch without reward groups. */
+  rl?: RlSizes;
+}
+
+/** Sum of the level embeddings of SIDs. @param rows per level int32 of one shape, negative where absent (row 0 then) @returns [.., D] */
+function sidEmbedding<T>(ops: Ops<T>, sizes: RetrievalSizes, rows: readonly T[]): T {
+  return rows
+    .map((ids, level) => ops.gather(levelTable(ops, sizes, level), ops.clampIds(ids)))
+    .reduce((a, b) => ops.add(a, b));
+}
+function levelTable<T>(ops: Ops<T>, { preset, layout }: RetrievalSizes, level: number): T {
+  return ops.parameter(
+    `sid.level${level + 1}`,
+    [layout.rows[level]!, preset.dim],
+    normal(1 / Math.sqrt(preset.dim)),
+    { decay: false },
+  );
+}
+function embedding<T>(ops: Ops<T>, name: string, count: number, dim: number): T {
+  return ops.parameter(name, [count, dim], normal(1 / Math.sqrt(dim)), { decay: false });
+}
+
+/**
+ * F = [F_exposure; F_click; F_buy] (paper, equation 3).
+ * Inputs: history.codes1..3, history.ages, history.scenarios, each int32 [3, rows, H], newest first, codes -1 where padded.
+ * @returns [rows, 3 M, D]
+ */
+export function userContext<T>(ops: Ops<T>, sizes: RetrievalSizes, rows: number): T {
+  const { preset, layout, historyLength: h } = sizes;
+  const { dim } = preset;
+  const shape = [NUM_BEHAVIOURS, rows, h];
+  const codes = LEVELS.map((l) => ops.input(`history.codes${l + 1}`, shape, 'int32'));
+  const ages = ops.input('history.ages', shape, 'int32');
+  const scenarios = ops.input('history.scenarios', shape, 'int32');
+  const position = ops.reshape(embedding(ops, 'history.position', h, dim), [1, 1, h, dim]);
+  const behaviour = ops.reshape(embedding(ops, 'history.behaviour', NUM_BEHAVIOURS, dim), [
+    NUM_BEHAVIOURS,
+    1,
+    1,
+    dim,
+  ]);
+  const element = [
+    sidEmbedding(ops, sizes, codes),
+    ops.gather(embedding(ops, 'history.age', NUM_AGE_BUCKETS, dim), ages),
+    ops.gather(embedding(ops, 'history.scenario', layout.scenarios.length, dim), scenarios),
+    ops.add(position, behaviour),
+  ].reduce((a, b) => ops.add(a, b));
+  const f = queryFormers(ops, 'user', element, ops.isPresent(codes[0]!), {
+    queries: preset.queries,
+    blocks: preset.queryBlocks,
+    heads: preset.heads,
+    ffnDim: preset.ffnDim,
+  });
+  return ops.reshape(ops.transpose(f, [1, 0, 2, 3]), [rows, NUM_BEHAVIOURS * preset.queries, dim]);
+}
+
+/**
+ * f_item = MLP(Flatten(QFormer_item(Q, I, I))) (paper, equation 4), of length 1.
+ * Inputs: item.hashes int32 [rows, 7], item.codes1..3 int32 [rows, 5], negative where absent; item.scenario int32 [rows].
+ * @returns [rows, D]
+ */
+export function itemVectors<T>(ops: Ops<T>, sizes: RetrievalSizes, rows: number): T {
+  const { preset, layout } = sizes;
+  const { dim } = preset;
+  const hashes = ops.input('item.hashes', [rows, NUM_ITEM_HASHES], 'int32');
+  const codes = LEVELS.map((l) => ops.input(`item.codes${l + 1}`, [rows, NUM_ITEM_SIDS], 'int32'));
+  const scenario = ops.input('item.scenario', [rows], 'int32');
+  const table = embedding(ops, 'item.hash', preset.itemHashRows, dim);
+  const hashed = ops.gather(table, ops.modulo(ops.clampIds(hashes), preset.itemHashRows));
+  const features = NUM_ITEM_HASHES + NUM_ITEM_SIDS;
+  const field = ops.reshape(embedding(ops, 'item.field', features, dim), [1, features, dim]);
+  const kind = ops.gather(embedding(ops, 'item.kind', layout.scenarios.length, dim), scenario);
+  const sequence = [
+    ops.concat([hashed, sidEmbedding(ops, sizes, codes)], 1),
+    field,
+    ops.reshape(kind, [rows, 1, dim]),
+  ].reduce((a, b) => ops.add(a, b));
+  const present = ops.concat([ops.isPresent(hashes), ops.isPresent(codes[0]!)], 1);
+  const f = queryFormers(
+    ops,
+    'item',
+    ops.reshape(sequence, [1, rows, features, dim]),
+    ops.reshape(present, [1, rows, features]),
+    { queries: preset.itemQueries, blocks: preset.queryBlocks, heads: preset.heads, ffnDim: preset.ffnDim },
+  );
+  const flat = ops.reshape(f, [rows, preset.itemQueries * dim]);
+  const inner = ops.silu(linear(ops, 'item.mlp1', flat, 2 * dim));
+  return unitLength(ops, linear(ops, 'item.mlp2', inner, dim));
+}
+
+/**
+ * Runs the decoder over BOS, s1, .. of rows that share contexts block by block.
+ * @param scenario int32 [sum of contexts x rows] @param codes per level int32 [same], global rows; one fewer than the most tokens suffices
+ * @param present [same] 0 for padding @param precedence tokens of the first blocks that experts never drop
+ */
+function decode<T>(
+  ops: Ops<T>,
+  sizes: RetrievalSizes,
+  input: { context: T; scenario: T; codes: readonly T[]; present: T },
+  blocks: readonly TokenBlock[],
+  expertSlots: { slots: number; precedence: number },
+): DecoderResult<T> {
+  const { preset, layout } = sizes;
+  const { dim } = preset;
+  const most = Math.max(...blocks.map((b) => b.tokens));
+  const bos = ops.reshape(embedding(ops, 'decoder.bos', 1, dim), [1, 1, dim]);
+  const positions = embedding(ops, 'decoder.position', 4, dim);
+  const scenarios = embedding(ops, 'decoder.scenario', layout.scenarios.length, dim);
+  let first = 0;
+  const tokens: T[] = [];
+  const presence: T[] = [];
+  for (const block of blocks) {
+    const rows = block.contexts * block.rows;
+    const own = (x: T): T => ops.slice(x, [first], [rows]);
+    const levels = input.codes.slice(0, block.tokens - 1);
+    const parts = [
+      ops.broadcastTo(bos, [rows, 1, dim]),
+      ...levels.map((ids, l) =>
+        ops.reshape(ops.gather(levelTable(ops, sizes, l), ops.clampIds(own(ids))), [rows, 1, dim]),
+      ),
+    ];
+    const position = ops.reshape(ops.slice(positions, [0, 0], [block.tokens, dim]), [1, block.tokens, dim]);
+    const scenario = ops.reshape(ops.gather(scenarios, own(input.scenario)), [rows, 1, dim]);
+    const sequence = [ops.concat(parts, 1), position, scenario].reduce((a, b) => ops.add(a, b));
+    tokens.push(ops.reshape(sequence, [tokensIn(block), dim]));
+    const exists = ops.broadcastTo(ops.reshape(own(input.present), [rows, 1]), [rows, block.tokens]);
+    presence.push(ops.reshape(exists, [tokensIn(block), 1]));
+    first += rows;
+  }
+  if (most > 4) throw new Error(`A semantic ID has three codes after BOS; asked for ${most} tokens`);
+  return decoder(ops, 'decoder', ops.concat(tokens, 0), input.context, ops.concat(presence, 0), blocks, {
+    ...preset,
+    ...expertSlots,
+  });
+}
+
+/** The hidden states at one position of every row: [sum of rows, D]. */
+function atPosition<T>(ops: Ops<T>, hidden: T, blocks: readonly TokenBlock[], position: number): T {
+  const dim = lastOf(ops.shape(hidden));
+  let begin = 0;
+  const parts = blocks.map((block) => {
+    const n = tokensIn(block);
+    const rows = n / block.tokens;
+    const grid = ops.reshape(ops.slice(hidden, [begin, 0], [n, dim]), [rows, block.tokens, dim]);
+    begin += n;
+    return ops.reshape(ops.slice(grid, [0, position, 0], [rows, 1, dim]), [rows, dim]);
+  });
+  return ops.concat(parts, 0);
+}
+
+/** log p(code | prefix) over all codes of the row's scenario, about -1e9 elsewhere: [rows, V_level]. */
+function codeLogProbs<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, hidden: T, scenario: T): T {
+  const { layout } = sizes;
+  const count = layout.rows[level]!;
+  const allowed = layout.scenarios.flatMap((name) => {
+    const from = layout.offsets.get(name)![level]!;
+    const to = from + layout.numCodes[name]![level]!;
+    return Array.from({ length: count }, (_, row) => (row >= from && row < to ? 1 : 0));
+  });
+  const mask = ops.gather(ops.constant(allowed, [layout.scenarios.length, count]), scenario);
+  const logits = linear(ops, `head.level${level + 1}`, hidden, count);
+  return ops.logSoftmax(ops.add(logits, forbid(ops, mask)));
+}
+
+export interface RetrievalPass<T> {
+  loss: T;
+  /**
+   * loss, ntp [3], contrastive, rl: scalars and losses by level; predicted1..3 int32 [B] global rows; logProb1..3 [B];
+   * entropy1..3 [B]; contrastHits [B]; rlLogProb [R]; loads<layer> [E], overflow<layer>.
+   */
+  metrics: Record<string, T>;
+}
+
+/**
+ * The training pass. Further inputs, rows being those of the reward groups (R = G x m), then those of the samples (B):
+ * row.scenario int32 [R + B], row.codes1..3 int32 [R + B] (global rows), row.present [R + B]; sample.weight [B] (sums to 1),
+ * sample.itemKey int32 [B], sample.logQ [B]; rl.refLogProb, rl.advantage, rl.weight [R], rl.scale [].
+ * Histories have G + B rows, groups first.
+ */
+export function retrievalPass<T>(ops: Ops<T>, sizes: RetrievalSizes): RetrievalPass<T> {
+  const { preset, batchSize, rl } = sizes;
+  const groups = rl?.groups ?? 0;
+  const candidates = groups * (rl?.perGroup ?? 0);
+  const rows = candidates + batchSize;
+  const samplesOf = (x: T): T => ops.slice(x, [candidates], [batchSize]);
+  const context = userContext(ops, sizes, groups + batchSize);
+  const scenario = ops.input('row.scenario', [rows], 'int32');
+  const codes = LEVELS.map((l) => ops.input(`row.codes${l + 1}`, [rows], 'int32'));
+  const present = ops.input('row.present', [rows], 'float32');
+  const weight = ops.input('sample.weight', [batchSize], 'float32');
+
+  const samples: TokenBlock = { contexts: batchSize, rows: 1, tokens: preset.contrastAt === 's3' ? 4 : 3 };
+  const blocks = rl ? [{ contexts: groups, rows: rl.perGroup, tokens: 3 }, samples] : [samples];
+  const precedence = candidates * 3;
+  const { hidden, experts } = decode(ops, sizes, { context, scenario, codes, present }, blocks, {
+    slots: Math.max(precedence, expertSlots(preset, tokensIn(samples) + precedence)),
+    precedence,
+  });
+
+  const metrics: Record<string, T> = {};
+  const logProbs = LEVELS.map((level) => {
+    const all = codeLogProbs(ops, sizes, level, atPosition(ops, hidden, blocks, level), scenario);
+    const own = ops.pick(all, codes[level]!);
+    const ofSamples = ops.stopGradient(ops.slice(all, [candidates, 0], [batchSize, -1]));
+    metrics[`predicted${level + 1}`] = ops.argmax(ofSamples);
+    metrics[`logProb${level + 1}`] = samplesOf(own);
+    metrics[`entropy${level + 1}`] = ops.scale(ops.sum(ops.mul(ops.exp(ofSamples), ofSamples), [1]), -1);
+    return own;
+  });
+  const ntpByLevel = logProbs.map((p) => ops.scale(ops.sum(ops.mul(samplesOf(p), weight), [0]), -1));
+  ntpByLevel.forEach((ntp, l) => {
+    metrics[`ntp${l + 1}`] = ntp;
+  });
+
+  const sampleTokens = ops.slice(hidden, [precedence, 0], [tokensIn(samples), -1]);
+  const user = atPosition(ops, sampleTokens, [samples], preset.contrastAt === 's3' ? 3 : 0);
+  const contrast = contrastiveLoss(
+    ops,
+    {
+      users: unitLength(ops, linear(ops, 'contrast.user', user, preset.dim)),
+      items: itemVectors(ops, sizes, batchSize),
+      itemKeys: ops.input('sample.itemKey', [batchSize], 'int32'),
+      logQ: ops.input('sample.logQ', [batchSize], 'float32'),
+      weights: weight,
+    },
+    preset.temperature,
+  );
+  metrics.contrastive = contrast.loss;
+  metrics.contrastHits = contrast.hits;
+
+  let loss = ops.add(
+    ntpByLevel.reduce((a, b) => ops.add(a, b)),
+    contrast.loss,
+  );
+  if (rl) {
+    const sequence = ops.slice(
+      logProbs.reduce((a, b) => ops.add(a, b)),
+      [0],
+      [candidates],
+    );
+    metrics.rlLogProb = sequence;
+    const rlLoss = reinforcementLoss(ops, rl, sequence, candidates);
+    metrics.rl = rlLoss;
+    loss = ops.add(loss, ops.mul(rlLoss, ops.input('rl.scale', [], 'float32')));
+  }
+  experts.forEach((layer, i) => {
+    metrics[`loads${i}`] = layer.loads!;
+    metrics[`overflow${i}`] = layer.overflow!;
+  });
+  return { loss, metrics: { loss, ...metrics } };
+}
+
+function reinforcementLoss<T>(ops: Ops<T>, rl: RlSizes, logProbs: T, candidates: number): T {
+  const refLogProbs = ops.input('rl.refLogProb', [candidates], 'float32');
+  const weights = ops.input('rl.weight', [candidates], 'float32');
+  if (rl.form === 'dpo')
+    return dpoLoss(
+      ops,
+      { logProbs, refLogProbs, weights },
+      { groups: rl.groups, perGroup: rl.perGroup, lambda: rl.dpoLambda },
+    );
+  const advantages = ops.input('rl.advantage', [candidates], 'float32');
+  return grpoLoss(ops, { logProbs, refLogProbs, advantages, weights }, rl);
+}
+
+/** C = ceil(capacityFactor x tokens x k / E). */
+export function expertSlots(preset: RetrievalPreset, tokens: number): number {
+  return Math.min(
+    tokens,
+    Math.ceil((preset.capacityFactor * tokens * preset.activeExperts) / preset.experts),
+  );
+}
+
+/**
+ * The next code of partial SIDs, for beam search: inputs context [3 M, D], scenario int32 [1], prefix1.. int32 [width] global
+ * rows. No expert drops a token here.
+ * @returns log-probabilities [width, V_level]
+ */
+export function nextCode<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, width: number): T {
+  const { preset } = sizes;
+  const memory = NUM_BEHAVIOURS * preset.queries;
+  const context = ops.reshape(ops.input('context', [memory, preset.dim], 'float32'), [1, memory, preset.dim]);
+  const scenario = ops.broadcastTo(ops.input('scenario', [1], 'int32'), [width]);
+  const codes = LEVELS.slice(0, level).map((l) => ops.input(`prefix${l + 1}`, [width], 'int32'));
+  const present = ops.constant(new Float32Array(width).fill(1), [width]);
+  const block: TokenBlock = { contexts: 1, rows: width, tokens: level + 1 };
+  const slots = { slots: tokensIn(block), precedence: 0 };
+  const { hidden } = decode(ops, sizes, { context, scenario, codes, present }, [block], slots);
+  return codeLogProbs(ops, sizes, level, atPosition(ops, hidden, [block], level), scenario);
+}
