@@ -1,12 +1,13 @@
 /** Which processes make the pipeline, in the order of its flow, and what each is told. */
 import { FlagError, type StartFlags } from './flags.ts';
+import type { StageRole } from './run-history.ts';
 
 export interface ProcessPlan {
   name: string;
   /** main.ts, relative to the repository's root. */
   entry: string;
   env: Record<string, string>;
-  role: 'source' | 'service' | 'view';
+  role: StageRole;
   /** A run without output of this one has failed. */
   mustProduce: boolean;
 }

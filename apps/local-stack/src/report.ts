@@ -63,7 +63,7 @@ const LOSS_SHARE = 0.1;
 
 export function buildReport(input: ReportInput): RunReport {
   const { history } = input;
-  const views = history.views();
+  const views = history.views().filter((v) => v.role !== 'view');
   const end = history.end ?? { atMs: input.endedMs, views };
   const seconds = (end.atMs - history.beganMs) / 1000;
   const stages: Record<string, StageReport> = {};

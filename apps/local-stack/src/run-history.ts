@@ -1,8 +1,11 @@
 /** What the stages told of themselves during one run: the source of the screen and of the report. Pure. */
 import type { StageStatus } from '@onemall/service-kit';
 
+/** A view only looks on: it takes no part in the flow. */
+export type StageRole = 'source' | 'service' | 'view';
 export interface StageView {
   name: string;
+  role: StageRole;
   state: string;
   in: number;
   out: number;
@@ -23,7 +26,7 @@ export interface LossPoint {
 }
 
 interface StageRecord {
-  isSource: boolean;
+  role: StageRole;
   state: string;
   last: StageStatus | null;
   /** Counts of earlier processes of this stage, which ended. */
@@ -49,9 +52,9 @@ export class RunHistory {
     this.beganMs = beganMs;
   }
 
-  addStage(name: string, isSource: boolean): void {
+  addStage(name: string, role: StageRole): void {
     const before = { in: 0, out: 0, deadLetters: 0 };
-    this.#stages.set(name, { isSource, state: 'starting', last: null, before, recent: [] });
+    this.#stages.set(name, { role, state: 'starting', last: null, before, recent: [] });
   }
 
   setState(name: string, state: string): void {
@@ -64,7 +67,7 @@ export class RunHistory {
     if (stage.last && status.upSeconds < stage.last.upSeconds) this.#carryOver(stage);
     stage.last = status;
     stage.state = status.state;
-    const count = this.#total(stage, stage.isSource ? 'out' : 'in');
+    const count = this.#total(stage, stage.role === 'source' ? 'out' : 'in');
     stage.recent.push({ atMs, count });
     while (stage.recent.length > 2 && atMs - stage.recent[0]!.atMs > RATE_WINDOW_MS) stage.recent.shift();
     if (name === 'trainer-retriever') this.#recordTraining(atMs, status);
@@ -81,6 +84,7 @@ export class RunHistory {
   views(): StageView[] {
     return [...this.#stages].map(([name, stage]) => ({
       name,
+      role: stage.role,
       state: stage.state,
       in: this.#total(stage, 'in'),
       out: this.#total(stage, 'out'),

@@ -117,7 +117,12 @@ class Run {
     this.#settings = runSettings(readProfile(PROFILE), { flags: o.flags, addresses: stack, state });
     const configFile = path.join(state, 'run', 'config.json');
     writeFileSync(configFile, `${JSON.stringify(this.#settings, null, 2)}\n`);
-    this.#env = { ...process.env, ONEMALL_CONFIG: configFile };
+    this.#env = {
+      ...process.env,
+      ONEMALL_CONFIG: configFile,
+      // Parsed code is kept from start to start.
+      NODE_COMPILE_CACHE: path.join(cacheDir(), 'node'),
+    };
     this.#history = new RunHistory(o.nowMs());
     this.#services = planProcesses({ flags: o.flags, hasRedis: stack.redisUrl !== null }).map(
       (plan) =>
@@ -136,7 +141,7 @@ class Run {
           },
         }),
     );
-    for (const { plan } of this.#services) this.#history.addStage(plan.name, plan.role === 'source');
+    for (const { plan } of this.#services) this.#history.addStage(plan.name, plan.role);
   }
 
   async go(): Promise<RunReport> {

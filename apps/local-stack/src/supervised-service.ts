@@ -1,6 +1,7 @@
 /** One service that is started again when it crashes. */
 import path from 'node:path';
 import { type Guardian, recordProcess, ServiceProcess } from '@onemall/stack';
+import { crashStory } from './crash-story.ts';
 import type { ProcessPlan } from './plan.ts';
 import { decideRestart } from './restart-policy.ts';
 
@@ -15,7 +16,7 @@ export interface SupervisionOptions {
   onGiveUp(name: string, reason: string): void;
 }
 
-const TAIL_LINES = 8;
+const TAIL_LINES = 40;
 /** Above the 10 s in which a service must drain. */
 const STOP_TIMEOUT_MS = 15_000;
 /** The user's other programs come first. */
@@ -79,6 +80,7 @@ export class SupervisedService {
     this.#crashTimesMs.push(this.#options.nowMs());
     const decision = decideRestart(this.#crashTimesMs, exit);
     const how = exit.signal ?? `exit code ${exit.code}`;
+    const story = crashStory(child.logTail(TAIL_LINES));
     const next =
       'giveUp' in decision
         ? `it stays down: ${decision.giveUp}`
@@ -86,11 +88,9 @@ export class SupervisedService {
     this.#options.onState(name, 'giveUp' in decision ? 'failed' : 'crashed');
     this.#options.onCrash(
       name,
-      `ended with ${how}; ${next}. Log: ${this.logFile}\n${indent(child.logTail(TAIL_LINES))}`,
+      `ended with ${how}; ${next}. Log: ${this.logFile}${story.map((line) => `\n    ${line}`).join('')}`,
     );
     if ('giveUp' in decision) this.#options.onGiveUp(name, decision.giveUp);
     else this.#restart = setTimeout(() => this.start(), decision.restartAfterMs);
   }
 }
-
-const indent = (text: string): string => text.replace(/^/gm, '    ');

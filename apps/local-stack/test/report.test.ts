@@ -22,9 +22,9 @@ const status = (service: string, more: Partial<StageStatus> = {}): StageStatus =
 /** A run of 100 s in which the loss falls from 9 to 5 and every stage works. */
 function goodRun(): RunHistory {
   const history = new RunHistory(10_000);
-  history.addStage('simulator', true);
-  history.addStage('sample-assembler', false);
-  history.addStage('trainer-retriever', false);
+  history.addStage('simulator', 'source');
+  history.addStage('sample-assembler', 'service');
+  history.addStage('trainer-retriever', 'service');
   for (let s = 1; s <= 100; s++) {
     const atMs = 10_000 + s * 1000;
     history.record(atMs, 'simulator', status('simulator', { out: 200 * s, upSeconds: s }));
@@ -148,7 +148,7 @@ test('dead letters that a service counts fail the run even if the topic is not t
 
 test('counts go on over a restart of a service', () => {
   const history = new RunHistory(0);
-  history.addStage('retriever', false);
+  history.addStage('retriever', 'service');
   history.record(1000, 'retriever', status('retriever', { in: 50, out: 20, upSeconds: 30 }));
   history.record(2000, 'retriever', status('retriever', { in: 5, out: 2, upSeconds: 1 }));
   const view = history.view('retriever')!;
@@ -158,7 +158,7 @@ test('counts go on over a restart of a service', () => {
 
 test('steps of an earlier run are not taken for the first trained sample', () => {
   const history = new RunHistory(0);
-  history.addStage('trainer-retriever', false);
+  history.addStage('trainer-retriever', 'service');
   const at = (ms: number, steps: number) =>
     history.record(ms, 'trainer-retriever', status('t', { values: { training_steps: steps, loss: 3 } }));
   at(1000, 700);
@@ -174,7 +174,7 @@ test('steps of an earlier run are not taken for the first trained sample', () =>
 test('a loss that never came is a failed bar, not a crash', () => {
   assert.deepEqual(firstAndLastLoss([], {}), { lossFirst: null, lossLast: null });
   const history = new RunHistory(0);
-  history.addStage('trainer-retriever', false);
+  history.addStage('trainer-retriever', 'service');
   const report = buildReport(input({ history, mustProduce: [] }));
   assert.equal(report.ok, false);
   assert.equal(report.training.lossFirst, null);

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { crashStory } from '../src/crash-story.ts';
 import { decideRestart } from '../src/restart-policy.ts';
 import type { StageView } from '../src/run-history.ts';
 import { duration, renderLine, renderScreen, type ScreenInput } from '../src/screen.ts';
 
 const stage = (name: string, more: Partial<StageView> = {}): StageView => ({
   name,
+  role: 'service',
   state: 'running',
   in: 0,
   out: 0,
@@ -116,4 +118,24 @@ test('old crashes are forgiven', () => {
 
 test('wrong settings are not tried again', () => {
   assert.deepEqual(decideRestart([0], { code: 2, signal: null }), { giveUp: 'its settings are wrong' });
+});
+
+test('the story of a crash is what the log warned of and what Node printed, without stack frames', () => {
+  const log = [
+    '{"level":30,"msg":"starting"}',
+    '{"level":50,"msg":"lost the broker","err":{"message":"ECONNREFUSED 127.0.0.1:9092"}}',
+    '{"level":60,"msg":"the disk is full","err":{"message":"the disk is full"}}',
+    'SyntaxError: no export named x',
+    '    at file:///a.ts:1:2',
+    '',
+    'Node.js v24.0.0',
+    '{"level":30,"torn',
+  ].join('\n');
+  assert.deepEqual(crashStory(log), [
+    'lost the broker: ECONNREFUSED 127.0.0.1:9092',
+    'the disk is full',
+    'SyntaxError: no export named x',
+    '{"level":30,"torn',
+  ]);
+  assert.deepEqual(crashStory(log, 1), ['{"level":30,"torn']);
 });
