@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import path from 'node:path';
 import { type CommonConfig, ConfigError, loadConfig, z } from '@onemall/service-kit';
 import sources from './sources.json' with { type: 'json' };
 
@@ -5,8 +7,15 @@ export const replayShape = {
   replaySource: z
     .string()
     .min(1)
-    .describe('a CSV or Parquet file, a folder of them (read in order of their names), or kafka:TOPIC'),
-  replayMapping: z.string().min(1).describe('a preset (trivago, tmall) or the path of a mapping file'),
+    .describe(
+      'trivago or tmall with replayData; a CSV or Parquet file; a folder of them (read in order of their names); kafka:TOPIC',
+    ),
+  replayData: z.string().min(1).optional().describe('the folder of a ready source'),
+  replayMapping: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('a preset (trivago, tmall) or the path of a mapping file; ready sources have theirs'),
   replayFollow: z
     .preprocess(
       (v) => (v === 'true' || v === '1' ? true : v === 'false' || v === '0' ? false : v),
@@ -46,19 +55,39 @@ export const replayShape = {
 };
 export type ReplayConfig = CommonConfig & z.infer<z.ZodObject<typeof replayShape>>;
 
-/** @throws ConfigError */
-export function replayConfig(env = process.env): ReplayConfig {
-  const config = loadConfig(replayShape, env);
-  if (config.replayFollow && !config.replaySource.startsWith('kafka:'))
-    throw new ConfigError(
-      `replayFollow needs replaySource kafka:TOPIC, got ${config.replaySource}: files have an end`,
-    );
-  return config;
-}
-
 /**
- * Ready sources by name: the file below a data folder and its mapping. `apps/replay/src/sources.json` holds them for
- * launchers that start this app as a process.
+ * Ready sources by name: the file in the folder that replayData names, and its mapping. sources.json also serves
+ * launchers, which start this app as a process.
  */
 export const READY_SOURCES: Readonly<Record<string, { file: string; mapping: string; scenario: string }>> =
   sources;
+
+/** The configuration with a ready source put in its place. @throws ConfigError */
+export function replayConfig(env = process.env): ReplayConfig & { replayMapping: string } {
+  const config = loadConfig(replayShape, env);
+  const { replaySource, replayFollow, replayData, replayMapping } = config;
+  if (replayFollow && !replaySource.startsWith('kafka:'))
+    throw new ConfigError(
+      `replayFollow needs replaySource kafka:TOPIC, got ${replaySource}: files have an end`,
+    );
+  const ready = Object.hasOwn(READY_SOURCES, replaySource) ? READY_SOURCES[replaySource] : undefined;
+  if (!ready) {
+    if (replayMapping === undefined)
+      throw new ConfigError(
+        `replaySource ${replaySource} needs replayMapping (--mapping FILE): apps/replay/README.md shows how to write one`,
+      );
+    return { ...config, replayMapping };
+  }
+  if (replayData === undefined)
+    throw new ConfigError(
+      `replaySource ${replaySource} needs replayData (--data DIR): the folder that holds ${ready.file}`,
+    );
+  const file = [path.join(replayData, ready.file), path.join(replayData, replaySource, ready.file)].find(
+    (f) => existsSync(f),
+  );
+  if (file === undefined)
+    throw new ConfigError(
+      `There is no ${ready.file} in ${replayData}: replayData (--data DIR) must name the folder that holds it`,
+    );
+  return { ...config, replaySource: file, replayMapping: replayMapping ?? ready.mapping };
+}
