@@ -80,6 +80,7 @@ export class LeaderAwayError extends KafkaIoError {
 const FIRST_BACKOFF_MS = 50;
 const MAX_BACKOFF_MS = 2_000;
 const WARN_AFTER_MS = 2_000;
+const MISSING_AFTER_MS = 3_000;
 /** Answers that say "ask again in a moment"; kafkajs' default of 300 ms makes transactions three times slower. */
 const SOON_MS = 5;
 const SOON = new Set(['CONCURRENT_TRANSACTIONS', 'UNSTABLE_OFFSET_COMMIT']);
@@ -98,6 +99,8 @@ export class Brokers {
   readonly #addresses: string;
   readonly #log: LogWriter;
   readonly #closing = new AbortController();
+  /** Node ids by kind and id. */
+  readonly #coordinators = new Map<string, number>();
 
   constructor({ brokers, clientId, log }: BrokersOptions) {
     this.#addresses = brokers;
@@ -122,20 +125,33 @@ export class Brokers {
     await this.waitOut('connecting', () => this.#cluster.connect());
   }
 
-  /** Makes the leaders of these topics known. @throws TopicMissingError */
+  /** Makes the leaders of these topics known; at once where they are. @throws TopicMissingError */
   async use(topics: readonly string[]): Promise<void> {
+    const startedAt = performance.now();
+    if (topics.every((t) => this.#isKnown(t))) return;
     await this.waitOut(`looking up ${topics.join(', ')}`, async () => {
       await this.#cluster.connect();
-      await this.#cluster.addMultipleTargetTopics(topics).catch((error: Error & { type?: string }) => {
-        throw error.type === 'UNKNOWN_TOPIC_OR_PARTITION' ? new TopicMissingError(topics, error) : error;
-      });
-      for (const topic of topics)
-        if (this.#cluster.findTopicPartitionMetadata(topic).length === 0) {
-          await this.#cluster.refreshMetadata();
-          if (this.#cluster.findTopicPartitionMetadata(topic).length === 0)
-            throw new LeaderAwayError(`No metadata of ${topic} yet`);
-        }
+      try {
+        await this.#cluster.addMultipleTargetTopics(topics);
+        if (!topics.every((t) => this.#isKnown(t))) await this.#cluster.refreshMetadata();
+      } catch (error) {
+        const missing = (error as { type?: string }).type === 'UNKNOWN_TOPIC_OR_PARTITION';
+        // A topic that was just created is not known to every broker at once.
+        if (missing && performance.now() - startedAt > MISSING_AFTER_MS)
+          throw new TopicMissingError(topics, error);
+        throw error;
+      }
+      const unknown = topics.find((t) => !this.#isKnown(t));
+      if (unknown !== undefined) throw new LeaderAwayError(`No metadata of ${unknown} yet`);
     });
+  }
+
+  #isKnown(topic: string): boolean {
+    try {
+      return this.#cluster.findTopicPartitionMetadata(topic).length > 0;
+    } catch {
+      return false; // no metadata at all was loaded yet
+    }
   }
 
   numPartitions(topic: string): number {
@@ -158,8 +174,16 @@ export class Brokers {
     return this.#cluster.findControllerBroker();
   }
 
-  coordinator(kind: keyof typeof COORDINATOR, id: string): Promise<Broker> {
-    return this.#cluster.findGroupCoordinator({ groupId: id, coordinatorType: COORDINATOR[kind] });
+  /** Remembered until a request fails in a way that may mean that it moved. */
+  async coordinator(kind: keyof typeof COORDINATOR, id: string): Promise<Broker> {
+    const remembered = this.#coordinators.get(kind + id);
+    if (remembered !== undefined) return this.broker(remembered);
+    const found = await this.#cluster.findGroupCoordinator({
+      groupId: id,
+      coordinatorType: COORDINATOR[kind],
+    });
+    this.#coordinators.set(kind + id, found.nodeId);
+    return found;
   }
 
   /** New metadata after a leader moved or a broker went away; errors are left to the caller's next try. */
@@ -191,6 +215,7 @@ export class Brokers {
           await this.#pause(SOON_MS);
           continue;
         }
+        this.#coordinators.clear();
         await this.#pause(backoffMs);
         backoffMs = Math.min(MAX_BACKOFF_MS, backoffMs * 2);
         await this.refresh();

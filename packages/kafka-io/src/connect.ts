@@ -188,13 +188,15 @@ class ConnectedKafka implements KafkaIo {
     return consumer;
   }
 
-  joinGroup(options: MembershipOptions): Promise<Membership> {
-    return joinAsMember(options, {
+  async joinGroup(options: MembershipOptions): Promise<Membership> {
+    const membership = await joinAsMember(options, {
       kafka: this.#kafka,
       brokers: this.#brokers,
       names: this.#names,
       log: this.#log,
     });
+    this.#open.add(() => membership.stop());
+    return membership;
   }
 
   async openWriter(): Promise<RecordWriter> {

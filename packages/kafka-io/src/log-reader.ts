@@ -31,8 +31,14 @@ interface Assigned extends TopicPartition {
   answer: FetchedPartition | undefined;
 }
 
+/** What reading needs of the cluster. */
+export type ReaderBrokers = Pick<
+  Brokers,
+  'use' | 'leaderOf' | 'broker' | 'refresh' | 'listOffsets' | 'close'
+>;
+
 export class PartitionReader implements LogReader {
-  readonly #brokers: Brokers;
+  readonly #brokers: ReaderBrokers;
   readonly #names: TopicNames;
   readonly #log: LogWriter;
   readonly #assigned = new Map<string, Assigned>();
@@ -47,7 +53,7 @@ export class PartitionReader implements LogReader {
   #turn = 0;
   #closed = false;
 
-  constructor(brokers: Brokers, names: TopicNames, log: LogWriter) {
+  constructor(brokers: ReaderBrokers, names: TopicNames, log: LogWriter) {
     this.#brokers = brokers;
     this.#names = names;
     this.#log = log;
