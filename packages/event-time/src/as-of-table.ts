@@ -29,6 +29,11 @@ export class AsOfTable<V> {
     return at < 0 ? null : entry.values[at]!;
   }
 
+  /** Forgets all versions of a key. */
+  remove(key: string): void {
+    this.#versions.delete(key);
+  }
+
   /** The newest value, or null. */
   newest(key: string): V | null {
     return this.#versions.get(key)?.values.at(-1) ?? null;

@@ -1,0 +1,34 @@
+/**
+ * Where a replay of one input must begin so that it sees every record that still matters. A mark every 64 records is
+ * exact enough: replaying a few too many is harmless.
+ */
+const RECORDS_PER_MARK = 64;
+
+export class ReplayMarks {
+  readonly #offsets: number[] = [];
+  /** For each mark, the latest watermark at which some record before it is still needed. */
+  readonly #neededBeforeMs: number[] = [];
+  #neededMs = Number.NEGATIVE_INFINITY;
+  #count = 0;
+
+  /** The record at this offset is needed while the watermark is below neededUntilMs. */
+  see(offset: number, neededUntilMs: number): void {
+    if (this.#count++ % RECORDS_PER_MARK === 0) {
+      this.#offsets.push(offset);
+      this.#neededBeforeMs.push(this.#neededMs);
+    }
+    if (neededUntilMs > this.#neededMs) this.#neededMs = neededUntilMs;
+  }
+
+  /** The first offset a replay at this watermark needs; nextOffset where nothing read so far is needed. */
+  restoreOffset(watermarkMs: number, nextOffset: number): number {
+    if (this.#neededMs <= watermarkMs) return nextOffset;
+    let passed = 0;
+    while (passed + 1 < this.#offsets.length && this.#neededBeforeMs[passed + 1]! <= watermarkMs) passed++;
+    if (passed > 0) {
+      this.#offsets.splice(0, passed);
+      this.#neededBeforeMs.splice(0, passed);
+    }
+    return this.#offsets[0] ?? nextOffset;
+  }
+}

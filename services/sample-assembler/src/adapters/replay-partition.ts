@@ -1,0 +1,95 @@
+/**
+ * Rebuilds the state of a partition from the log: everything below the committed offsets is fed once more with the
+ * output closed. Before the restore offsets only histories need the records.
+ */
+import { type KafkaIo, type LogReader, OffsetOutOfRangeError, type Position } from '@onemall/kafka-io';
+import type { Loss } from '../config.ts';
+import type { PartitionJoin } from '../stages/join-partition.ts';
+import { LOG_TOPICS, type LogTopic } from '../stages/log-record.ts';
+import type { InputMerge } from '../stages/take-in-order.ts';
+import { decodeLog } from './decode-log.ts';
+import { missingOffset } from './start-checks.ts';
+
+const EARLIEST = -2;
+const MAX_WAIT_MS = 500;
+
+export interface ReplayRange {
+  partition: number;
+  /** First offsets that the join needs again. */
+  restore: Readonly<Record<LogTopic, number>>;
+  /** The committed offsets. */
+  end: Readonly<Record<LogTopic, number>>;
+}
+
+/** @returns the number of records read. @throws StartRefusedError where needed offsets are no longer retained */
+export async function replayPartition(
+  io: KafkaIo,
+  range: ReplayRange,
+  join: PartitionJoin,
+  merge: InputMerge,
+  options: { acceptLoss: readonly Loss[]; nowMs: () => number; stopping: AbortSignal },
+): Promise<number> {
+  const reader = await io.openReader();
+  try {
+    if (!options.acceptLoss.includes('missing-offsets')) await checkRetained(reader, range);
+    return await replayAll(io, reader, range, join, merge, options);
+  } finally {
+    await reader.close();
+  }
+}
+
+async function checkRetained(reader: LogReader, { partition, restore, end }: ReplayRange): Promise<void> {
+  for (const topic of LOG_TOPICS) {
+    const position: Position = { topic, partition, offset: Math.min(restore[topic], end[topic]) };
+    const error = await whyNotRetained(reader, position);
+    if (error) throw missingOffset(position, 'which the join needs to go on exactly', error);
+  }
+}
+
+/** @returns null where the log still holds the offset */
+export async function whyNotRetained(
+  reader: LogReader,
+  position: Position,
+): Promise<OffsetOutOfRangeError | null> {
+  await reader.assign([position]);
+  try {
+    while ((await reader.poll({ maxWaitMs: MAX_WAIT_MS, maxBytesPerPartition: 1024 })).length === 0);
+    return null;
+  } catch (error) {
+    if (error instanceof OffsetOutOfRangeError) return error;
+    throw error;
+  } finally {
+    reader.unassign([position]);
+  }
+}
+
+async function replayAll(
+  io: KafkaIo,
+  reader: LogReader,
+  { partition, restore, end }: ReplayRange,
+  join: PartitionJoin,
+  merge: InputMerge,
+  { nowMs, stopping }: { nowMs: () => number; stopping: AbortSignal },
+): Promise<number> {
+  let numRead = 0;
+  const missing = new Set<LogTopic>(LOG_TOPICS.filter((topic) => end[topic] > 0));
+  await reader.assign([...missing].map((topic) => ({ topic, partition, offset: EARLIEST })));
+  while (missing.size > 0) {
+    stopping.throwIfAborted();
+    for (const fetched of await reader.poll({ maxWaitMs: MAX_WAIT_MS })) {
+      const topic = fetched.topic as LogTopic;
+      for (const record of await decodeLog(io, fetched)) {
+        if (record.offset >= end[topic]) break;
+        if (record.offset < restore[topic]) join.remember(record);
+        else join.feed(record);
+        if (record.event) merge.taken(topic, record.event.eventTimeMs, nowMs());
+        numRead++;
+      }
+      if (fetched.nextOffset >= end[topic]) {
+        missing.delete(topic);
+        reader.unassign([{ topic, partition }]);
+      }
+    }
+  }
+  return numRead;
+}

@@ -1,0 +1,86 @@
+/** What must hold before a record is read: else the service would lose or repeat samples without anyone noticing. */
+import type { TopicName } from '@onemall/contracts';
+import { type KafkaIo, type Position, type RetentionSettings, TopicRefusedError } from '@onemall/kafka-io';
+import type { Loss } from '../config.ts';
+import { parseMetadata } from '../stages/commit-metadata.ts';
+import { LOG_TOPICS } from '../stages/log-record.ts';
+
+export const OUTPUT_TOPICS = ['training-samples', 'late-events', 'dead-letters'] as const;
+export const TABLE_TOPICS = ['items', 'item-sids', 'live-sids'] as const;
+
+export class StartRefusedError extends Error {
+  override name = 'StartRefusedError';
+}
+
+export interface StartFacts {
+  numPartitions: number;
+  /** Whether a partition's samples go to the partition of training-samples with the same number. */
+  samplesAlign: boolean;
+}
+
+/**
+ * @throws TopicRefusedError for a topic that is configured otherwise than the topic table, or unequal partition counts
+ * @throws StartRefusedError for a partition count that changed since the last commit
+ */
+export async function checkStart(
+  io: KafkaIo,
+  groupId: string,
+  retention: RetentionSettings,
+  acceptLoss: readonly Loss[],
+): Promise<StartFacts> {
+  await io.checkTopics([...LOG_TOPICS, ...TABLE_TOPICS, ...OUTPUT_TOPICS], retention);
+  const counts = await Promise.all(LOG_TOPICS.map((topic) => io.numPartitions(topic)));
+  if (new Set(counts).size > 1)
+    throw new TopicRefusedError(
+      `Topics ${LOG_TOPICS.map((t, i) => `${t} (${counts[i]} partitions)`).join(', ')} are joined partition by partition and need equal partition counts: create them anew with the same count`,
+    );
+  const numPartitions = counts[0]!;
+  const commits = await io.committed(groupId, allPartitions(numPartitions));
+  for (const { topic, partition, offset, metadata } of commits) {
+    if (offset < 0) continue;
+    const then = parseMetadata(metadata).numPartitions;
+    if (then !== numPartitions && !acceptLoss.includes('changed-partitions'))
+      throw new StartRefusedError(
+        `${topic} has ${numPartitions} partitions, but the commit of its partition ${partition} was made when there were ${then}: ` +
+          'users moved to other partitions, so actions would not find their exposures. Drain the pipeline before changing the count, ' +
+          'or accept that open exposures lose actions with ONEMALL_ACCEPT_LOSS=changed-partitions',
+      );
+  }
+  return { numPartitions, samplesAlign: (await io.numPartitions('training-samples')) === numPartitions };
+}
+
+/**
+ * @throws StartRefusedError where a partition has no committed offset although its samples exist: everything retained
+ * would be read and sampled again
+ */
+export async function refuseMissingCommits(
+  io: KafkaIo,
+  groupId: string,
+  partition: number,
+  { numPartitions, samplesAlign }: StartFacts,
+): Promise<void> {
+  const ends = await io.endOffsets('training-samples');
+  const filled = ends.filter((end) => end.offset > 0 && (!samplesAlign || end.partition === partition));
+  if (filled.length === 0) return;
+  if (!samplesAlign && (await io.committed(groupId, allPartitions(numPartitions))).some((c) => c.offset >= 0))
+    return;
+  throw new StartRefusedError(
+    `Group ${groupId} has no committed offsets for partition ${partition} of ${LOG_TOPICS.join(', ')}, but training-samples has records in partition ${filled.map((end) => end.partition).join(', ')}: ` +
+      'starting at the beginning would give every retained exposure a second sample. Restore the offsets of the group, or empty training-samples, ' +
+      'or accept repeated samples with ONEMALL_ACCEPT_LOSS=missing-commits',
+  );
+}
+
+/** Turns an offset that is gone into what an operator can do. */
+export const missingOffset = (position: Position, needed: string, cause: unknown): StartRefusedError =>
+  new StartRefusedError(
+    `${position.topic} partition ${position.partition} no longer holds offset ${position.offset}, ${needed}: ${(cause as Error).message} ` +
+      'Samples of the events between would be lost or lack labels. Raise retention.ms; to go on from the earliest retained record, ' +
+      'accept the loss with ONEMALL_ACCEPT_LOSS=missing-offsets',
+    { cause },
+  );
+
+const allPartitions = (numPartitions: number): { topic: TopicName; partition: number }[] =>
+  LOG_TOPICS.flatMap((topic) =>
+    Array.from({ length: numPartitions }, (_, partition) => ({ topic: topic as TopicName, partition })),
+  );

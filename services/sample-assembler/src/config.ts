@@ -1,0 +1,48 @@
+import { loadConfig, z } from '@onemall/service-kit';
+
+const milliseconds = (value: number) => z.coerce.number().int().min(0).default(value);
+const listOf = <const T extends readonly [string, ...string[]]>(names: T, value: T[number][]) =>
+  z
+    .preprocess(
+      (v) => (typeof v === 'string' ? v.split(',').filter((name) => name !== '') : v),
+      z.array(z.enum(names)),
+    )
+    .default(value);
+
+export const LOSSES = ['missing-offsets', 'missing-commits', 'changed-partitions'] as const;
+export type Loss = (typeof LOSSES)[number];
+
+const shape = {
+  outOfOrdernessMs: milliseconds(500).describe('how far an event may come behind the newest of its input'),
+  maxDelayMs: milliseconds(1_000).describe(
+    'silence of all inputs after which the watermark moves by elapsed time',
+  ),
+  inputFreshnessMs: milliseconds(1_000).describe('how long an input that was seen at its end counts as such'),
+  idleTimeoutMs: milliseconds(0).describe(
+    'an input at its end holds the watermark for so long after its last event',
+  ),
+  emit: listOf(['positive', 'final'], ['positive', 'final']).describe(
+    'positive: the first click and buy leave at once; final: one record when the exposure closes',
+  ),
+  historyLength: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(1_000)
+    .default(50)
+    .describe('H: events of each kind in a history'),
+  commitIntervalMs: milliseconds(100).describe('time between two transactions of a partition'),
+  maxBufferedRecords: z.coerce
+    .number()
+    .int()
+    .min(100)
+    .default(20_000)
+    .describe('fetched and not yet joined, for each partition of a topic; more pauses its reading'),
+  sessionTimeoutMs: milliseconds(10_000).describe('a silent instance loses its partitions after so long'),
+  acceptLoss: listOf(LOSSES, []).describe(
+    'start although: needed offsets are gone, samples exist and no offsets are committed, the partition count changed',
+  ),
+};
+
+export const sampleAssemblerConfig = () => loadConfig(shape);
+export type SampleAssemblerConfig = ReturnType<typeof sampleAssemblerConfig>;

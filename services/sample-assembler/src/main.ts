@@ -1,0 +1,69 @@
+import { AttributionWindows } from '@onemall/event-time';
+import { connectKafka } from '@onemall/kafka-io';
+import { runService } from '@onemall/service-kit';
+import { openCatalogue } from './adapters/catalogue-tables.ts';
+import { JoinMeter } from './adapters/join-meter.ts';
+import { PartitionOwner } from './adapters/partition-owner.ts';
+import { checkStart } from './adapters/start-checks.ts';
+import { sampleAssemblerConfig } from './config.ts';
+import { assembleSamples } from './pipeline.ts';
+
+const NAME = 'sample-assembler';
+const monotonicMs = (): number => performance.now();
+
+await runService({
+  name: NAME,
+  config: sampleAssemblerConfig,
+  start: async ({ config, log, clock, meter: stageMeter, fail, stopping }) => {
+    const { scenarios, graceMs, outOfOrdernessMs, allowedClockSkewMs, longestOutageMs } = config;
+    const windows = new AttributionWindows({ scenarios, graceMs, outOfOrdernessMs });
+    const groupId = `${config.namespace}.${NAME}`;
+    const io = await connectKafka({
+      brokers: config.kafkaBrokers,
+      registryUrl: config.registryUrl,
+      namespace: config.namespace,
+      clientId: NAME,
+      validation: { scenarios: new Set(Object.keys(scenarios)), allowedClockSkewMs },
+      clock,
+    });
+    const retention = { largestWindowMs: windows.largestWindowMs, graceMs, longestOutageMs };
+    const facts = await checkStart(io, groupId, retention, config.acceptLoss);
+    const tables = await openCatalogue(io, stageMeter, fail);
+    await tables.readToEnd();
+    const reader = await io.openReader();
+    const meter = new JoinMeter(stageMeter, clock);
+    const rules = {
+      windows,
+      historyLength: config.historyLength,
+      emitPositives: config.emit.includes('positive'),
+    };
+    const { catalogue } = tables;
+    return assembleSamples({
+      io,
+      config,
+      groupId,
+      reader,
+      tables,
+      meter,
+      newOwner: (partition) =>
+        new PartitionOwner(partition, {
+          io,
+          config,
+          rules,
+          catalogue,
+          reader,
+          groupId,
+          facts,
+          clock,
+          monotonicMs,
+          meter,
+          log,
+          fail,
+        }),
+      pause: (ms) => clock.sleep(ms, stopping).catch(() => {}),
+      monotonicMs,
+      stopping,
+      fail,
+    });
+  },
+});
