@@ -130,8 +130,9 @@ export function registryCommand(c: CommandContext, heap: string): CommandLine {
       `-Dquarkus.http.port=${c.ports.registry}`,
       '-Dquarkus.management.host=127.0.0.1',
       `-Dquarkus.management.port=${c.ports.registryAdmin}`,
-      // A file survives restarts and SIGKILL; without this line schemas live in memory.
-      `-Dapicurio.datasource.url=jdbc:h2:file:${path.join(c.dataDir, 'registry', 'registry')}`,
+      // A file survives restarts (without this line schemas live in memory), and without the delay of half a second
+      // also a SIGKILL: records of a schema whose id was lost could not be read any more.
+      `-Dapicurio.datasource.url=jdbc:h2:file:${path.join(c.dataDir, 'registry', 'registry')};WRITE_DELAY=0`,
       '-Dapicurio.datasource.jdbc.initial-size=1',
       '-Dapicurio.datasource.jdbc.min-size=1',
       '-Dapicurio.datasource.jdbc.max-size=8',
