@@ -9,8 +9,15 @@ await runService({
   name: NAME,
   config: updaterConfig,
   start: async (context) => {
-    const { kafkaBrokers, registryUrl, namespace, scenarios, graceMs, longestOutageMs } = context.config;
-    const kafka = await connectKafka({ brokers: kafkaBrokers, registryUrl, namespace, clientId: NAME });
+    const { kafkaBrokers, registryUrl, namespace, scenarios, graceMs, longestOutageMs, allowedClockSkewMs } =
+      context.config;
+    const kafka = await connectKafka({
+      brokers: kafkaBrokers,
+      registryUrl,
+      namespace,
+      clientId: NAME,
+      validation: { scenarios: new Set(Object.keys(scenarios)), allowedClockSkewMs },
+    });
     const largestWindowMs = Math.max(...Object.values(scenarios).map((s) => s.buyWindowMs));
     await kafka.checkTopics(topicsUsed(), { largestWindowMs, graceMs, longestOutageMs });
     await kafka.registerSchemas(OUTPUTS);

@@ -44,7 +44,6 @@ export async function startPipeline(
   kafka: KafkaIo,
 ): Promise<RunningService> {
   const { config, clock, meter, log, artifacts, stopping, fail } = context;
-  const { allowedClockSkewMs } = config;
   const state = new UpdaterState({
     ...config,
     scenarios: Object.keys(config.scenarios),
@@ -53,13 +52,15 @@ export async function startPipeline(
   const withRooms = state.scenarios.has(LIVE_STREAM);
 
   // Restore: codebooks and SIDs first, then the items that they are compared with, then a share of the partitions.
-  const tables = await followTables(kafka, state, { clock, meter, allowedClockSkewMs, onError: fail });
+  const tables = await followTables(kafka, state, { clock, meter, onError: fail });
   await adoptCodebooks();
   await tables.openItems();
   const writer = await kafka.openWriter();
   const changes = await ChangeLog.join(kafka, fail);
   const bootstrap = new CodebookBootstrap(context, state);
   const reporter = new SidReporter(context, state, changes);
+
+  let retakeAtMs = 0;
 
   async function adoptCodebooks(): Promise<void> {
     for (const scenario of state.scenarios) {
@@ -84,7 +85,7 @@ export async function startPipeline(
   }
 
   async function givePartition(partition: number): Promise<void> {
-    await publishLiveSids({ all: true, partition });
+    if (changes.owns(partition)) await publishLiveSids({ all: true, partition });
     state.disown(partition);
     await changes.release(partition);
     log.info({ partition }, 'gave a partition back');
@@ -94,7 +95,7 @@ export async function startPipeline(
     if (changes.partitions.length === 0) return clock.sleep(config.debounceMs, stopping).catch(() => {});
     try {
       const fetched = await changes.poll(config.debounceMs, stopping);
-      await takeChanges(fetched, { kafka, state, writer, meter, clock, allowedClockSkewMs, withRooms });
+      if (withRooms) await takeChanges(fetched, { kafka, rooms: state.rooms, writer, meter, clock });
     } catch (error) {
       if (stopping.aborted) return;
       if (!(error instanceof OffsetOutOfRangeError)) throw error;
@@ -140,18 +141,17 @@ export async function startPipeline(
     }
   }
 
-  /** After a failed commit the outcome is unknown: fence, read back what is there, and go on from that. */
+  /** After a failed commit the outcome is unknown: a later turn fences, reads back what is there and goes on from that. */
   async function commit(partition: number, records: readonly OutRecord[]): Promise<boolean> {
     try {
       await changes.commit(partition, records, state.rooms.oldestUnstored(partition));
       return true;
     } catch (error) {
       if (!(error instanceof TransactionFailedError)) throw error;
-      log.warn({ err: error, partition }, 'a commit failed; taking the partition again');
+      log.warn({ err: error, partition }, 'a commit failed; the partition is read back');
       state.disown(partition);
       await changes.release(partition);
-      await clock.sleep(RETRY_MS, stopping).catch(() => {});
-      if (!stopping.aborted) await takePartition(partition);
+      retakeAtMs = clock.nowMs() + RETRY_MS;
       return false;
     }
   }
@@ -161,6 +161,7 @@ export async function startPipeline(
       for (const partition of revoked) await givePartition(partition);
       for (const partition of assigned) await takePartition(partition);
     });
+    if (clock.nowMs() >= retakeAtMs) for (const partition of changes.untaken) await takePartition(partition);
     await readChanges();
     await adoptCodebooks();
     await publishItemSids();

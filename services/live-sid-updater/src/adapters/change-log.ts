@@ -30,6 +30,9 @@ export class ChangeLog {
   readonly #kafka: KafkaIo;
   readonly #reader: LogReader;
   readonly #groupId: string;
+  /** Partitions that the group gave to this member. */
+  readonly #assigned = new Set<number>();
+  /** Those of them that were taken. */
   readonly #owned = new Map<number, OwnedPartition>();
   readonly #changes: (PartitionChange & { done: (error?: unknown) => void })[] = [];
   #membership: Membership | undefined;
@@ -69,10 +72,17 @@ export class ChangeLog {
     return this.#owned.has(partition);
   }
 
+  /** Partitions that are this member's but not taken: a commit of theirs failed. */
+  get untaken(): number[] {
+    return [...this.#assigned].filter((partition) => !this.#owned.has(partition));
+  }
+
   /** Hands waiting membership changes to `handle`, one after the other; the group goes on when it resolves. */
   async settleMembership(handle: (change: PartitionChange) => Promise<void>): Promise<void> {
     for (let change = this.#changes.shift(); change; change = this.#changes.shift()) {
       try {
+        for (const partition of change.revoked) this.#assigned.delete(partition);
+        for (const partition of change.assigned) this.#assigned.add(partition);
         await handle(change);
         change.done();
       } catch (error) {

@@ -1,8 +1,9 @@
 /** The compacted topics that the updater's state is made of, read to their ends and followed. */
 import type { Item } from '@onemall/contracts';
 import type { KafkaIo, RawRecord, RecordWriter, TableReader, TypedRecord } from '@onemall/kafka-io';
+import { ItemRefusedError } from '@onemall/quantization';
 import type { Clock, StageMeter } from '@onemall/service-kit';
-import { refusal, type UpdaterState } from '../state/updater-state.ts';
+import type { UpdaterState } from '../state/updater-state.ts';
 
 export interface Tables {
   itemSids: TableReader;
@@ -16,16 +17,16 @@ export interface Tables {
 
 interface Refused {
   record: TypedRecord<'items'> & { value: Item };
-  reason: string;
-  message: string;
+  error: ItemRefusedError;
 }
 
 export async function followTables(
   kafka: KafkaIo,
   state: UpdaterState,
-  parts: { clock: Clock; meter: StageMeter; allowedClockSkewMs: number; onError: (error: unknown) => void },
+  parts: { clock: Clock; meter: StageMeter; onError: (error: unknown) => void },
 ): Promise<Tables> {
   const { clock, meter, onError } = parts;
+  const onDeadLetter = (reason: string): void => meter.recordDeadLetter(reason);
   const refused: Refused[] = [];
   const open: TableReader[] = [];
   const follow = async <R extends TableReader>(table: Promise<R>): Promise<R> => {
@@ -41,6 +42,7 @@ export async function followTables(
         if (value && state.scenarios.has(value.scenario)) state.takeCodebook(value);
       },
       onError,
+      onDeadLetter,
     }),
   );
   const itemSids = await follow(
@@ -48,6 +50,7 @@ export async function followTables(
       topic: 'item-sids',
       onRecord: ({ key, value }) => state.takeItemSid(key, value),
       onError,
+      onDeadLetter,
     }),
   );
   const liveSids = await follow(
@@ -55,26 +58,27 @@ export async function followTables(
       topic: 'live-sids',
       onRecord: ({ key, value }) => state.takeLiveSid(key, value),
       onError,
+      onDeadLetter,
     }),
   );
   const onItem = (record: TypedRecord<'items'>): void => {
     meter.recordIn();
-    const nowMs = clock.nowMs();
     try {
-      state.takeItem(record, nowMs, nowMs + parts.allowedClockSkewMs);
+      state.takeItem(record, clock.nowMs());
     } catch (error) {
       const { value } = record;
-      if (value) refused.push({ record: { ...record, value }, ...refusal(error) });
+      if (!value || !(error instanceof ItemRefusedError)) throw error;
+      refused.push({ record: { ...record, value }, error });
     }
   };
   return {
     itemSids,
     liveSids,
     openItems: async () => {
-      await follow(kafka.openTable({ topic: 'items', onRecord: onItem, onError }));
+      await follow(kafka.openTable({ topic: 'items', onRecord: onItem, onError, onDeadLetter }));
     },
     flushRefused: async (writer) => {
-      for (const { record, reason, message } of refused.splice(0)) {
+      for (const { record, error } of refused.splice(0)) {
         if (!state.ownsItemPartition(record.partition)) continue;
         const raw: RawRecord = {
           topic: 'items',
@@ -84,8 +88,8 @@ export async function followTables(
           key: Buffer.from(record.key),
           value: await kafka.encode('items', record.value),
         };
-        await writer.send([kafka.deadLetter(raw, { reason, message })]);
-        meter.recordDeadLetter(reason);
+        await writer.send([kafka.deadLetter(raw, error)]);
+        meter.recordDeadLetter(error.reason);
       }
     },
     close: async () => {

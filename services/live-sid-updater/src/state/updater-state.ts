@@ -1,20 +1,6 @@
 /** Everything the updater knows: all items, what is published, the codebooks served, and the rooms it owns. */
-import {
-  BadRecordError,
-  type Codebook as CodebookRecord,
-  type Item,
-  type ItemSid,
-  type LiveSid,
-} from '@onemall/contracts';
-import {
-  Catalogue,
-  type Codebook,
-  ItemRefusedError,
-  LIVE_STREAM,
-  PRODUCT_CARD,
-  SHORT_VIDEO,
-} from '@onemall/quantization';
-import { checkItem } from '../stages/check-input.ts';
+import type { Codebook as CodebookRecord, Item, ItemSid, LiveSid } from '@onemall/contracts';
+import { Catalogue, type Codebook, LIVE_STREAM, PRODUCT_CARD, SHORT_VIDEO } from '@onemall/quantization';
 import { PublishedItemSids, PublishedLiveSids, parseSidKey } from './published.ts';
 import { Rooms } from './rooms.ts';
 
@@ -52,18 +38,13 @@ export class UpdaterState {
     this.#numPartitions = options.numPartitions;
   }
 
-  /**
-   * @param latestMs event times after this are not believed
-   * @throws BadRecordError, ItemRefusedError for an item that cannot be used; the one before stays
-   */
+  /** @throws ItemRefusedError for an item whose embedding cannot be used; the item before stays */
   takeItem(
     record: { key: string; value: Item | null; partition: number; timestampMs: number },
     nowMs: number,
-    latestMs: number,
   ): void {
     const { key, value, timestampMs } = record;
     this.#itemPartition.set(key, record.partition);
-    if (value) checkItem(key, value, this.scenarios, latestMs);
     const wasProduct = this.catalogue.scenarioOf(key) === PRODUCT_CARD;
     const affected = value ? this.catalogue.put(value) : this.catalogue.remove(key);
     if (value && affected.length > 0) this.lastItemMs.set(value.scenario, nowMs);
@@ -152,11 +133,4 @@ export class UpdaterState {
   #markDirty(itemId: string, stampMs: number | null): void {
     if (this.#ownsItem(itemId)) this.dirtyItems.set(itemId, stampMs);
   }
-}
-
-/** The reason of a refusal, for a dead letter; other errors pass through. */
-export function refusal(error: unknown): { reason: string; message: string } {
-  if (error instanceof BadRecordError || error instanceof ItemRefusedError)
-    return { reason: error.reason, message: error.message };
-  throw error;
 }
