@@ -102,7 +102,7 @@ describe('npm start', { concurrency: 1 }, () => {
       });
       const other = launch('start', '--for', '1');
       assert.equal(await other.ended, 1);
-      assert.match(other.output(), /A pipeline runs in .* already/);
+      assert.match(other.output(), /Another npm start is running in /);
       const reset = launch('reset');
       assert.equal(await reset.ended, 1);
       assert.match(reset.output(), /stop it first/);

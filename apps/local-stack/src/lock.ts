@@ -28,7 +28,7 @@ export function takeLock(state: string): () => void {
     const owner = recordedProcess(file);
     if (owner !== null)
       throw new AlreadyRunningError(
-        `A pipeline runs in ${state} already (process ${owner}). Stop it with Ctrl-C there or kill ${owner}, or start this one with --state ANOTHER_FOLDER.`,
+        `Another npm start is running in ${state} (process ${owner}). Stop it with Ctrl-C there or kill ${owner}, or start this one with --state ANOTHER_FOLDER.`,
       );
     // Its owner ended without giving it back.
     rmSync(file, { force: true });

@@ -62,6 +62,7 @@ function finish(flags: StartFlags, report: RunReport, terminal: Terminal): void 
     writeFileSync(file, `${JSON.stringify(report, null, 2)}\n`);
     terminal.say(`Report: ${file}`);
   }
+  for (const note of report.notes) terminal.say(note);
   if (flags.forSeconds === null) return;
   for (const bar of report.bars)
     terminal.say(`${bar.ok ? ' ok ' : 'FAIL'} ${bar.name}: ${bar.value} (bar: ${bar.bar})`);

@@ -29,6 +29,8 @@ export interface RunReport {
     losses: LossPoint[];
   };
   peakRssBytes: Record<string, number>;
+  /** What a reader must know of the source. */
+  notes: string[];
   bars: Bar[];
 }
 /** What services/sample-assembler/oracle/verify.ts prints. */
@@ -109,8 +111,22 @@ export function buildReport(input: ReportInput): RunReport {
     deadLetters,
     training,
     peakRssBytes: Object.fromEntries(history.peakRssBytes),
+    notes: sourceNotes(history.view('replay')?.values ?? {}),
     bars,
   };
+}
+
+/** What the replay counted that changes how the figures must be read. */
+function sourceNotes(values: Record<string, number>): string[] {
+  const notes: string[] = [];
+  const { synthetic_exposures: exposures, synthetic_negatives: negatives, bad_rows: bad, done } = values;
+  if (exposures)
+    notes.push(
+      `This log has no exposures: ${exposures} were made up, one per action and ${negatives ?? 0} seeded negatives, so label rates and ranker figures are those of synthetic negatives.`,
+    );
+  if (bad) notes.push(`${bad} rows of the log were bad and left out; the replay's log file names them.`);
+  if (done) notes.push('The log came to its end during the run.');
+  return notes;
 }
 
 function producedBar(input: ReportInput, stages: Record<string, StageReport>): Bar {

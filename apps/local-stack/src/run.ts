@@ -14,7 +14,9 @@ import {
   areDownloaded,
   cacheDir,
   downloadsIn,
+  freePorts,
   Guardian,
+  isPortFree,
   type LocalStack,
   REPOSITORY_ROOT,
   startLocalStack,
@@ -25,7 +27,7 @@ import { askOracle } from './oracle.ts';
 import { planProcesses } from './plan.ts';
 import { buildReport, type RunReport } from './report.ts';
 import { RunHistory } from './run-history.ts';
-import { readProfile, retentionOf, runSettings } from './settings.ts';
+import { type PagePorts, readProfile, retentionOf, runSettings } from './settings.ts';
 import { SupervisedService } from './supervised-service.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -33,6 +35,9 @@ const PROFILE = path.join(REPOSITORY_ROOT, 'config', 'demo.json');
 const POLL_MS = 1_000;
 /** After the source has stopped, records under way get this long to reach the end of the pipeline. */
 const SETTLE_MS = 20_000;
+/** Those of the documentation, where they are free. */
+const RETRIEVER_PORT = 8600;
+const DASHBOARD_PORT = 8080;
 const ALL_TOPICS = TOPICS.map((t) => t.name);
 
 export interface RunOptions {
@@ -64,7 +69,11 @@ export async function runPipeline(options: RunOptions): Promise<RunReport> {
       terminal.say(
         '  no redis-server here, so the jobs are off and everything else runs (apt-get install redis-server)',
       );
-    const run = new Run(options, state, stack, guardian, wasCold);
+    const ports = {
+      retrieverPort: await preferredPort(RETRIEVER_PORT),
+      dashboardPort: await preferredPort(DASHBOARD_PORT),
+    };
+    const run = new Run(options, { state, stack, guardian, ports, wasCold });
     return await run.go();
   } finally {
     await stack?.stop();
@@ -72,6 +81,9 @@ export async function runPipeline(options: RunOptions): Promise<RunReport> {
     giveLockBack();
   }
 }
+
+const preferredPort = async (port: number): Promise<number> =>
+  (await isPortFree(port)) ? port : (await freePorts(1))[0]!;
 
 /** Tells what is going on, and every few seconds that it still is. */
 async function withHeartbeat<T>(
@@ -95,6 +107,14 @@ async function withHeartbeat<T>(
   }
 }
 
+interface RunParts {
+  state: string;
+  stack: LocalStack;
+  guardian: Guardian;
+  ports: PagePorts;
+  wasCold: boolean;
+}
+
 class Run {
   #o: RunOptions;
   #state: string;
@@ -109,12 +129,12 @@ class Run {
   #dashboardUrl: string | null = null;
   #lastServicesFile = '';
 
-  constructor(o: RunOptions, state: string, stack: LocalStack, guardian: Guardian, wasCold: boolean) {
+  constructor(o: RunOptions, { state, stack, guardian, ports, wasCold }: RunParts) {
     this.#o = o;
     this.#state = state;
     this.#stack = stack;
     this.#wasCold = wasCold;
-    this.#settings = runSettings(readProfile(PROFILE), { flags: o.flags, addresses: stack, state });
+    this.#settings = runSettings(readProfile(PROFILE), { flags: o.flags, addresses: stack, ports, state });
     const configFile = path.join(state, 'run', 'config.json');
     writeFileSync(configFile, `${JSON.stringify(this.#settings, null, 2)}\n`);
     this.#env = {
@@ -165,6 +185,7 @@ class Run {
       await this.#stopServices();
       const oracle =
         flags.forSeconds !== null && this.#runs('sample-assembler') ? await this.#verify() : null;
+      terminal.say('Stopping Redis, the registry and Kafka');
       return buildReport({
         source: flags.source,
         history: this.#history,

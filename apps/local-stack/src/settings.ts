@@ -23,17 +23,27 @@ export function readProfile(file: string): Settings {
   }
 }
 
+export interface RunFacts {
+  flags: StartFlags;
+  addresses: StackAddresses;
+  ports: PagePorts;
+  state: string;
+}
+/** Where a user's own requests and browser go. */
+export interface PagePorts {
+  retrieverPort: number;
+  dashboardPort: number;
+}
+
 /** A flat object of config keys; written to run/config.json, which ONEMALL_CONFIG then names. */
-export function runSettings(
-  profile: Settings,
-  { flags, addresses, state }: { flags: StartFlags; addresses: StackAddresses; state: string },
-): Settings {
+export function runSettings(profile: Settings, { flags, addresses, ports, state }: RunFacts): Settings {
   const folder = path.resolve(state);
   return {
     ...profile,
     kafkaBrokers: addresses.brokers,
     registryUrl: addresses.registryUrl,
     ...(addresses.redisUrl ? { redisUrl: addresses.redisUrl } : {}),
+    ...ports,
     dataDir: folder,
     artifactsUri: path.join(folder, 'artifacts'),
     clickhousePath: path.join(folder, 'clickhouse'),

@@ -179,3 +179,15 @@ test('a loss that never came is a failed bar, not a crash', () => {
   assert.equal(report.ok, false);
   assert.equal(report.training.lossFirst, null);
 });
+
+test('a log without exposures is said to have synthetic negatives', () => {
+  const history = new RunHistory(0);
+  history.addStage('replay', 'source');
+  const values = { synthetic_exposures: 50, synthetic_negatives: 40, bad_rows: 2, done: 1 };
+  history.record(1000, 'replay', status('replay', { out: 9, values }));
+  const { notes } = buildReport(input({ history, mustProduce: [] }));
+  assert.equal(notes.length, 3);
+  assert.match(notes[0]!, /50 were made up.*40 seeded negatives.*synthetic negatives/);
+  assert.match(notes[1]!, /2 rows .* bad/);
+  assert.deepEqual(buildReport(input()).notes, [], 'nothing to say of the simulator');
+});

@@ -64,6 +64,7 @@ test('reset leaves a folder alone that is not the pipeline’s', async (t) => {
 });
 
 const flags = (...argv: string[]): StartFlags => parseStartFlags(argv) as StartFlags;
+const ports = { retrieverPort: 8600, dashboardPort: 8080 };
 const addresses = { brokers: 'b:1', registryUrl: 'http://r', redisUrl: null };
 
 test('settings of a run are the demo profile, its addresses and its flags', () => {
@@ -71,6 +72,7 @@ test('settings of a run are the demo profile, its addresses and its flags', () =
   const settings = runSettings(profile, {
     flags: flags('--seed', '9', '--rate', '77'),
     addresses,
+    ports,
     state: '/x',
   });
   assert.equal(settings.kafkaBrokers, 'b:1');
