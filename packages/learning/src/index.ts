@@ -1,3 +1,7 @@
 export * from './models/presets.ts';
 export * from './policy-ports.ts';
+export { auc } from './prediction-window.ts';
+export { type LoadOptions, loadItemTower, loadPolicy, loadRanker } from './published.ts';
+export * from './reward-selection.ts';
+export * from './trainer-api.ts';
 export * from './trainer-ports.ts';

@@ -6,12 +6,22 @@ import type { ItemTensors, RequestTensors } from '@onemall/features';
 
 export type { ItemTensors, RequestTensors } from '@onemall/features';
 
+/** Goes up when the inputs or outputs of the published graphs change. */
+export const POLICY_FORMAT = 1;
+export const RANKER_FORMAT = 1;
+
 /** policy.json of a published retriever. */
 export interface PolicyManifest {
   model: 'RETRIEVER';
+  /** POLICY_FORMAT of the code that wrote it. */
+  format: number;
   policyVersion: string;
   step: number;
   preset: string;
+  /** D. */
+  dim: number;
+  /** 3 M rows of a user context. */
+  contextRows: number;
   /** Scenario names in the order of their embedding. */
   scenarios: string[];
   codebookVersions: Record<string, number>;
@@ -21,6 +31,8 @@ export interface PolicyManifest {
   historyLength: number;
   /** Beam widths with a decode graph of that static size, ascending; a smaller beam is padded up. */
   beamWidths: number[];
+  /** Items that the item tower takes at once. */
+  itemTowerRows: number;
   /** ONNX files by role. */
   files: Record<string, string>;
 }
@@ -55,6 +67,8 @@ export interface ItemTowerRuntime {
 /** ranker.json of a published ranker. */
 export interface RankerManifest {
   model: 'RANKER';
+  /** RANKER_FORMAT of the code that wrote it. */
+  format: number;
   rankerVersion: string;
   step: number;
   scenarios: string[];
@@ -62,6 +76,8 @@ export interface RankerManifest {
   featureVersion: number;
   numDense: number;
   numIds: number;
+  /** Candidates that the graph takes at once. */
+  batchRows: number;
   /** S of pEgpm = pCtcvr x E[value | buy] / S, by scenario (model.md, RL). */
   egpmScale: Record<string, number>;
   /** AUC, calibration, by scenario. */

@@ -132,6 +132,8 @@ export interface RetrievalStepResult {
   predictions: Int32Array;
   /** float32 [samples, 3] log p(target code | prefix). */
   tokenLogProbs: Float32Array;
+  /** Share of samples whose own item wins the in-batch contrast. */
+  contrastAccuracy: number;
   /** Before clipping. */
   gradNorm: number;
   learningRate: number;

@@ -77,6 +77,16 @@ export function compileForward(build: (ops: OnnxGraph) => Readonly<Record<string
   };
 }
 
+/** A file that needs nothing else: weights are constants, operators are standard ones. */
+export function compilePublished(
+  weights: ReadonlyMap<string, Float32Array>,
+  build: (ops: OnnxGraph) => Readonly<Record<string, Value>>,
+): Uint8Array {
+  const graph = new OnnxGraph({ weights, portable: true });
+  for (const [name, value] of Object.entries(build(graph))) graph.builder.output(name, value);
+  return graph.builder.encode();
+}
+
 /** Compiles loss and gradients of a model; `parameters` are all that the optimizer knows. */
 export function compileGradient(build: (ops: OnnxGraph) => ModelPass): {
   gradient: GradientGraph;

@@ -13,10 +13,14 @@ import type { Arrays } from '../engine/ort-sessions.ts';
 import { BatchError, type RetrievalSample, type RewardGroup } from '../trainer-ports.ts';
 import type { RetrievalSizes, RlSizes } from './onemall.ts';
 
-export interface RetrievalFeeds {
-  arrays: Arrays;
-  /** Of each sample, summing to 1. */
-  weights: Float32Array;
+/** Inputs of `evaluationPass`. @throws BatchError */
+export function evaluationFeeds(samples: readonly RetrievalSample[], sizes: RetrievalSizes): Arrays {
+  const { batchSize, historyLength } = sizes;
+  const requests = samples.map((s) => s.request);
+  return {
+    ...historyFeeds(requests, batchSize, historyLength),
+    ...rowFeeds(samples, [], sizes, batchSize),
+  };
 }
 
 const scenarioIndex = (layout: SidLayout, scenario: string): number => {
@@ -91,11 +95,13 @@ export function retrievalFeeds(
   groups: readonly RewardGroup[],
   sizes: RetrievalSizes,
   { logQ, rlScale, rlNormalizer }: { logQ: Float32Array; rlScale: number; rlNormalizer: number },
-): RetrievalFeeds {
+): Arrays {
   const { batchSize, historyLength, layout, rl } = sizes;
   if (samples.length > batchSize)
     throw new BatchError(`A step takes at most ${batchSize} samples, got ${samples.length}`);
   if (samples.length === 0) throw new BatchError('A step needs at least one sample, got none');
+  if (groups.length > (rl?.groups ?? 0))
+    throw new BatchError(`A step takes at most ${rl?.groups ?? 0} reward groups, got ${groups.length}`);
   const maxGroups = rl?.groups ?? 0;
   const candidates = maxGroups * (rl?.perGroup ?? 0);
   const requests = [
@@ -103,8 +109,6 @@ export function retrievalFeeds(
     ...Array.from({ length: maxGroups - groups.length }, () => emptyRequest(historyLength)),
     ...samples.map((s) => s.request),
   ];
-  const rows = rowFeeds(samples, groups, sizes, candidates + batchSize);
-  const weights = normalizedWeights(samples, batchSize);
   const itemKey = new Int32Array(batchSize);
   samples.forEach((sample, i) => {
     itemKey[i] = hashFeature('itemKey', `${sample.target.scenario}\0${sample.itemId}`);
@@ -112,20 +116,17 @@ export function retrievalFeeds(
   const paddedLogQ = new Float32Array(batchSize);
   paddedLogQ.set(logQ);
   return {
-    weights,
-    arrays: {
-      ...historyFeeds(requests, maxGroups + batchSize, historyLength),
-      ...itemFeeds(
-        samples.map((s) => s.item),
-        batchSize,
-        layout,
-      ),
-      ...rows,
-      'sample.weight': weights,
-      'sample.itemKey': itemKey,
-      'sample.logQ': paddedLogQ,
-      ...(rl ? rewardFeeds(groups, rl, rlScale, rlNormalizer) : {}),
-    },
+    ...historyFeeds(requests, maxGroups + batchSize, historyLength),
+    ...itemFeeds(
+      samples.map((s) => s.item),
+      batchSize,
+      layout,
+    ),
+    ...rowFeeds(samples, groups, sizes, candidates + batchSize),
+    'sample.weight': normalizedWeights(samples, batchSize),
+    'sample.itemKey': itemKey,
+    'sample.logQ': paddedLogQ,
+    ...(rl ? rewardFeeds(groups, rl, rlScale, rlNormalizer) : {}),
   };
 }
 

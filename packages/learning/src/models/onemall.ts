@@ -2,7 +2,7 @@
  * The OneMall retrieval model (paper, section 3.2): Query-Formers compress three histories, a decoder with sparse experts
  * generates the three codes of a semantic ID, an item tower is contrasted with the decoder.
  *
- * One definition gives the training pass (`retrievalLoss`), the teacher-forced pass without update, and the graphs that are
+ * One definition gives the training pass (`retrievalPass`), teacher-forced figures (`evaluationPass`), and the graphs that are
  * published (`userContext`, `nextCode`, `itemVectors`). Per-level tables and heads hold the rows of all scenarios one after
  * the other; a softmax runs over the rows of the sample's scenario only.
  */
@@ -198,40 +198,41 @@ function codeLogProbs<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, hidd
   return ops.logSoftmax(ops.add(logits, forbid(ops, mask)));
 }
 
-export interface RetrievalPass<T> {
-  loss: T;
-  /**
-   * loss, ntp [3], contrastive, rl: scalars and losses by level; predicted1..3 int32 [B] global rows; logProb1..3 [B];
-   * entropy1..3 [B]; contrastHits [B]; rlLogProb [R]; loads<layer> [E], overflow<layer>.
-   */
+interface TeacherForced<T> {
+  /** [N, D] and how it is laid out: reward groups, then samples. */
+  hidden: T;
+  samples: TokenBlock;
+  /** R = G x m rows and their 3 R tokens come before the samples. */
+  candidates: number;
+  /** Per level [R + B]: log p of the row's own code. */
+  logProbs: T[];
+  experts: DecoderResult<T>['experts'];
+  /** predicted1..3 int32 [B] global rows, logProb1..3 [B], entropy1..3 [B]. */
   metrics: Record<string, T>;
 }
 
 /**
- * The training pass. Further inputs, rows being those of the reward groups (R = G x m), then those of the samples (B):
- * row.scenario int32 [R + B], row.codes1..3 int32 [R + B] (global rows), row.present [R + B]; sample.weight [B] (sums to 1),
- * sample.itemKey int32 [B], sample.logQ [B]; rl.refLogProb, rl.advantage, rl.weight [R], rl.scale [].
- * Histories have G + B rows, groups first.
+ * Context, decoder and heads over the known codes. Inputs besides the history's, rows being those of the reward groups
+ * (R = G x m), then those of the samples (B): row.scenario int32 [R + B], row.codes1..3 int32 [R + B] (global rows),
+ * row.present [R + B]. Histories have G + B rows, groups first.
  */
-export function retrievalPass<T>(ops: Ops<T>, sizes: RetrievalSizes): RetrievalPass<T> {
+function teacherForced<T>(ops: Ops<T>, sizes: RetrievalSizes, dropless: boolean): TeacherForced<T> {
   const { preset, batchSize, rl } = sizes;
   const groups = rl?.groups ?? 0;
   const candidates = groups * (rl?.perGroup ?? 0);
   const rows = candidates + batchSize;
-  const samplesOf = (x: T): T => ops.slice(x, [candidates], [batchSize]);
   const context = userContext(ops, sizes, groups + batchSize);
   const scenario = ops.input('row.scenario', [rows], 'int32');
   const codes = LEVELS.map((l) => ops.input(`row.codes${l + 1}`, [rows], 'int32'));
   const present = ops.input('row.present', [rows], 'float32');
-  const weight = ops.input('sample.weight', [batchSize], 'float32');
 
   const samples: TokenBlock = { contexts: batchSize, rows: 1, tokens: preset.contrastAt === 's3' ? 4 : 3 };
   const blocks = rl ? [{ contexts: groups, rows: rl.perGroup, tokens: 3 }, samples] : [samples];
   const precedence = candidates * 3;
-  const { hidden, experts } = decode(ops, sizes, { context, scenario, codes, present }, blocks, {
-    slots: Math.max(precedence, expertSlots(preset, tokensIn(samples) + precedence)),
-    precedence,
-  });
+  const tokens = tokensIn(samples) + precedence;
+  const slots = dropless ? tokens : Math.max(precedence, expertSlots(preset, tokens));
+  const input = { context, scenario, codes, present };
+  const { hidden, experts } = decode(ops, sizes, input, blocks, { slots, precedence });
 
   const metrics: Record<string, T> = {};
   const logProbs = LEVELS.map((level) => {
@@ -239,16 +240,44 @@ export function retrievalPass<T>(ops: Ops<T>, sizes: RetrievalSizes): RetrievalP
     const own = ops.pick(all, codes[level]!);
     const ofSamples = ops.stopGradient(ops.slice(all, [candidates, 0], [batchSize, -1]));
     metrics[`predicted${level + 1}`] = ops.argmax(ofSamples);
-    metrics[`logProb${level + 1}`] = samplesOf(own);
+    metrics[`logProb${level + 1}`] = ops.slice(own, [candidates], [batchSize]);
     metrics[`entropy${level + 1}`] = ops.scale(ops.sum(ops.mul(ops.exp(ofSamples), ofSamples), [1]), -1);
     return own;
   });
-  const ntpByLevel = logProbs.map((p) => ops.scale(ops.sum(ops.mul(samplesOf(p), weight), [0]), -1));
+  return { hidden, samples, candidates, logProbs, experts, metrics };
+}
+
+/** Teacher-forced figures without loss or dropped tokens: predicted1..3, logProb1..3, entropy1..3. */
+export function evaluationPass<T>(ops: Ops<T>, sizes: RetrievalSizes): Record<string, T> {
+  return teacherForced(ops, sizes, true).metrics;
+}
+
+export interface RetrievalPass<T> {
+  loss: T;
+  /**
+   * loss, ntp1..3, contrastive, rl: scalars; predicted1..3 int32 [B] global rows; logProb1..3, entropy1..3, contrastHits [B];
+   * rlLogProb [R]; loads<layer> [E], overflow<layer> [].
+   */
+  metrics: Record<string, T>;
+}
+
+/**
+ * The training pass: L = rl.scale x L_RL + L_NTP + L_contrastive. Inputs besides those of `teacherForced` and `itemVectors`:
+ * sample.weight [B] (sums to 1), sample.itemKey int32 [B], sample.logQ [B]; with reward groups rl.refLogProb, rl.advantage
+ * (grpo), rl.weight [R] and rl.scale [].
+ */
+export function retrievalPass<T>(ops: Ops<T>, sizes: RetrievalSizes): RetrievalPass<T> {
+  const { preset, batchSize, rl } = sizes;
+  const { hidden, samples, candidates, logProbs, experts, metrics } = teacherForced(ops, sizes, false);
+  const weight = ops.input('sample.weight', [batchSize], 'float32');
+  const ntpByLevel = logProbs.map((p) =>
+    ops.scale(ops.sum(ops.mul(ops.slice(p, [candidates], [batchSize]), weight), [0]), -1),
+  );
   ntpByLevel.forEach((ntp, l) => {
     metrics[`ntp${l + 1}`] = ntp;
   });
 
-  const sampleTokens = ops.slice(hidden, [precedence, 0], [tokensIn(samples), -1]);
+  const sampleTokens = ops.slice(hidden, [candidates * 3, 0], [tokensIn(samples), -1]);
   const user = atPosition(ops, sampleTokens, [samples], preset.contrastAt === 's3' ? 3 : 0);
   const contrast = contrastiveLoss(
     ops,
@@ -275,9 +304,8 @@ export function retrievalPass<T>(ops: Ops<T>, sizes: RetrievalSizes): RetrievalP
       [candidates],
     );
     metrics.rlLogProb = sequence;
-    const rlLoss = reinforcementLoss(ops, rl, sequence, candidates);
-    metrics.rl = rlLoss;
-    loss = ops.add(loss, ops.mul(rlLoss, ops.input('rl.scale', [], 'float32')));
+    metrics.rl = reinforcementLoss(ops, rl, sequence, candidates);
+    loss = ops.add(loss, ops.mul(metrics.rl, ops.input('rl.scale', [], 'float32')));
   }
   experts.forEach((layer, i) => {
     metrics[`loads${i}`] = layer.loads!;

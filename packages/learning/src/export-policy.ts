@@ -1,0 +1,67 @@
+import { compilePublished } from './engine/program.ts';
+import { itemVectors, nextCode, type RetrievalSizes, userContext } from './models/onemall.ts';
+import { POLICY_FORMAT, type PolicyManifest } from './policy-ports.ts';
+import type { RetrievalExport } from './trainer-ports.ts';
+
+/** Rows of the published item tower's static batch. */
+export const ITEM_TOWER_ROWS = 64;
+export const DEFAULT_BEAM_WIDTHS: readonly number[] = [64];
+
+/**
+ * The files of a published policy. Each graph holds the weights that it reads as constants and uses standard operators only.
+ * @param weights by parameter and buffer name
+ */
+export function exportPolicy(
+  weights: ReadonlyMap<string, Float32Array>,
+  step: number,
+  sizes: RetrievalSizes,
+  { policyVersion, codebookVersions, beamWidths = DEFAULT_BEAM_WIDTHS }: RetrievalExport,
+): Map<string, Uint8Array> {
+  const widths = [...new Set(beamWidths)].sort((a, b) => a - b);
+  if (widths.length === 0 || !widths.every((w) => Number.isInteger(w) && w >= 1))
+    throw new Error(`beamWidths must be whole numbers of at least 1, got [${beamWidths}]`);
+  const { layout, preset, historyLength } = sizes;
+  const files = new Map<string, Uint8Array>();
+  const roles: Record<string, string> = {};
+  const put = (role: string, model: Uint8Array): void => {
+    roles[role] = `${role}.onnx`;
+    files.set(`${role}.onnx`, model);
+  };
+  put(
+    'context',
+    compilePublished(weights, (ops) => ({ context: userContext(ops, sizes, 1) })),
+  );
+  put(
+    'item-tower',
+    compilePublished(weights, (ops) => ({ vectors: itemVectors(ops, sizes, ITEM_TOWER_ROWS) })),
+  );
+  // All first codes come from the same empty prefix.
+  put(
+    'decode-1-0',
+    compilePublished(weights, (ops) => ({ logProbs: nextCode(ops, sizes, 0, 1) })),
+  );
+  for (const width of widths)
+    for (const level of [1, 2])
+      put(
+        `decode-${width}-${level}`,
+        compilePublished(weights, (ops) => ({ logProbs: nextCode(ops, sizes, level, width) })),
+      );
+  const manifest: PolicyManifest = {
+    model: 'RETRIEVER',
+    format: POLICY_FORMAT,
+    policyVersion,
+    step,
+    preset: preset.name,
+    dim: preset.dim,
+    contextRows: 3 * preset.queries,
+    scenarios: [...layout.scenarios],
+    codebookVersions,
+    numCodes: Object.fromEntries(layout.scenarios.map((s) => [s, [...layout.numCodes[s]!]])),
+    historyLength,
+    beamWidths: widths,
+    itemTowerRows: ITEM_TOWER_ROWS,
+    files: roles,
+  };
+  files.set('policy.json', new TextEncoder().encode(`${JSON.stringify(manifest, null, 2)}\n`));
+  return files;
+}

@@ -1,0 +1,82 @@
+/** The latest predictions with their labels, for figures of quality: how well they order, and whether they sum up. */
+
+const KINDS = ['Click', 'Buy'] as const;
+
+interface Row {
+  click: number;
+  buy: number;
+  clicked: boolean;
+  bought: boolean;
+  buyValueCents: number;
+}
+
+export class PredictionWindow {
+  readonly #capacity: number;
+  readonly #rows = new Map<string, { rows: Row[]; next: number }>();
+
+  /** @param capacity rows kept per scenario */
+  constructor(capacity: number) {
+    this.#capacity = capacity;
+  }
+
+  add(scenario: string, row: Row): void {
+    let window = this.#rows.get(scenario);
+    if (!window) {
+      window = { rows: [], next: 0 };
+      this.#rows.set(scenario, window);
+    }
+    window.rows[window.next] = row;
+    window.next = (window.next + 1) % this.#capacity;
+  }
+
+  /** AUC and calibration by scenario; see `RankerTrainer.metrics`. */
+  metrics(): Record<string, number> {
+    const out: Record<string, number> = {};
+    for (const [scenario, { rows }] of this.#rows) {
+      out[`${scenario}.samples`] = rows.length;
+      for (const kind of KINDS) {
+        const predicted = rows.map((r) => (kind === 'Click' ? r.click : r.buy));
+        const labels = rows.map((r) => (kind === 'Click' ? r.clicked : r.bought));
+        const positives = labels.filter(Boolean).length;
+        if (positives > 0) out[`${scenario}.calibration${kind}`] = sum(predicted) / positives;
+        if (positives > 0 && positives < labels.length)
+          out[`${scenario}.auc${kind}`] = auc(predicted, labels);
+      }
+    }
+    return out;
+  }
+
+  /**
+   * An estimate of S by scenario: such that the mean of pCtcvr x value / S is 1.25 times the mean pCtr over the tenth of the
+   * rows with the highest pCtr + 30 pCtcvr (model.md, RL).
+   */
+  egpmScale(): Record<string, number> {
+    const out: Record<string, number> = {};
+    for (const [scenario, { rows }] of this.#rows) {
+      const top = rows
+        .toSorted((a, b) => b.click + 30 * b.buy - (a.click + 30 * a.buy))
+        .slice(0, Math.max(1, Math.ceil(rows.length / 10)));
+      const revenue = sum(top.map((r) => r.buy * r.buyValueCents));
+      const clicks = sum(top.map((r) => r.click));
+      if (revenue > 0 && clicks > 0) out[scenario] = revenue / (1.25 * clicks);
+    }
+    return out;
+  }
+}
+
+/** Probability that a positive has a higher prediction than a negative; ties count half (Mann and Whitney). */
+export function auc(predictions: readonly number[], labels: readonly boolean[]): number {
+  const order = predictions.map((_, i) => i).sort((a, b) => predictions[a]! - predictions[b]!);
+  const positives = labels.filter(Boolean).length;
+  const negatives = labels.length - positives;
+  let rankSum = 0;
+  for (let i = 0; i < order.length; ) {
+    let j = i;
+    while (j < order.length && predictions[order[j]!] === predictions[order[i]!]) j++;
+    const middleRank = (i + 1 + j) / 2;
+    for (; i < j; i++) if (labels[order[i]!]) rankSum += middleRank;
+  }
+  return (rankSum - (positives * (positives + 1)) / 2) / (positives * negatives);
+}
+
+const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);

@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createRetrievalTrainer, loadItemTower, loadPolicy, PublishedModelError } from '../src/index.ts';
+import { NUM_CODES, randomSamples, randomSource, SCENARIOS } from './synthetic.ts';
+
+async function trained() {
+  const trainer = await createRetrievalTrainer({
+    preset: 'tiny',
+    scenarios: SCENARIOS,
+    numCodes: NUM_CODES,
+    seed: 3,
+  });
+  const random = randomSource(11);
+  for (let i = 0; i < 5; i++)
+    await trainer.step({ samples: randomSamples(random, 16, trainer.historyLength) });
+  const files = await trainer.exportPolicy({
+    policyVersion: '5-abc',
+    codebookVersions: { product_card: 1, short_video: 1, live_stream: 2 },
+    beamWidths: [4, 8],
+  });
+  return { trainer, random, files };
+}
+
+test('a published policy gives the log-probabilities that the trainer gives', async () => {
+  const { trainer, random, files } = await trained();
+  const policy = await loadPolicy(files);
+  assert.deepEqual(policy.manifest.beamWidths, [4, 8]);
+  assert.equal(policy.manifest.codebookVersions.live_stream, 2);
+  const samples = randomSamples(random, 20, trainer.historyLength);
+  const { tokenLogProbs, predictions } = await trainer.evaluate(samples);
+  let worst = 0;
+  for (const [i, { request, target }] of samples.entries()) {
+    const context = await policy.encode(request);
+    const codes = [target.c1, target.c2, target.c3];
+    for (const level of [0, 1, 2] as const) {
+      // several rows at once, the true prefix in the last one, so that widths and padding take part
+      const rows = 1 + (i % 11);
+      const prefixes = new Int32Array(rows * level);
+      for (let l = 0; l < level; l++) prefixes[(rows - 1) * level + l] = codes[l]!;
+      const logProbs = await policy.decode(context, level, prefixes, rows);
+      const count = NUM_CODES[target.scenario]![level];
+      assert.equal(logProbs.length, rows * count);
+      const row = logProbs.subarray((rows - 1) * count);
+      worst = Math.max(worst, Math.abs(row[codes[level]!]! - tokenLogProbs[i * 3 + level]!));
+      const best = row.indexOf(row.reduce((a, b) => Math.max(a, b)));
+      assert.equal(best, predictions[i * 3 + level]);
+      const total = row.reduce((sum, p) => sum + Math.exp(p), 0);
+      assert.ok(Math.abs(total - 1) < 1e-5, `probabilities of ${target.scenario} sum to ${total}`);
+    }
+  }
+  assert.ok(worst < 1e-4, `largest difference ${worst}`);
+
+  const tower = await loadItemTower(files);
+  const items = samples.map((s) => s.item);
+  const { dim, vectors } = await trainer.embedItems(items);
+  const published = await tower.embed(items);
+  assert.equal(published.length, items.length * dim);
+  published.forEach((value, i) => {
+    assert.ok(Math.abs(value - vectors[i]!) < 1e-5);
+  });
+  await Promise.all([policy.close(), tower.close(), trainer.close()]);
+});
+
+test('corrupt, incomplete and foreign files are named', async () => {
+  const { trainer, files } = await trained();
+  await trainer.close();
+  const changed = (change: (copy: Map<string, Uint8Array>) => void) => {
+    const copy = new Map(files);
+    change(copy);
+    return loadPolicy(copy);
+  };
+  const manifest = JSON.parse(new TextDecoder().decode(files.get('policy.json')));
+  const withManifest = (patch: object) =>
+    changed((f) => f.set('policy.json', new TextEncoder().encode(JSON.stringify({ ...manifest, ...patch }))));
+  const named = (pattern: RegExp) => (error: unknown) =>
+    error instanceof PublishedModelError && pattern.test(error.message);
+  await assert.rejects(
+    changed((f) => f.delete('policy.json')),
+    named(/no policy.json/),
+  );
+  await assert.rejects(
+    changed((f) => f.set('policy.json', Buffer.from('{'))),
+    named(/no JSON/),
+  );
+  await assert.rejects(withManifest({ format: 99 }), named(/format 99, this code reads format 1/));
+  await assert.rejects(withManifest({ model: 'RANKER' }), named(/describes a RANKER/));
+  await assert.rejects(withManifest({ numCodes: { product_card: [1, 2] } }), named(/numCodes must be/));
+  await assert.rejects(
+    changed((f) => f.delete('decode-8-2.onnx')),
+    named(/no decode-8-2.onnx/),
+  );
+  await assert.rejects(
+    changed((f) => f.set('context.onnx', f.get('context.onnx')!.subarray(0, 1000))),
+    named(/context.onnx \(1000 bytes\) is no ONNX graph/),
+  );
+});
