@@ -12,6 +12,19 @@ export interface RandomSource {
   next(): number;
 }
 
+/** A small seeded source (mulberry32) for callers that have none of their own, such as a thread. */
+export function seededSource(seed: number): RandomSource {
+  let state = seed >>> 0;
+  return {
+    next: () => {
+      state = (state + 0x6d2b79f5) >>> 0;
+      let t = Math.imul(state ^ (state >>> 15), state | 1);
+      t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+      return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296;
+    },
+  };
+}
+
 /** Vectors or options that no codebook can be trained from, or a codebook that does not fit the vectors. */
 export class QuantizationError extends Error {
   override name = 'QuantizationError';

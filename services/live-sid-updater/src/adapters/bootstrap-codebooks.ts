@@ -1,11 +1,12 @@
 /** Trains the first codebook of each scenario from the items, in a thread, and publishes it. */
 import type { Codebook as CodebookRecord } from '@onemall/contracts';
+import { namedMetrics } from '@onemall/quantization';
+import { type TrainedCodebook, trainInThread } from '@onemall/quantization/thread';
 import { SeededRandom, type ServiceContext } from '@onemall/service-kit';
 import type { UpdaterConfig } from '../config.ts';
 import { bootstrapCodes, planBootstrap } from '../stages/plan-bootstrap.ts';
 import type { UpdaterState } from '../state/updater-state.ts';
 import { putFirstCodebook } from './codebook-store.ts';
-import { type TrainedCodebook, trainInThread } from './train-in-thread.ts';
 
 const FIRST_VERSION = 1;
 
@@ -72,7 +73,7 @@ export class CodebookBootstrap {
       },
       startedMs: nowMs,
     };
-    trainInThread({ ...task, vectors }, stopping).then(
+    trainInThread({ ...task, vectors }, { signal: stopping }).then(
       (trained) => {
         this.#trained = trained;
       },
@@ -92,11 +93,12 @@ export class CodebookBootstrap {
     this.#trained = undefined;
     // Another process may have been quicker.
     if (this.#state.codebookRecords.has(scenario)) return null;
+    const metrics = namedMetrics(trained.metrics);
     const ref = await putFirstCodebook(artifacts, scenario, FIRST_VERSION, trained.files);
     log.info(
-      { scenario, tookMs: clock.nowMs() - training.startedMs, metrics: trained.metrics },
+      { scenario, tookMs: clock.nowMs() - training.startedMs, metrics },
       'the first codebook is trained',
     );
-    return { ...training.record, ...ref, metrics: trained.metrics, createdMs: clock.nowMs() };
+    return { ...training.record, ...ref, metrics, createdMs: clock.nowMs() };
   }
 }
