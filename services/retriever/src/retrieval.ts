@@ -141,7 +141,7 @@ export class Retrieval {
     return [...gone];
   }
 
-  /** Encodes the user context once; each decode step then goes in pieces that the runtime has a graph for. */
+  /** Encodes the user context once for all decode steps. */
   async #contextOf(
     { runtime, layout }: LoadedPolicy,
     request: RequestContext,
@@ -153,19 +153,9 @@ export class Retrieval {
       catalogue.sidAsOf(version, itemId, timeMs),
     );
     const context = await runtime.encode(tensors);
-    const most = manifest.beamWidths.at(-1)!;
-    return async (level, prefixes, n) => {
+    return (level, prefixes, n) => {
       signal?.throwIfAborted();
-      if (n <= most) return runtime.decode(context, level, prefixes, n);
-      const width = manifest.numCodes[request.scenario]![level];
-      const all = new Float32Array(n * width);
-      for (let from = 0; from < n; from += most) {
-        signal?.throwIfAborted();
-        const to = Math.min(n, from + most);
-        const piece = prefixes.subarray(from * level, to * level);
-        all.set(await runtime.decode(context, level, piece, to - from), from * width);
-      }
-      return all;
+      return runtime.decode(context, level, prefixes, n);
     };
   }
 }

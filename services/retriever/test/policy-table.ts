@@ -1,5 +1,8 @@
 /** A policy given by a table: log-probabilities that depend on level and prefix, drawn from a seed. Brute force is easy on it. */
+import type { PolicyVersion } from '@onemall/contracts';
+import type { PolicyRuntime } from '@onemall/learning';
 import { SeededRandom } from '@onemall/service-kit';
+import { type LoadedPolicy, loadedPolicy } from '../src/retrieval.ts';
 import type { NumCodes } from '../src/stages/build-trie.ts';
 import type { DecodeStep } from '../src/stages/search-beam.ts';
 
@@ -38,4 +41,62 @@ export class PolicyTable {
   tokenLogProbs({ c1, c2, c3 }: { c1: number; c2: number; c3: number }): [number, number, number] {
     return [this.row([])[c1]!, this.row([c1])[c2]!, this.row([c1, c2])[c3]!];
   }
+}
+
+export const publication = (policyVersion: string, step: number): PolicyVersion => ({
+  model: 'RETRIEVER',
+  policyVersion,
+  uri: `policies/retriever/${step}`,
+  sha256: policyVersion,
+  step,
+  codebookVersions: { product_card: 1, live_stream: 1 },
+  metrics: {},
+  createdMs: 0,
+});
+
+export interface TablePolicy extends LoadedPolicy {
+  readonly table: PolicyTable;
+  /** Decode calls so far, and whether it was closed. */
+  readonly seen: { decodes: number; closed: boolean };
+}
+
+/** A policy as the retriever holds it, answered by a table. `beforeDecode` may hold a search up. */
+export function tablePolicy(
+  policyVersion: string,
+  options: {
+    seed?: number;
+    numCodes?: NumCodes;
+    beforeDecode?: () => Promise<void>;
+    beamWidths?: number[];
+  } = {},
+): TablePolicy {
+  const { seed = 1, numCodes = [8, 8, 8], beforeDecode } = options;
+  const table = new PolicyTable(numCodes, seed);
+  const seen = { decodes: 0, closed: false };
+  const scenarios = ['product_card', 'live_stream'];
+  const runtime: PolicyRuntime = {
+    manifest: {
+      model: 'RETRIEVER',
+      policyVersion,
+      step: seed,
+      preset: 'table',
+      scenarios,
+      codebookVersions: { product_card: 1, live_stream: 1 },
+      numCodes: { product_card: [...numCodes], live_stream: [...numCodes] },
+      historyLength: 4,
+      beamWidths: [16],
+      files: {},
+    },
+    encode: async ({ scenario }) => ({ scenario, data: new Float32Array(0) }),
+    async decode(_context, level, prefixes, n) {
+      if (seen.closed) throw new Error('decode after close');
+      seen.decodes++;
+      await beforeDecode?.();
+      return table.decode(level, prefixes, n);
+    },
+    async close() {
+      seen.closed = true;
+    },
+  };
+  return { ...loadedPolicy(publication(policyVersion, seed), runtime), table, seen };
 }
