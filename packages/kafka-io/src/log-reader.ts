@@ -29,6 +29,7 @@ interface Assigned extends TopicPartition {
   maxBytes: number;
   inFlight: boolean;
   answer: FetchedPartition | undefined;
+  failure: unknown;
 }
 
 /** What reading needs of the cluster. */
@@ -48,7 +49,8 @@ export class PartitionReader implements LogReader {
   #backoffMs = FIRST_BACKOFF_MS;
   #backoffUntil = 0;
   #stale = false;
-  #failure: unknown;
+  /** What went wrong with no partition in particular. */
+  readonly #general: { failure: unknown } = { failure: undefined };
   #wake: () => void = () => {};
   #turn = 0;
   #closed = false;
@@ -72,6 +74,7 @@ export class PartitionReader implements LogReader {
         maxBytes: 0,
         inFlight: false,
         answer: undefined,
+        failure: undefined,
       });
     this.#wake();
   }
@@ -127,12 +130,8 @@ export class PartitionReader implements LogReader {
     const deadline = performance.now() + maxWaitMs;
     for (;;) {
       if (this.#closed || options.signal?.aborted) return [];
+      this.#throwFailure();
       this.#startFetches(maxWaitMs, maxBytes);
-      if (this.#failure !== undefined) {
-        const failure = this.#failure;
-        this.#failure = undefined;
-        throw failure;
-      }
       const answers = this.#take();
       if (answers.length > 0) {
         this.#startFetches(maxWaitMs, maxBytes);
@@ -142,6 +141,15 @@ export class PartitionReader implements LogReader {
       if (leftMs <= 0) return [];
       await this.#sleep(leftMs, options.signal);
     }
+  }
+
+  /** Once; the next poll asks the same again unless the partition was assigned elsewhere. */
+  #throwFailure(): void {
+    const failed = [this.#general, ...this.#assigned.values()].find((p) => p.failure !== undefined);
+    if (!failed) return;
+    const { failure } = failed;
+    failed.failure = undefined;
+    throw failure;
   }
 
   /** Until something arrives or changes, the time is up, or a request that was held back may leave. */
@@ -176,7 +184,9 @@ export class PartitionReader implements LogReader {
   #startFetches(maxWaitMs: number, maxBytes: number): void {
     const now = performance.now();
     if (now < this.#backoffUntil) return;
-    const wanted = [...this.#assigned.values()].filter((p) => !p.paused && !p.inFlight && !p.answer);
+    const wanted = [...this.#assigned.values()].filter(
+      (p) => !p.paused && !p.inFlight && !p.answer && p.failure === undefined,
+    );
     if (wanted.length === 0) return;
     if (this.#stale) {
       this.#refresh();
@@ -229,15 +239,15 @@ export class PartitionReader implements LogReader {
         try {
           await this.#accept(p, answer, sentAtMs);
         } catch (error) {
-          // A partition whose leader moved does not hold up the others of this answer.
-          if (!isPassing(error)) throw error;
-          this.#retryLater(error);
+          // One partition does not hold up the others of this answer.
+          if (isPassing(error)) this.#retryLater(error);
+          else p.failure = error;
         }
       }
       if (gotBytes < SMALL_ANSWER_BYTES) this.#notBefore.set(nodeId, sentAtMs + MIN_INTERVAL_MS);
     } catch (error) {
       if (isPassing(error)) this.#retryLater(error);
-      else this.#failure = error;
+      else this.#general.failure = error;
     } finally {
       this.#busy.delete(nodeId);
       for (const p of mine) p.inFlight = false;
@@ -298,7 +308,7 @@ export class PartitionReader implements LogReader {
     void this.#brokers
       .refresh()
       .catch((error: unknown) => {
-        this.#failure = error;
+        this.#general.failure = error;
       })
       .finally(() => {
         this.#backoffUntil = 0;
