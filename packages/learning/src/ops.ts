@@ -83,7 +83,6 @@ export interface Ops<T> {
   // --- not differentiable
   /** -1, 0 or 1. */
   sign(x: T): T;
-  log(x: T): T;
   /** 1 where a < b, else 0, as floats. */
   less(a: T, b: T): T;
   /** 1 where equal, else 0, as floats; a and b are integers. */

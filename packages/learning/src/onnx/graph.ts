@@ -303,9 +303,6 @@ export class OnnxGraph implements Ops<Value> {
   sign(x: Value): Value {
     return this.builder.unary('Sign', x);
   }
-  log(x: Value): Value {
-    return this.builder.unary('Log', x);
-  }
   less(a: Value, b: Value): Value {
     return this.builder.compare('Less', a, b);
   }
