@@ -1,0 +1,204 @@
+/** Reads what Kafka retains into tables of an embedded ClickHouse, one row for each record. */
+import { createHash } from 'node:crypto';
+import type { ClickHouseClient } from '@clickhouse/client';
+import { BadRecordError, type TopicName, type TopicValues } from '@onemall/contracts';
+import type { KafkaIo, RawRecord, TypedRecord } from '@onemall/kafka-io';
+
+type Row = Record<string, unknown>;
+
+export const LOGS = ['exposures', 'clicks', 'buys'] as const;
+
+const md5 = (text: string): string => createHash('md5').update(text).digest('hex');
+
+/** Everything that was in the topic at this call, in offset order for each partition. */
+async function* readTopic<T extends TopicName>(
+  io: KafkaIo,
+  topic: T,
+): AsyncGenerator<{ raw: RawRecord; typed: TypedRecord<T> | null; error: BadRecordError | null }> {
+  const ends = (await io.endOffsets(topic)).filter((end) => end.offset > 0);
+  const missing = new Map(ends.map((end) => [end.partition, end.offset]));
+  const reader = await io.openReader();
+  try {
+    await reader.assign(ends.map(({ partition }) => ({ topic, partition, offset: -2 })));
+    while (missing.size > 0) {
+      for (const fetched of await reader.poll({ maxWaitMs: 200 })) {
+        const end = missing.get(fetched.partition);
+        if (end === undefined) continue;
+        for (const raw of fetched.records) {
+          if (raw.offset >= end) break;
+          try {
+            yield { raw, typed: await io.decode(topic, raw), error: null };
+          } catch (error) {
+            if (!(error instanceof BadRecordError)) throw error;
+            yield { raw, typed: null, error };
+          }
+        }
+        // Committed transactions end with markers, so the position counts and not the last record.
+        if (fetched.nextOffset >= end) missing.delete(fetched.partition);
+      }
+    }
+  } finally {
+    await reader.close();
+  }
+}
+
+class Inserts {
+  readonly #db: ClickHouseClient;
+  readonly #table: string;
+  #rows: Row[] = [];
+  constructor(db: ClickHouseClient, table: string) {
+    this.#db = db;
+    this.#table = table;
+  }
+  async add(row: Row): Promise<void> {
+    if (this.#rows.push(row) >= 20_000) await this.flush();
+  }
+  async flush(): Promise<void> {
+    const values = this.#rows;
+    this.#rows = [];
+    if (values.length > 0) await this.#db.insert({ table: this.#table, values, format: 'JSONEachRow' });
+  }
+}
+
+async function dump<T extends TopicName>(
+  io: KafkaIo,
+  db: ClickHouseClient,
+  topic: T,
+  table: string,
+  toRow: (value: TopicValues[T], raw: RawRecord, key: string) => Row | null,
+  onBad?: (raw: RawRecord, error: BadRecordError) => Promise<void>,
+): Promise<void> {
+  const inserts = new Inserts(db, table);
+  for await (const { raw, typed, error } of readTopic(io, topic)) {
+    if (error) await onBad?.(raw, error);
+    else if (typed?.value) {
+      const row = toRow(typed.value, raw, typed.key);
+      if (row) await inserts.add(row);
+    }
+  }
+  await inserts.flush();
+}
+
+export async function dumpAll(io: KafkaIo, db: ClickHouseClient): Promise<void> {
+  const undecodable = new Inserts(db, 'undecodable');
+  const onBad = (raw: RawRecord, error: BadRecordError): Promise<void> =>
+    undecodable.add({ topic: raw.topic, part: raw.partition, off: raw.offset, reason: error.reason });
+  const logs = LOGS.map((topic) => dump(io, db, topic, 'events', (v, raw, key) => eventRow(v, raw, key), onBad));
+  await Promise.all([
+    ...logs,
+    dump(io, db, 'late-events', 'late', (v) => ({
+      topic: v.topic,
+      part: v.partition,
+      off: v.offset,
+      reason: v.reason,
+      w: v.watermarkMs,
+    })),
+    dump(io, db, 'dead-letters', 'dead', (v) =>
+      v.service === 'sample-assembler'
+        ? { topic: v.topic, part: v.partition, off: v.offset, reason: v.reason }
+        : null,
+    ),
+    dump(io, db, 'training-samples', 'samples', sampleRow),
+    dump(io, db, 'items', 'items', (v, raw) => ({
+      itemId: v.itemId,
+      validFrom: v.validFromMs,
+      seq: raw.offset,
+      ts: raw.timestampMs,
+      category: v.category,
+      facts: JSON.stringify([v.category, v.tags, v.priceCents, v.sellerId, v.validFromMs]),
+    })),
+    dump(io, db, 'item-sids', 'sids', (v, raw) => ({
+      id: v.itemId,
+      live: 0,
+      version: v.sid.codebookVersion,
+      validFrom: v.validFromMs,
+      seq: raw.offset,
+      ts: raw.timestampMs,
+      sid: sidText(v.sid),
+      selling: '[]',
+    })),
+    dump(io, db, 'live-sids', 'sids', (v, raw, key) => ({
+      id: v.liveId,
+      live: 1,
+      version: Number(key.slice(key.lastIndexOf(':') + 1)),
+      validFrom: v.validFromMs,
+      seq: raw.offset,
+      ts: raw.timestampMs,
+      sid: v.sid ? sidText(v.sid) : '',
+      selling: JSON.stringify(v.sellingItemIds),
+    })),
+  ]);
+  await undecodable.flush();
+}
+
+const sidText = (sid: { scenario: string; codebookVersion: number; c1: number; c2: number; c3: number }): string =>
+  JSON.stringify([sid.scenario, sid.codebookVersion, sid.c1, sid.c2, sid.c3]);
+
+function eventRow(
+  value: TopicValues['exposures'] | TopicValues['clicks'] | TopicValues['buys'],
+  raw: RawRecord,
+  key: string,
+): Row {
+  const source = {
+    topic: raw.topic,
+    part: raw.partition,
+    off: raw.offset,
+    append: raw.timestampMs,
+    key,
+    userId: value.userId,
+    itemId: value.itemId,
+    t: value.eventTimeMs,
+  };
+  if ('requestId' in value)
+    return {
+      ...source,
+      id: value.exposureId,
+      exposureId: value.exposureId,
+      scenario: value.scenario,
+      requestId: value.requestId,
+      r: value.requestTimeMs,
+      price: value.priceCents,
+      least: Math.min(value.position, value.watchMs ?? 0),
+      finite: value.requestFeatures.floats.every(Number.isFinite) ? 1 : 0,
+      body: md5(JSON.stringify(value)),
+    };
+  return {
+    ...source,
+    id: value.actionId,
+    exposureId: value.exposureId,
+    ...('quantity' in value && { price: value.priceCents, quantity: value.quantity }),
+  };
+}
+
+function sampleRow(v: TopicValues['training-samples'], raw: RawRecord): Row {
+  const list = (events: readonly { itemId: string; eventTimeMs: number; category: string }[]): string =>
+    md5(events.map((e) => `${e.itemId}@${e.eventTimeMs}@${e.category}`).join('|'));
+  return {
+    part: raw.partition,
+    off: raw.offset,
+    ts: raw.timestampMs,
+    kind: v.kind,
+    exposureId: v.exposure.exposureId,
+    userId: v.exposure.userId,
+    itemId: v.exposure.itemId,
+    requestId: v.exposure.requestId,
+    r: v.exposure.requestTimeMs,
+    body: md5(JSON.stringify(v.exposure)),
+    firstPositive: v.firstPositive,
+    clicked: v.clicked,
+    clickDelay: v.clickDelayMs,
+    bought: v.bought,
+    buyDelay: v.buyDelayMs,
+    buyValue: v.buyValueCents,
+    buyQuantity: v.buyQuantity,
+    sid: v.sid ? sidText(v.sid) : '',
+    item: v.item
+      ? JSON.stringify([v.item.category, v.item.tags, v.item.priceCents, v.item.sellerId, v.item.validFromMs])
+      : '',
+    selling: JSON.stringify(v.item?.sellingItemIds ?? []),
+    hExposures: list(v.history.exposures),
+    hClicks: list(v.history.clicks),
+    hBuys: list(v.history.buys),
+    w: v.watermarkMs,
+  };
+}

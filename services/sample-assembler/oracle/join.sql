@@ -1,0 +1,204 @@
+-- The join once more, as a batch over everything in the logs. Parameters: {ooo}, {grace}, {maxDelay}, {skew}, {slack},
+-- {H}, {positive}. Statements end with a semicolon at the end of a line.
+
+-- Which rules of input a record breaks.
+CREATE TABLE checked ENGINE = Memory AS
+SELECT e.*, e.off < c.off AS processed, c.w AS committedW,
+  arrayFilter(x -> x != '', [
+    if(id = '' OR userId = '' OR itemId = '' OR exposureId = '' OR (topic = 'exposures' AND requestId = ''), 'EMPTY_ID', ''),
+    if(key != userId, 'KEY_MISMATCH', ''),
+    if(t < 0 OR t > append + {skew} OR r < 0 OR r > append + {skew}, 'TIME_OUT_OF_RANGE', ''),
+    if(topic = 'exposures' AND scenario NOT IN (SELECT scenario FROM windows), 'UNKNOWN_SCENARIO', ''),
+    if(finite = 0, 'NOT_A_NUMBER', ''),
+    if(price < 0 OR quantity < 1 OR least < 0, 'NEGATIVE_VALUE', '')]) AS broken
+FROM events AS e LEFT JOIN commits AS c ON e.topic = c.topic AND e.part = c.part;
+
+-- An upper bound of the watermark when each record was read, from append times alone: the watermark stands at the
+-- newest event read less the bound, or moved on by the time of silence.
+CREATE TABLE good ENGINE = Memory AS
+SELECT *, greatest(newest - {ooo}, lead + append + 100 - {ooo} - {maxDelay}) AS readAtMostW
+FROM (
+  SELECT *,
+    max(t) OVER (PARTITION BY part ORDER BY append RANGE BETWEEN UNBOUNDED PRECEDING AND 100 FOLLOWING) AS newest,
+    max(t - append) OVER (PARTITION BY part ORDER BY append RANGE BETWEEN UNBOUNDED PRECEDING AND 100 FOLLOWING) AS lead
+  FROM checked WHERE empty(broken) AND processed
+);
+
+-- The first copy of each event decides; later ones are duplicates.
+CREATE TABLE firsts ENGINE = Memory AS
+SELECT g.*, l.reason AS lateReason, l.w AS lateW
+FROM (SELECT * FROM good ORDER BY off LIMIT 1 BY topic, part, id) AS g
+LEFT JOIN late AS l ON g.topic = l.topic AND g.part = l.part AND g.off = l.off;
+
+CREATE TABLE x ENGINE = Memory AS
+SELECT f.*, s.clickWindow AS clickWindow, s.buyWindow AS buyWindow,
+  t + greatest(s.clickWindow, s.buyWindow) + {grace} AS closes
+FROM firsts AS f INNER JOIN windows AS s ON f.scenario = s.scenario WHERE topic = 'exposures';
+
+CREATE TABLE a ENGINE = Memory AS
+SELECT *, t + {ooo} + (SELECT max(greatest(clickWindow, buyWindow)) FROM windows) + {grace} AS ends
+FROM firsts WHERE topic != 'exposures';
+
+-- Every exposure that an action could count for.
+CREATE TABLE fits ENGINE = Memory AS
+SELECT a.topic AS topic, a.part AS part, a.off AS off, a.id AS id, a.t AS t, a.price * a.quantity AS value, a.quantity AS quantity,
+  a.lateReason AS lateReason, a.lateW AS lateW, a.ends AS ends, a.readAtMostW AS readAtMostW, 0 AS touch,
+  x.id AS xid, x.t AS xt, x.closes AS closes, x.lateReason AS xLate, x.readAtMostW AS xReadAtMostW
+FROM a INNER JOIN x ON a.part = x.part AND a.exposureId = x.id AND a.userId = x.userId
+WHERE a.t - x.t >= -{ooo} AND a.t - x.t <= if(a.topic = 'clicks', x.clickWindow, x.buyWindow)
+UNION ALL
+SELECT a.topic, a.part, a.off, a.id, a.t, a.price * a.quantity, a.quantity, a.lateReason, a.lateW, a.ends, a.readAtMostW, 1,
+  x.id, x.t, x.closes, x.lateReason, x.readAtMostW
+FROM a INNER JOIN x ON a.part = x.part AND a.userId = x.userId AND a.itemId = x.itemId
+WHERE a.exposureId IS NULL AND x.t <= a.t AND a.t - x.t <= if(a.topic = 'clicks', x.clickWindow, x.buyWindow);
+
+-- Last touch takes the latest exposure. Where that one may have been read after the decision, another is right as well.
+CREATE TABLE attributed ENGINE = Memory AS
+SELECT topic, part, off, any(id) AS id, any(t) AS t, any(value) AS value, any(quantity) AS quantity, any(readAtMostW) AS readAtMostW,
+  argMax(xid, (xt, xid)) AS xid, any(touch) = 1 AND argMax(xReadAtMostW, (xt, xid)) >= any(t) AS ambiguous, groupArray(xid) AS candidates
+FROM fits WHERE lateReason = '' AND xLate = '' GROUP BY topic, part, off;
+
+CREATE TABLE vague ENGINE = Memory AS
+SELECT DISTINCT arrayJoin(candidates) AS xid FROM attributed WHERE ambiguous;
+
+CREATE TABLE labels ENGINE = Memory AS
+SELECT xid, countIf(topic = 'clicks') AS clicks, countIf(topic = 'buys') AS buys,
+  minIf(t, topic = 'clicks') AS clickT, minIf(t, topic = 'buys') AS buyT,
+  sumIf(value, topic = 'buys') AS buyValue, sumIf(quantity, topic = 'buys') AS buyQuantity,
+  groupArrayIf((t, value, quantity), topic = 'buys') AS allBuys, max(readAtMostW >= t) AS someBehind
+FROM attributed GROUP BY xid;
+
+-- The records that must have left: FINAL of each exposure that closed, and its CLICK and BUY.
+CREATE TABLE judged ENGINE = Memory AS
+SELECT x.id AS xid, x.part AS part, x.userId AS userId, x.itemId AS itemId, x.requestId AS requestId, x.r AS r, x.t AS xt, x.closes AS closes, x.body AS body,
+  l.clicks AS clicks, l.buys AS buys, l.clickT AS clickT, l.buyT AS buyT, l.buyValue AS buyValue, l.buyQuantity AS buyQuantity, l.allBuys AS allBuys,
+  x.id IN (SELECT xid FROM vague) AS isVague,
+  isVague OR l.someBehind OR x.readAtMostW >= x.t AS isUnordered,
+  clicks > 0 AND (buys = 0 OR (greatest(clickT, xt), clickT * 2) < (greatest(buyT, xt), buyT * 2 + 1)) AS clickFirst
+FROM x LEFT JOIN labels AS l ON x.id = l.xid
+WHERE x.lateReason = '' AND x.closes <= x.committedW;
+
+CREATE TABLE expected ENGINE = Memory AS
+SELECT xid, part, userId, itemId, requestId, r, xt, body, 'FINAL' AS kind, isVague AS lenient, closes AS dueMs,
+  clicks > 0 AS clicked, if(clicks > 0, greatest(0, clickT - xt), NULL) AS clickDelay,
+  buys > 0 AS bought, if(buys > 0, greatest(0, buyT - xt), NULL) AS buyDelay, buyValue, buyQuantity,
+  {positive} = 0 AND (clicked OR bought) AS firstPositive
+FROM judged
+UNION ALL
+SELECT xid, part, userId, itemId, requestId, r, xt, body, 'CLICK', isUnordered, greatest(clickT, xt),
+  1, greatest(0, clickT - xt), bought, if(bought, greatest(0, buyT - xt), NULL),
+  arraySum(b -> b.2, before), arraySum(b -> b.3, before), clickFirst
+FROM (SELECT *, arrayFilter(b -> b.1 < clickT, allBuys) AS before, notEmpty(before) AS bought FROM judged WHERE clicks > 0 AND {positive})
+UNION ALL
+SELECT xid, part, userId, itemId, requestId, r, xt, body, 'BUY', isUnordered, greatest(buyT, xt),
+  clicked, if(clicked, greatest(0, clickT - xt), NULL), 1, greatest(0, buyT - xt),
+  arraySum(b -> b.2, before), arraySum(b -> b.3, before), NOT clickFirst
+FROM (SELECT *, arrayFilter(b -> b.1 <= buyT, allBuys) AS before, clicks > 0 AND clickT <= buyT AS clicked FROM judged WHERE buys > 0 AND {positive});
+
+-- Histories: what each user did, newest first, with the categories that the item had.
+CREATE TABLE did ENGINE = Memory AS
+SELECT f.userId AS userId,
+  arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, itemId, xid, requestId, readAtMostW, lateReason, lateW, cats), topic = 'exposures')) AS exposures,
+  arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, itemId, xid, requestId, readAtMostW, lateReason, lateW, cats), topic = 'clicks')) AS clicks,
+  arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, itemId, xid, requestId, readAtMostW, lateReason, lateW, cats), topic = 'buys')) AS buys
+FROM (
+  SELECT f.topic AS topic, f.t AS t, f.id AS id, f.userId AS userId, f.itemId AS itemId, f.readAtMostW AS readAtMostW, f.lateReason AS lateReason, f.lateW AS lateW,
+    ifNull(f.exposureId, n.xid) AS xid, x.requestId AS requestId, i.cats AS cats
+  FROM firsts AS f
+  LEFT JOIN attributed AS n ON f.topic = n.topic AND f.part = n.part AND f.off = n.off
+  LEFT JOIN x ON ifNull(f.exposureId, n.xid) = x.id
+  LEFT JOIN (SELECT itemId, arraySort(groupArray((validFrom, seq, category))) AS cats FROM items GROUP BY itemId) AS i ON f.itemId = i.itemId
+) AS f GROUP BY userId;
+
+-- Items and SIDs as of the request: the newest that was surely in the tables, or any that came shortly before.
+CREATE TABLE itemVersions ENGINE = Memory AS
+SELECT itemId AS id, arraySort(groupArray((validFrom, seq, ts, facts))) AS versions FROM items GROUP BY itemId;
+
+CREATE TABLE sidVersions ENGINE = Memory AS
+SELECT id, arraySort(groupArrayIf((live = 0, version, validFrom, seq, ts, sid), sid != '')) AS versions,
+  arraySort(groupArrayIf((version, validFrom, seq, ts, selling), live = 1)) AS rooms
+FROM sids GROUP BY id;
+
+CREATE TABLE compared ENGINE = Memory AS
+SELECT e.xid AS xid, e.kind AS kind, n > 0 AS isThere, n, e.lenient AS lenient,
+  arrayFilter(f -> f != '', [
+    if(s.body != e.body, 'exposure', ''),
+    if(s.w < e.dueMs AND NOT e.lenient, 'watermark', ''),
+    if(NOT e.lenient AND s.firstPositive != e.firstPositive, 'firstPositive', ''),
+    if(NOT e.lenient AND s.clicked != e.clicked, 'clicked', ''),
+    if(NOT e.lenient AND ifNull(s.clickDelay, -1) != ifNull(e.clickDelay, -1), 'clickDelayMs', ''),
+    if(NOT e.lenient AND s.bought != e.bought, 'bought', ''),
+    if(NOT e.lenient AND ifNull(s.buyDelay, -1) != ifNull(e.buyDelay, -1), 'buyDelayMs', ''),
+    if(NOT e.lenient AND s.buyValue != e.buyValue, 'buyValueCents', ''),
+    if(NOT e.lenient AND s.buyQuantity != e.buyQuantity, 'buyQuantity', ''),
+    if(NOT has(arrayPushBack(arrayMap(v -> v.4, arrayFilter(v -> v.1 <= e.r AND v.3 <= s.ts AND v.3 > s.ts - {slack}, i.versions)),
+      arrayLast(v -> v.1 <= e.r AND v.3 <= s.ts - {slack}, i.versions).4), s.item), 'item', ''),
+    if(NOT has(arrayPushBack(arrayMap(v -> v.6, arrayFilter(v -> v.3 <= e.r AND v.5 <= s.ts AND v.5 > s.ts - {slack}, v.versions)),
+      arrayLast(v -> v.3 <= e.r AND v.5 <= s.ts - {slack}, v.versions).6), s.sid), 'sid', ''),
+    if(s.item != '' AND NOT has(arrayPushBack(arrayMap(v -> v.5, arrayFilter(v -> v.2 <= e.r AND v.4 <= s.ts AND v.4 > s.ts - {slack}, v.rooms)),
+      if(arrayLast(v -> v.2 <= e.r AND v.4 <= s.ts - {slack}, v.rooms).5 = '', '[]', arrayLast(v -> v.2 <= e.r AND v.4 <= s.ts - {slack}, v.rooms).5)), s.selling), 'sellingItemIds', '')
+  ]) AS differences
+FROM expected AS e
+LEFT JOIN (SELECT *, count() OVER (PARTITION BY exposureId, kind) AS n FROM samples) AS s ON e.xid = s.exposureId AND e.kind = s.kind
+LEFT JOIN itemVersions AS i ON e.itemId = i.id
+LEFT JOIN sidVersions AS v ON e.itemId = v.id
+SETTINGS max_block_size = 4096;
+
+CREATE TABLE histories ENGINE = Memory AS
+SELECT s.exposureId AS xid, s.kind AS kind,
+  arrayMap(list -> arrayFilter(h -> h.1 < s.r AND h.4 != s.exposureId AND h.5 != s.requestId, list), [d.exposures, d.clicks, d.buys]) AS before,
+  arrayMap(list -> arrayFilter(h -> h.6 < s.w OR h.7 = '' OR h.8 < s.w, list), before) AS seen,
+  arrayMap((list, kind) -> arrayExists(h -> h.6 >= s.w AND NOT (h.7 = 'LATE' AND (h.8 < s.w OR kind = 1)), list), before, [1, 2, 3]) AS unsure,
+  arrayMap(list -> lower(hex(MD5(arrayStringConcat(arrayMap(h -> concat(h.3, '@', toString(h.1), '@', arrayLast(c -> c.1 <= s.r, h.9).3), arraySlice(list, 1, {H})), '|')))), seen) AS expectedLists,
+  arrayFilter(f -> f != '', [
+    if(NOT unsure[1] AND s.hExposures != expectedLists[1], 'history.exposures', ''),
+    if(NOT unsure[2] AND s.hClicks != expectedLists[2], 'history.clicks', ''),
+    if(NOT unsure[3] AND s.hBuys != expectedLists[3], 'history.buys', '')]) AS differences
+FROM (SELECT * FROM samples WHERE (exposureId, kind) IN (SELECT xid, kind FROM expected)) AS s
+INNER JOIN did AS d ON s.userId = d.userId
+SETTINGS max_block_size = 256;
+
+-- Each input record is exactly one of counted, late, dead, waiting, duplicate; nothing is reported without a reason.
+CREATE TABLE fates ENGINE = Memory AS
+SELECT topic, part, off, id,
+  isDead AS dead, isLate AS late, NOT isDead AND NOT isLate AND isCopy AS duplicate,
+  NOT isDead AND NOT isLate AND NOT isCopy AND (topic = 'exposures' OR isCounted) AS counted,
+  NOT isDead AND NOT isLate AND NOT isCopy AND topic != 'exposures' AND NOT isCounted AND ends > committedW AS waiting,
+  arrayFilter(f -> f != '', [
+    if(dead + late + duplicate + counted + waiting != 1, 'no single fate', ''),
+    if(isDead != notEmpty(broken), 'dead letter', ''),
+    if(isDead AND NOT has(broken, deadReason), 'reason of the dead letter', ''),
+    if(lateReason = 'LATE' AND topic = 'exposures' AND closes > lateW, 'late although still open', ''),
+    if(lateReason = 'LATE' AND topic != 'exposures' AND NOT isCopy AND ends > lateW AND isCounted, 'late although its exposure was open', ''),
+    if(lateReason = 'ORPHAN' AND (isCounted OR ends > lateW), 'orphan although its exposure is there', ''),
+    if(isLate AND lateW > 0 AND t >= readAtMostW AND lateReason = 'LATE', 'late although in order', '')
+  ]) AS wrong
+FROM (
+  SELECT c.topic AS topic, c.part AS part, c.off AS off, c.id AS id, c.t AS t, c.broken AS broken, c.committedW AS committedW,
+    d.reason AS deadReason, d.reason != '' AS isDead, l.reason AS lateReason, l.w AS lateW, l.reason != '' AS isLate,
+    g.readAtMostW AS readAtMostW, f.id = '' AS isCopy, x.closes AS closes, a.ends AS ends, m.openAt > l.w AS isCounted
+  FROM (SELECT * FROM checked WHERE processed) AS c
+  LEFT JOIN dead AS d ON c.topic = d.topic AND c.part = d.part AND c.off = d.off
+  LEFT JOIN late AS l ON c.topic = l.topic AND c.part = l.part AND c.off = l.off
+  LEFT JOIN good AS g ON c.topic = g.topic AND c.part = g.part AND c.off = g.off
+  LEFT JOIN firsts AS f ON c.topic = f.topic AND c.part = f.part AND c.off = f.off
+  LEFT JOIN (SELECT * FROM x) AS x ON c.topic = x.topic AND c.part = x.part AND c.off = x.off
+  LEFT JOIN (SELECT * FROM a) AS a ON c.topic = a.topic AND c.part = a.part AND c.off = a.off
+  LEFT JOIN (SELECT topic, part, off, max(closes) AS openAt FROM fits WHERE xLate = '' GROUP BY topic, part, off) AS m
+    ON c.topic = m.topic AND c.part = m.part AND c.off = m.off
+);
+
+-- Samples that nothing explains.
+CREATE TABLE extra ENGINE = Memory AS
+SELECT exposureId AS xid, kind, 'no exposure' AS why FROM samples
+WHERE exposureId NOT IN (SELECT id FROM checked WHERE topic = 'exposures' AND empty(broken))
+   OR exposureId IN (SELECT id FROM x WHERE lateReason != '')
+UNION ALL
+SELECT xid, kind, 'more than one' FROM compared WHERE n > 1
+UNION ALL
+SELECT exposureId, kind, 'no such action' FROM samples
+WHERE kind != 'FINAL' AND exposureId IN (SELECT xid FROM judged WHERE NOT isVague) AND (exposureId, kind) NOT IN (SELECT xid, kind FROM expected)
+UNION ALL
+SELECT exposureId, 'FINAL', 'first positives' FROM samples
+WHERE exposureId IN (SELECT xid FROM judged)
+GROUP BY exposureId HAVING sum(firstPositive) != max(clicked OR bought);

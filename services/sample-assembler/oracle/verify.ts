@@ -1,0 +1,170 @@
+/**
+ * Joins the raw logs once more in SQL, without any code of the join, and compares every field of every sample that must
+ * have left. Prints one line of JSON; exits 1 when anything differs.
+ *
+ *     node services/sample-assembler/oracle/verify.ts      with the environment of the service
+ */
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { type ClickHouseClient, createClient } from '@clickhouse/client';
+import { connectKafka, type KafkaIo } from '@onemall/kafka-io';
+import { type SampleAssemblerConfig, sampleAssemblerConfig } from '../src/config.ts';
+import { dumpAll, LOGS } from './dump.ts';
+
+export interface Verdict {
+  ok: boolean;
+  /** Exposures that closed below the committed watermark. */
+  exposures: number;
+  /** FINAL samples compared. */
+  finals: number;
+  positives: number;
+  missing: number;
+  extra: number;
+  different: number;
+  /** Histories not compared, since an event may have been read before or after the sample left. */
+  unsureHistories: number;
+  /** Input records by fate, and those with none or several. */
+  fates: { counted: number; late: number; dead: number; waiting: number; duplicate: number; wrong: number };
+  firstDifferences: unknown[];
+}
+
+const TABLES = [
+  `events (topic LowCardinality(String), part Int32, off Int64, append Int64, key String, userId String, itemId String, t Int64, id String,
+    exposureId Nullable(String), scenario String, requestId String, r Int64, price Int64, quantity Int64 DEFAULT 1, least Int64, finite UInt8 DEFAULT 1, body String)`,
+  'undecodable (topic String, part Int32, off Int64, reason String)',
+  'late (topic LowCardinality(String), part Int32, off Int64, reason String, w Int64)',
+  'dead (topic LowCardinality(String), part Int32, off Int64, reason String)',
+  `samples (part Int32, off Int64, ts Int64, kind String, exposureId String, userId String, itemId String, requestId String, r Int64, body String,
+    firstPositive Bool, clicked Bool, clickDelay Nullable(Int64), bought Bool, buyDelay Nullable(Int64), buyValue Int64, buyQuantity Int64,
+    sid String, item String, selling String, hExposures String, hClicks String, hBuys String, w Int64)`,
+  'items (itemId String, validFrom Int64, seq Int64, ts Int64, category String, facts String)',
+  'sids (id String, live UInt8, version Int64, validFrom Int64, seq Int64, ts Int64, sid String, selling String)',
+  'windows (scenario String, clickWindow Int64, buyWindow Int64)',
+  'commits (topic LowCardinality(String), part Int32, off Int64, w Int64)',
+];
+/** A table row this much older than a sample was surely read before it left. */
+const SETTLED_MS = 5_000;
+
+/** @throws Error where the database or Kafka fails; a wrong sample is a verdict */
+export async function verify(io: KafkaIo, config: SampleAssemblerConfig): Promise<Verdict> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'onemall-oracle-'));
+  const { createChdbConnection } = await import('chdb/connection');
+  const db = createClient({ connection: createChdbConnection({ path: folder }) as never });
+  try {
+    for (const table of TABLES) await db.command({ query: `CREATE TABLE ${table} ENGINE = Memory` });
+    // The committed offsets come first: what is committed later is simply not judged.
+    await db.insert({ table: 'commits', values: await commits(io, config), format: 'JSONEachRow' });
+    const windows = Object.entries(config.scenarios).map(([scenario, w]) => ({
+      scenario,
+      clickWindow: w.clickWindowMs,
+      buyWindow: w.buyWindowMs,
+    }));
+    await db.insert({ table: 'windows', values: windows, format: 'JSONEachRow' });
+    await dumpAll(io, db);
+    // Else an alias such as max(w) AS w would stand for the column inside other expressions.
+    await db.command({ query: 'SET prefer_column_name_to_alias = 1' });
+    for (const query of await statements(config)) await db.command({ query });
+    return await judge(db);
+  } finally {
+    await db.close();
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+async function commits(io: KafkaIo, config: SampleAssemblerConfig): Promise<unknown[]> {
+  const partitions = (
+    await Promise.all(
+      LOGS.map(async (topic) =>
+        Array.from({ length: await io.numPartitions(topic) }, (_, partition) => ({ topic, partition })),
+      ),
+    )
+  ).flat();
+  const positions = await io.committed(`${config.namespace}.sample-assembler`, partitions);
+  return positions.map(({ topic, partition, offset, metadata }) => ({
+    topic,
+    part: partition,
+    off: offset,
+    w: Number(metadata?.split(',')[0] || 0),
+  }));
+}
+
+async function statements(config: SampleAssemblerConfig): Promise<string[]> {
+  const values: Record<string, number> = {
+    ooo: config.outOfOrdernessMs,
+    grace: config.graceMs,
+    maxDelay: config.maxDelayMs,
+    skew: config.allowedClockSkewMs,
+    slack: SETTLED_MS,
+    H: config.historyLength,
+    positive: config.emit.includes('positive') ? 1 : 0,
+  };
+  const sql = await readFile(path.join(import.meta.dirname, 'join.sql'), 'utf8');
+  return sql
+    .replaceAll(/^--.*$/gm, '')
+    .replaceAll(/\{(\w+)\}/g, (_, name: string) => String(values[name]))
+    .split(/;\s*$/m)
+    .filter((statement) => statement.trim() !== '');
+}
+
+async function judge(db: ClickHouseClient): Promise<Verdict> {
+  const rows = async <R>(query: string): Promise<R[]> => {
+    const result = await db.query({
+      query: `${query} SETTINGS output_format_json_quote_64bit_integers = 0`,
+      format: 'JSONEachRow',
+    });
+    return (await result.json()) as R[];
+  };
+  const [counts] = await rows<Record<string, number>>(`SELECT
+    (SELECT count() FROM judged) AS exposures,
+    (SELECT countIf(isThere AND kind = 'FINAL') FROM compared) AS finals,
+    (SELECT countIf(isThere AND kind != 'FINAL') FROM compared) AS positives,
+    (SELECT countIf(NOT isThere AND NOT (lenient AND kind != 'FINAL')) FROM compared) AS missing,
+    (SELECT count() FROM extra) AS extra,
+    (SELECT countIf(isThere AND notEmpty(differences)) FROM compared) + (SELECT countIf(notEmpty(differences)) FROM histories) AS different,
+    (SELECT countIf(has(unsure, 1)) FROM histories) AS unsureHistories,
+    (SELECT countIf(u.off < c.off AND (u.topic, u.part, u.off) NOT IN (SELECT topic, part, off FROM dead))
+      FROM undecodable AS u INNER JOIN commits AS c ON u.topic = c.topic AND u.part = c.part) AS undecodableLost,
+    (SELECT count() - uniqExact(topic, part, off) FROM dead) + (SELECT count() - uniqExact(topic, part, off) FROM late) AS reportedTwice`);
+  const [fates] = await rows<Verdict['fates']>(
+    'SELECT sum(counted) AS counted, sum(late) AS late, sum(dead) AS dead, sum(waiting) AS waiting, sum(duplicate) AS duplicate, countIf(notEmpty(wrong)) AS wrong FROM fates',
+  );
+  const firstDifferences = await rows<unknown>(
+    `SELECT * FROM (
+      SELECT 'missing' AS what, xid, kind, [''] AS fields FROM compared WHERE NOT isThere AND NOT (lenient AND kind != 'FINAL')
+      UNION ALL SELECT 'extra', xid, kind, [why] FROM extra
+      UNION ALL SELECT 'different', xid, kind, differences FROM compared WHERE isThere AND notEmpty(differences)
+      UNION ALL SELECT 'different', xid, kind, differences FROM histories WHERE notEmpty(differences)
+      UNION ALL SELECT 'fate', concat(topic, ':', toString(part), ':', toString(off)), id, wrong FROM fates WHERE notEmpty(wrong)
+    ) LIMIT 10`,
+  );
+  const c = counts!;
+  const number = (name: string): number => Number(c[name]);
+  const wrong = Number(fates!.wrong) + number('undecodableLost') + number('reportedTwice');
+  return {
+    ok: number('missing') + number('extra') + number('different') + wrong === 0,
+    exposures: number('exposures'),
+    finals: number('finals'),
+    positives: number('positives'),
+    missing: number('missing'),
+    extra: number('extra'),
+    different: number('different'),
+    unsureHistories: number('unsureHistories'),
+    fates: { ...fates!, wrong },
+    firstDifferences,
+  };
+}
+
+if (process.argv[1] === import.meta.filename) {
+  const config = sampleAssemblerConfig();
+  const io = await connectKafka({
+    brokers: config.kafkaBrokers,
+    registryUrl: config.registryUrl,
+    namespace: config.namespace,
+    clientId: 'sample-oracle',
+  });
+  const verdict = await verify(io, config);
+  await io.close();
+  console.log(JSON.stringify(verdict));
+  process.exit(verdict.ok ? 0 : 1);
+}
