@@ -32,10 +32,13 @@ export interface RunReport {
   /** What a reader must know of the source. */
   notes: string[];
   bars: Bar[];
+  /** The whole verdict on the samples. */
+  oracle: OracleVerdict | null;
 }
 /** What services/sample-assembler/oracle/verify.ts prints. */
 export interface OracleVerdict {
   ok: boolean;
+  /** Numbers such as missing, extra, different; or `failure`, why there is no verdict. */
   [figure: string]: unknown;
 }
 
@@ -113,6 +116,7 @@ export function buildReport(input: ReportInput): RunReport {
     peakRssBytes: Object.fromEntries(history.peakRssBytes),
     notes: sourceNotes(history.view('replay')?.values ?? {}),
     bars,
+    oracle: input.oracle,
   };
 }
 
@@ -162,8 +166,8 @@ function lossBar({ lossFirst, lossLast }: { lossFirst: number | null; lossLast: 
 
 function oracleBar(oracle: OracleVerdict): Bar {
   const figures = Object.entries(oracle)
-    .filter(([name, value]) => name !== 'ok' && (typeof value === 'number' || Array.isArray(value)))
-    .map(([name, value]) => `${Array.isArray(value) ? value.length : value} ${name}`);
+    .filter(([name, value]) => name !== 'ok' && typeof value !== 'object')
+    .map(([name, value]) => (typeof value === 'number' ? `${value} ${name}` : `${name}: ${value}`));
   return {
     name: 'samples equal to the oracle',
     value: figures.join(', ') || oracle.ok,
