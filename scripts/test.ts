@@ -20,7 +20,7 @@ interface Phase {
   fileTimeoutMs: number;
 }
 
-const FOLDERS = ['packages', 'services', 'apps', 'scripts', 'benchmarks', 'tests'];
+const FOLDERS = ['packages', 'services', 'apps', 'deploy', 'scripts', 'benchmarks', 'tests'];
 
 function findPhases(kind: string, only: RegExp | null): Phase[] {
   const files = FOLDERS.flatMap((folder) =>
