@@ -18,8 +18,9 @@ export class TopicNames {
     if (topic.startsWith(EXTERNAL)) return topic.slice(EXTERNAL.length);
     return physicalTopic(this.#namespace, topic);
   }
-  /** The name without namespace of a topic that this namespace holds. */
+  /** The name without namespace of a topic that this namespace holds; any other is external. */
   logical(physical: string): TopicName {
+    if (!physical.startsWith(`${this.#namespace}.`)) return externalTopic(physical);
     return physical.slice(this.#namespace.length + 1) as TopicName;
   }
 }
