@@ -10,6 +10,8 @@ import { assignSticky } from './sticky-assignment.ts';
 
 const PROTOCOL = 'onemall-co-partition';
 const DEFAULT_SESSION_TIMEOUT_MS = 10_000;
+/** Where no broker answers a member cannot leave; its session runs out instead. */
+const STOP_WAIT_MS = 3_000;
 
 export interface GroupMemberOptions {
   kafka: Kafka;
@@ -47,6 +49,7 @@ class Member implements GroupMember {
   #heardAtMs = 0;
   #watchdog: NodeJS.Timeout | undefined;
   #changes: Promise<void> = Promise.resolve();
+  #running: Promise<void> = Promise.resolve();
   #stopping = false;
 
   constructor(options: GroupMemberOptions) {
@@ -91,7 +94,10 @@ class Member implements GroupMember {
         this.#lose(`no heartbeat was answered for ${this.#sessionTimeoutMs} ms`);
     }, this.#sessionTimeoutMs / 4);
     await this.#connect();
-    await this.#consumer.run({ autoCommit: false, eachBatch: async () => {} });
+    // Not awaited: the first join takes as long as the group needs to miss a member that was killed.
+    this.#running = this.#consumer
+      .run({ autoCommit: false, eachBatch: async () => {} })
+      .catch(this.#options.onError);
   }
 
   async #connect(): Promise<void> {
@@ -171,12 +177,8 @@ class Member implements GroupMember {
     const find = joining.findGroupCoordinator.bind(cluster);
     joining.findGroupCoordinator = async (of) => {
       if (this.#joined && !this.#lost && !this.#stopping) {
-        let timer: NodeJS.Timeout | undefined;
-        const limit = new Promise<void>((resolve) => {
-          timer = setTimeout(resolve, this.#sessionTimeoutMs / 2);
-        });
-        await Promise.race([this.#options.onRebalancing().catch(this.#options.onError), limit]);
-        clearTimeout(timer);
+        const ready = this.#options.onRebalancing().catch(this.#options.onError);
+        await within(this.#sessionTimeoutMs / 2, ready);
       }
       return find(of);
     };
@@ -190,8 +192,20 @@ class Member implements GroupMember {
     this.#stopping = true;
     clearInterval(this.#watchdog);
     await this.#changes;
-    await this.#consumer.disconnect();
+    // kafkajs cannot stop while it joins: a member that is told to would come up afterwards.
+    await within(STOP_WAIT_MS, this.#running);
+    await within(STOP_WAIT_MS, this.#consumer.disconnect());
   }
+}
+
+/** Resolves with the work, or without it when the time is up. */
+async function within(limitMs: number, work: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const limit = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, limitMs);
+  });
+  await Promise.race([work, limit]);
+  clearTimeout(timer);
 }
 
 /** Union over the topics: a topic with fewer partitions than others has only part of the numbers. */
