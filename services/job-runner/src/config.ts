@@ -1,0 +1,48 @@
+import { existsSync } from 'node:fs';
+import { loadConfig, z } from '@onemall/service-kit';
+
+const ms = z.coerce.number().int().min(0);
+const count = (least: number) => z.coerce.number().int().min(least);
+const share = z.coerce.number().min(0).max(1);
+
+export const jobShape = {
+  redisUrl: z.url({ protocol: /^rediss?$/ }).default('redis://127.0.0.1:6379'),
+  retrieverUrl: z.url().default('http://127.0.0.1:8600').describe('where POST /retrieve answers'),
+  retrieverPort: count(0).optional().describe('of a retriever on this machine; retrieverUrl without it'),
+  boardHost: z.string().default('127.0.0.1'),
+  boardPort: count(0).default(8091).describe('of the web page with the queue'),
+
+  jobAttempts: count(1).default(3),
+  jobBackoffMs: ms.default(2_000).describe('pause before the second attempt; doubles with each'),
+  keepJobs: count(1).default(100).describe('finished jobs of each outcome that stay listed'),
+  trainCodebooksEveryMs: ms.default(24 * 3_600_000).describe('0: only by hand'),
+  evaluateHitRateEveryMs: ms.default(600_000).describe('0: only by hand'),
+
+  textEmbeddingDim: count(8).default(64).describe('as the live-sid-updater has it'),
+  minItemsForCodebook: count(1).default(200),
+  lastLevel: z.enum(['kmeans', 'fsq']).default('fsq'),
+  maxTrainingVectors: count(1).default(50_000),
+  maxExcessConflict: share.default(0.5).describe('conflict beyond what equal vectors explain'),
+  minCodeUsage: share.default(0.5).describe('share of first-level codes in use'),
+  maxRelativeError: share.default(0.9).describe('what a codebook may leave of the vectors'),
+
+  heldBackFraction: share.default(0.01).describe('as the trainer has it'),
+  evaluateMaxSamples: count(1).default(200_000).describe('newest samples that are read'),
+  evaluateMaxRequests: count(1)
+    .default(200)
+    .describe('newest held-back requests with a click that are asked'),
+  evaluateMinRequests: count(1).default(1).describe('fewer than this are no measurement: the job fails'),
+  evaluateTimeoutMs: ms.default(30_000).describe('of one /retrieve'),
+};
+
+/** Where `npm start` leaves the configuration of the running pipeline. */
+const RUNNING_CONFIG = '.data/run/config.json';
+
+export function readConfig() {
+  const env = { ...process.env };
+  if (!env.ONEMALL_CONFIG && existsSync(RUNNING_CONFIG)) env.ONEMALL_CONFIG = RUNNING_CONFIG;
+  const config = loadConfig(jobShape, env);
+  if (env.ONEMALL_RETRIEVER_URL || config.retrieverPort === undefined) return config;
+  return { ...config, retrieverUrl: `http://127.0.0.1:${config.retrieverPort}` };
+}
+export type JobConfig = ReturnType<typeof readConfig>;
