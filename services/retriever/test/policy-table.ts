@@ -78,6 +78,10 @@ export function tablePolicy(
     manifest: {
       model: 'RETRIEVER',
       policyVersion,
+      format: 1,
+      dim: 1,
+      contextRows: 0,
+      itemTowerRows: 1,
       step: seed,
       preset: 'table',
       scenarios,

@@ -138,7 +138,7 @@ export class SidCatalogue {
   /** A record of live-sids: a room is on the shelf while it has a SID and sells something. */
   putLiveSid(key: string, value: LiveSid | null): void {
     if (value === null || value.sid === null || value.sellingItemIds.length === 0) {
-      this.#dropSid(key, value?.validFromMs);
+      this.#dropSid(key);
       const liveId = value?.liveId ?? key.slice(0, key.lastIndexOf(':'));
       // the tombstone of a retired version does not end the room
       if (value || ![...this.#newest.values()].some((sids) => sids.has(liveId))) this.#selling.delete(liveId);
@@ -160,14 +160,12 @@ export class SidCatalogue {
     this.#place(itemId, sid);
   }
 
-  #dropSid(key: string, validFromMs?: number): void {
+  /** It leaves the trie; as of earlier requests it stays known, for that is how the trainer encodes histories. */
+  #dropSid(key: string): void {
     const colon = key.lastIndexOf(':');
     const itemId = key.slice(0, colon);
     const version = Number(key.slice(colon + 1));
     this.#newest.get(version)?.delete(itemId);
-    // a tombstone retires the version for this item, also for the past; a room that ended has ended from then on
-    if (validFromMs === undefined) this.#asOf.get(version)?.remove(itemId);
-    else this.#asOf.get(version)?.put(itemId, validFromMs, null);
     for (const shelf of this.#shelves.get(version)?.values() ?? []) shelf.remove(itemId);
   }
 
