@@ -4,20 +4,18 @@ import type { TopicName } from '@onemall/contracts';
 import { connectKafka, type KafkaIo } from '@onemall/kafka-io';
 import { ConfigError, type RunningService, type ServiceContext } from '@onemall/service-kit';
 import { CheckpointStore } from './adapters/checkpoint-store.ts';
-import { CodebookWatch } from './adapters/codebook-watch.ts';
 import { DeadLetters } from './adapters/dead-letters.ts';
 import { ManifestJournal } from './adapters/manifest-journal.ts';
 import { PolicyPublisher } from './adapters/policy-publisher.ts';
-import { openRankerLearner } from './adapters/ranker-learner.ts';
-import { type Codebooks, openRetrieverLearner } from './adapters/retriever-learner.ts';
+import type { Codebooks } from './adapters/retriever-learner.ts';
 import { RewardFeed } from './adapters/reward-feed.ts';
 import { SampleFeed } from './adapters/sample-feed.ts';
-import { SidTables } from './adapters/sid-tables.ts';
+import type { SidTables } from './adapters/sid-tables.ts';
 import { TrainingReport } from './adapters/training-report.ts';
 import type { TrainerConfig } from './config.ts';
 import type { Learner } from './learner.ts';
 import { trainOnStream } from './pipeline.ts';
-import type { Progress } from './stages/checkpoint-format.ts';
+import type { Checkpoint, Progress } from './stages/checkpoint-format.ts';
 import { freshLossGuard } from './stages/guard-loss.ts';
 import { replayable } from './stages/manifest.ts';
 
@@ -46,7 +44,7 @@ const largestWindowMs = ({ scenarios }: TrainerConfig): number =>
   Math.max(...Object.values(scenarios).flatMap((s) => [s.clickWindowMs, s.buyWindowMs]));
 
 /** Resolves when Kafka answers; what the trainer still waits for then stands in its log and status. */
-export async function startTrainer(context: Context): Promise<RunningService> {
+export async function startTrainer(context: Context, openLearner: OpenLearner): Promise<RunningService> {
   const { config, fail } = context;
   const io = await connectKafka({
     brokers: config.kafkaBrokers,
@@ -65,7 +63,7 @@ export async function startTrainer(context: Context): Promise<RunningService> {
   });
   await io.registerSchemas(OUTPUTS);
   const open = new Closers();
-  const trained = openAndTrain(context, io, open).catch((error) => {
+  const trained = openAndTrain(context, io, open, openLearner).catch((error) => {
     if (!context.stopping.aborted) fail(error);
     else context.log.warn({ err: error }, 'while stopping');
   });
@@ -78,7 +76,27 @@ export async function startTrainer(context: Context): Promise<RunningService> {
   };
 }
 
-async function openAndTrain(context: Context, io: KafkaIo, open: Closers): Promise<void> {
+/** What opening a model gives. */
+export interface OpenedLearner {
+  learner: Learner;
+  tables: SidTables | null;
+  codebooks: Codebooks;
+}
+/** @returns null when the service stopped while it waited */
+export type OpenLearner = (
+  context: Context,
+  io: KafkaIo,
+  open: Closers,
+  scenarios: readonly string[],
+  checkpoint: Checkpoint | null,
+) => Promise<OpenedLearner | null>;
+
+async function openAndTrain(
+  context: Context,
+  io: KafkaIo,
+  open: Closers,
+  openLearner: OpenLearner,
+): Promise<void> {
   const { config, log, clock, meter, artifacts, fail, stopping } = context;
   const { model } = config;
   const scenarios = Object.keys(config.scenarios).sort();
@@ -96,19 +114,9 @@ async function openAndTrain(context: Context, io: KafkaIo, open: Closers): Promi
     resumed ? 'resuming from a checkpoint' : 'no checkpoint: a new model',
   );
 
-  let learner: Learner;
-  let tables: SidTables | null = null;
-  let codebooks: Codebooks = { codebookVersions: {}, numCodes: {} };
-  if (model === 'retriever') {
-    const watch = open.add(await CodebookWatch.open(io, scenarios, log, meter, fail));
-    const chosen = resumed?.checkpoint ?? (await watch.all(clock, stopping));
-    if (!chosen) return; // stopped while waiting
-    codebooks = { codebookVersions: chosen.codebookVersions, numCodes: chosen.numCodes };
-    watch.keepTo(codebooks);
-    log.info(codebooks, 'training on these codebook versions');
-    tables = open.add(await SidTables.open(io, clock, codebooks, meter, fail));
-    learner = open.add(await openRetrieverLearner(config, scenarios, codebooks, tables, meter));
-  } else learner = open.add(await openRankerLearner(config, scenarios, meter));
+  const opened = await openLearner(context, io, open, scenarios, resumed?.checkpoint ?? null);
+  if (!opened) return; // stopped while waiting
+  const { learner, tables, codebooks } = opened;
   if (resumed) await learner.restore(resumed.state);
 
   const publisher = open.add(
@@ -180,15 +188,13 @@ async function openAndTrain(context: Context, io: KafkaIo, open: Closers): Promi
     identity: { model, scenarios, seed: config.seed, ...codebooks },
   };
 
+  report.standsAt(progress);
   const reading = [samples.run(), rewards?.run()];
   for (const loop of reading) loop?.catch(fail);
   await Promise.race([rewards?.caughtUp, untilAborted(stopping)]);
   const reporting = reportEvery(context, async () => report.tick(training.progress));
-  try {
-    await trainOnStream(training);
-  } finally {
-    await Promise.allSettled([...reading, reporting]);
-  }
+  await trainOnStream(training); // a failure ends the process; the loops end with it
+  await Promise.allSettled([...reading, reporting]);
 }
 
 /** Metrics are a convenience: a failed write is logged, and training goes on. */
@@ -210,7 +216,7 @@ const untilAborted = (signal: AbortSignal): Promise<void> =>
   });
 
 /** Closes in the reverse order of opening. */
-class Closers {
+export class Closers {
   #all: { close(): Promise<void> }[] = [];
   add<T extends { close(): Promise<void> }>(resource: T): T {
     this.#all.push(resource);

@@ -7,8 +7,7 @@ import { trainerConfig } from '../src/config.ts';
 import { checkSample } from '../src/stages/check-sample.ts';
 import {
   byCreation,
-  drawForDpo,
-  drawForGrpo,
+  drawCandidates,
   dropsGroup,
   type GroupRules,
   groupsForStep,
@@ -109,16 +108,16 @@ test('groups of other versions, old policies or equal rewards are dropped', () =
 });
 
 test('16 candidates: 8 of the top 50 and 8 of the rest, filled up from the other side', () => {
-  const drawn = drawForGrpo(rewardGroup(1, {}, 200), groupRules, 16, 5);
+  const drawn = drawCandidates(rewardGroup(1, {}, 200), groupRules, 'grpo', 5);
   assert.equal(drawn.length, 16);
   assert.equal(drawn.filter((c) => c.rank < 50).length, 8);
-  assert.equal(new Set(drawn.map((c) => c.rank)).size, 16);
-  assert.deepEqual(drawForGrpo(rewardGroup(1, {}, 200), groupRules, 16, 5), drawn);
-  assert.notDeepEqual(drawForGrpo(rewardGroup(1, {}, 200), groupRules, 16, 6), drawn);
-  assert.equal(drawForGrpo(rewardGroup(2, {}, 52), groupRules, 16, 5).filter((c) => c.rank >= 50).length, 2);
+  assert.deepEqual(drawCandidates(rewardGroup(1, {}, 200), groupRules, 'grpo', 5), drawn);
+  assert.notDeepEqual(drawCandidates(rewardGroup(1, {}, 200), groupRules, 'grpo', 6), drawn);
+  const short = drawCandidates(rewardGroup(2, {}, 52), groupRules, 'grpo', 5);
+  assert.equal(short.filter((c) => c.rank >= 50).length, 2);
   fc.assert(
     fc.property(fc.integer({ min: 2, max: 120 }), fc.nat(1000), (n, seed) => {
-      const some = drawForGrpo(rewardGroup(seed, {}, n), groupRules, 16, seed);
+      const some = drawCandidates(rewardGroup(seed, {}, n), groupRules, 'grpo', seed);
       assert.equal(some.length, Math.min(16, n));
       assert.equal(new Set(some.map((c) => c.rank)).size, some.length);
     }),
@@ -126,11 +125,21 @@ test('16 candidates: 8 of the top 50 and 8 of the rest, filled up from the other
   );
 });
 
+test('candidates outside the codebook or without a finite advantage never train', () => {
+  const { candidates } = rewardGroup(1, {}, 60);
+  const spoilt = candidates.map((c, i) =>
+    i % 3 === 0 ? { ...c, c2: NUM_CODES[1] } : i % 3 === 1 ? { ...c, advantage: Number.NaN } : c,
+  );
+  for (const mode of ['grpo', 'dpo'] as const)
+    for (const c of drawCandidates(rewardGroup(1, { candidates: spoilt }), groupRules, mode, 3))
+      assert.equal(c.rank % 3, 2);
+});
+
 test('DPO: the greatest advantage first, the others from below the median', () => {
   fc.assert(
-    fc.property(fc.integer({ min: 2, max: 120 }), fc.nat(1000), (n, seed) => {
+    fc.property(fc.integer({ min: 3, max: 120 }), fc.nat(1000), (n, seed) => {
       const group = rewardGroup(seed, {}, n);
-      const [best, ...others] = drawForDpo(group, groupRules, 4, seed);
+      const [best, ...others] = drawCandidates(group, groupRules, 'dpo', seed);
       const advantages = group.candidates.map((c) => c.advantage).sort((a, b) => b - a);
       assert.equal(best!.advantage, advantages[0]);
       assert.ok(others.length >= 1 && others.length <= 4);

@@ -19,15 +19,11 @@ import {
 import { ConfigError, type StageMeter } from '@onemall/service-kit';
 import type { TrainerConfig } from '../config.ts';
 import type { Learner, LearnerState, MetricRow, StepOutcome } from '../learner.ts';
-import { drawForDpo, drawForGrpo, type GroupRules } from '../stages/choose-groups.ts';
+import { drawCandidates, type GroupRules } from '../stages/choose-groups.ts';
 import { describeItem } from '../stages/describe-item.ts';
 import { StepWindow } from '../stages/measure-steps.ts';
 import { type RetrieverRules, retrieverLeavesOut } from '../stages/select-sample.ts';
 import type { SidTables } from './sid-tables.ts';
-
-/** Candidates of a group that enter the loss (model.md, RL): 16 for GRPO; the best and four others for DPO. */
-const GRPO_CANDIDATES = 16;
-const DPO_NEGATIVES = 4;
 
 export interface Codebooks {
   codebookVersions: Readonly<Record<string, number>>;
@@ -158,10 +154,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
 
   #rewardGroup(group: RewardBatch): RewardGroup {
     const { rlMode, seed } = this.#config;
-    const drawn =
-      rlMode === 'dpo'
-        ? drawForDpo(group, this.#rules, DPO_NEGATIVES, seed)
-        : drawForGrpo(group, this.#rules, GRPO_CANDIDATES, seed);
+    const drawn = drawCandidates(group, this.#rules, rlMode === 'dpo' ? 'dpo' : 'grpo', seed);
     return {
       request: this.#request(group),
       candidates: drawn.map((c) => ({

@@ -46,11 +46,16 @@ export class TrainingReport {
     }
     if (this.#freshness.length > KEPT_FRESHNESS)
       this.#freshness.splice(0, this.#freshness.length - KEPT_FRESHNESS);
-    meter.set('training_steps', progress.step);
-    meter.set('training_samples', progress.samples);
-    if (progress.lossFirst !== null) meter.set('loss_first', progress.lossFirst);
+    this.standsAt(progress);
     meter.set('grad_norm', outcome.gradNorm);
     meter.set('step_ms', outcome.stepMs);
+  }
+
+  /** Also after a resume, before its first step. */
+  standsAt(progress: Progress): void {
+    this.#meter.set('training_steps', progress.step);
+    this.#meter.set('training_samples', progress.samples);
+    if (progress.lossFirst !== null) this.#meter.set('loss_first', progress.lossFirst);
   }
 
   /** The sliding figures of all scenarios. */

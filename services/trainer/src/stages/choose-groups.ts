@@ -1,5 +1,6 @@
 /** Which reward groups enter a step, and which 16 of a group's candidates (model.md, RL). */
 import type { RewardBatch, ScoredCandidate } from '@onemall/contracts';
+import { selectDpoCandidates, selectGrpoCandidates } from '@onemall/learning';
 import { hashFraction, SeededRandom } from '@onemall/service-kit';
 import type { GroupPlace } from './manifest.ts';
 
@@ -73,45 +74,23 @@ export const groupsForStep = (waiting: number, maxPerStep: number, spreadSteps: 
 export const byCreation = (a: WaitingGroup, b: WaitingGroup): number =>
   a.group.createdMs - b.group.createdMs || a.partition - b.partition || a.offset - b.offset;
 
-/** Ranks 0 to 49 are the top of the beam. */
-const TOP_RANKS = 50;
+/** Candidates of a group that enter the loss (model.md, RL): 16 for GRPO; the best and four others for DPO. */
+const GRPO_CANDIDATES = 16;
+const DPO_NEGATIVES = 4;
 
 /**
- * GRPO: m candidates of a group, half drawn from the top 50 of the beam, half from the rest; where one side has fewer,
- * the other fills up. The draw depends on the request and the seed only.
+ * The candidates of a group that train: for GRPO half from the top 50 of the beam and half from the rest, for DPO the best
+ * first and then some from below the median. The draw depends on the request and the seed only.
  */
-export function drawForGrpo(
+export function drawCandidates(
   group: RewardBatch,
   rules: GroupRules,
-  m: number,
+  mode: 'grpo' | 'dpo',
   seed: number,
 ): ScoredCandidate[] {
   const random = new SeededRandom(Math.floor(hashFraction(group.requestId, seed) * 4_294_967_296));
-  const usable = usableCandidates(group, rules);
-  const top = random.shuffle(usable.filter((c) => c.rank < TOP_RANKS));
-  const rest = random.shuffle(usable.filter((c) => c.rank >= TOP_RANKS));
-  const fromTop = Math.min(top.length, Math.max(m >> 1, m - rest.length));
-  return [...top.slice(0, fromTop), ...rest.slice(0, m - fromTop)].sort((a, b) => a.rank - b.rank);
-}
-
-/**
- * DPO: the candidate of the greatest advantage first, then up to `negatives` drawn from those below the median.
- * Ties of the greatest go to the better rank.
- */
-export function drawForDpo(
-  group: RewardBatch,
-  rules: GroupRules,
-  negatives: number,
-  seed: number,
-): ScoredCandidate[] {
-  const random = new SeededRandom(Math.floor(hashFraction(group.requestId, seed) * 4_294_967_296));
-  const ordered = usableCandidates(group, rules).sort((a, b) => b.advantage - a.advantage || a.rank - b.rank);
-  const best = ordered[0];
-  if (!best) return [];
-  const median = ordered[ordered.length >> 1]!.advantage;
-  const below = random.shuffle(ordered.slice(1).filter((c) => c.advantage < median));
-  const worst = ordered.at(-1)!;
-  // Two or three candidates leave nothing strictly below the median but the last one.
-  const rejected = below.length > 0 ? below : worst.advantage < best.advantage ? [worst] : [];
-  return rejected.length > 0 ? [best, ...rejected.slice(0, negatives)] : [];
+  const usable = usableCandidates(group, rules).sort((a, b) => a.rank - b.rank);
+  return mode === 'grpo'
+    ? selectGrpoCandidates(usable, random, GRPO_CANDIDATES)
+    : selectDpoCandidates(usable, random, DPO_NEGATIVES);
 }

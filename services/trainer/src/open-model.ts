@@ -1,0 +1,25 @@
+import { CodebookWatch } from './adapters/codebook-watch.ts';
+import { openRankerLearner } from './adapters/ranker-learner.ts';
+import { openRetrieverLearner } from './adapters/retriever-learner.ts';
+import { SidTables } from './adapters/sid-tables.ts';
+import type { OpenLearner } from './compose.ts';
+
+/** The configured model: a checkpoint's codebook versions, else the newest ones. */
+export const openModel: OpenLearner = async (context, io, open, scenarios, checkpoint) => {
+  const { config, log, clock, meter, fail, stopping } = context;
+  if (config.model === 'ranker')
+    return {
+      learner: open.add(await openRankerLearner(config, scenarios, meter)),
+      tables: null,
+      codebooks: { codebookVersions: {}, numCodes: {} },
+    };
+  const watch = open.add(await CodebookWatch.open(io, scenarios, log, meter, fail));
+  const chosen = checkpoint ?? (await watch.all(clock, stopping));
+  if (!chosen) return null;
+  const codebooks = { codebookVersions: chosen.codebookVersions, numCodes: chosen.numCodes };
+  watch.keepTo(codebooks);
+  log.info(codebooks, 'training on these codebook versions');
+  const tables = open.add(await SidTables.open(io, clock, codebooks, meter, fail));
+  const learner = open.add(await openRetrieverLearner(config, scenarios, codebooks, tables, meter));
+  return { learner, tables, codebooks };
+};

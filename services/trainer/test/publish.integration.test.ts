@@ -1,0 +1,111 @@
+/** Published models, fencing of a stalled trainer, and waiting for codebooks. */
+import assert from 'node:assert/strict';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { loadPolicy, loadRanker } from '@onemall/learning';
+import { FolderArtifactStore } from '@onemall/service-kit';
+import { startTestStack, type TestStack, waitFor } from '@onemall/testkit';
+import {
+  newFolder,
+  openWorld,
+  readAll,
+  samplesFrom,
+  startTrainer,
+  untilGauge,
+  type World,
+} from './preloaded.ts';
+import { SCENARIOS } from './synthetic.ts';
+
+let stack: TestStack;
+let world: World;
+const EVERY = 10;
+const env = {
+  ONEMALL_CHECKPOINT_EVERY_STEPS: String(EVERY),
+  ONEMALL_PUBLISH_EVERY_STEPS: String(EVERY),
+  ONEMALL_PUBLISH_EVERY_MS: '3600000',
+  ONEMALL_CHECKPOINT_EVERY_MS: '3600000',
+  ONEMALL_BEAM_WIDTHS: '8',
+  ONEMALL_EGPM_MIN_EXPOSURES: '200',
+  ONEMALL_EGPM_MIN_BUYS: '5',
+  ONEMALL_LOSS_SPIKE_FACTOR: '0',
+};
+
+before(async () => {
+  stack = await startTestStack();
+  world = await openWorld(stack);
+  await world.addSamples(samplesFrom(0, 1_500));
+});
+after(async () => {
+  await world?.close();
+  await stack?.stop();
+});
+
+const published = async () => (await readAll(world.io, 'policy-versions')).map((r) => r.value!);
+
+test('both models are published from durable checkpoints and load', async (t) => {
+  const folder = await newFolder();
+  t.after(() => folder.remove());
+  const artifacts = new FolderArtifactStore(path.join(folder.path, 'artifacts'));
+  for (const model of ['retriever', 'ranker'] as const) {
+    const trainer = await startTrainer(world, folder.path, { ...env, ONEMALL_MODEL: model });
+    await untilGauge(trainer, 'training_steps', 3 * EVERY);
+    await waitFor(async () => (await published()).some((p) => p.model === model.toUpperCase()), {
+      timeoutMs: 60_000,
+      what: `a published ${model}`,
+    });
+    assert.equal(await trainer.stop(), 0);
+    const versions = (await published()).filter((p) => p.model === model.toUpperCase());
+    const newest = versions.at(-1)!;
+    assert.match(newest.policyVersion, new RegExp(`^${newest.step}-[0-9a-f]{12}$`));
+    const files = await artifacts.get({ uri: newest.uri, sha256: newest.sha256 });
+    assert.ok(Number.isFinite(newest.metrics.loss));
+    if (model === 'retriever') {
+      const policy = await loadPolicy(files);
+      assert.equal(policy.manifest.policyVersion, newest.policyVersion);
+      assert.deepEqual([...policy.manifest.scenarios].sort(), [...SCENARIOS]);
+      await policy.close();
+    } else {
+      const ranker = await loadRanker(files);
+      assert.ok(Object.values(ranker.manifest.egpmScale).every((scale) => scale > 0));
+      await ranker.close();
+    }
+  }
+});
+
+test('a stalled trainer that wakes up after a second one started is fenced and ends with code 1', async (t) => {
+  const [first, second] = [await newFolder(), await newFolder()];
+  t.after(() => Promise.all([first.remove(), second.remove()]));
+  const artifacts = { ONEMALL_ARTIFACTS_URI: path.join(first.path, 'artifacts') };
+  const stalled = await startTrainer(world, first.path, { ...env, ...artifacts });
+  await untilGauge(stalled, 'training_samples', 1);
+  const before = await published();
+  await waitFor(async () => (await published()).length > before.length, {
+    timeoutMs: 60_000,
+    what: 'a publication of the first trainer',
+  });
+  process.kill(stalled.pid, 'SIGSTOP');
+
+  const owner = await startTrainer(world, second.path, { ...env, ...artifacts });
+  await untilGauge(owner, 'training_steps', EVERY);
+  process.kill(stalled.pid, 'SIGCONT');
+  await world.addSamples(samplesFrom(5_000, 1_500));
+  assert.equal((await stalled.exited).code, 1);
+  assert.match(stalled.logTail(100), /FencedError|fenced/i);
+  const { samples, version } = await owner.status().then((s) => ({ samples: s.out, version: s.state }));
+  assert.ok(samples > 0);
+  assert.equal(version, 'running');
+  assert.equal(await owner.stop(), 0);
+});
+
+test('without codebooks the retriever waits, says for which, and stops at once when asked', async (t) => {
+  const empty = await openWorld(stack, { codebooks: ['product_card'] });
+  const folder = await newFolder();
+  t.after(async () => {
+    await folder.remove();
+    await empty.close();
+  });
+  const trainer = await startTrainer(empty, folder.path, env);
+  await untilGauge(trainer, 'codebooks_missing', 2);
+  assert.match(trainer.logTail(50), /waiting for codebooks/);
+  assert.equal(await trainer.stop(), 0);
+});
