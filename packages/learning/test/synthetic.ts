@@ -77,8 +77,15 @@ export function sampleFor(random: Random, request: RequestTensors, layout = LAYO
   return { request, target: { scenario, c1, c2, c3 }, item, itemId };
 }
 
-export function randomSamples(random: Random, count: number, historyLength: number): RetrievalSample[] {
-  return Array.from({ length: count }, () => sampleFor(random, randomRequest(random, historyLength)));
+export function randomSamples(
+  random: Random,
+  count: number,
+  historyLength: number,
+  layout = LAYOUT,
+): RetrievalSample[] {
+  return Array.from({ length: count }, () =>
+    sampleFor(random, randomRequest(random, historyLength, layout), layout),
+  );
 }
 
 export function randomGroup(random: Random, historyLength: number, candidates: number): RewardGroup {
