@@ -25,6 +25,12 @@ export interface LearnerState {
   extra: unknown;
 }
 
+/** The codebooks that a model's weights belong to, by scenario. */
+export interface Codebooks {
+  codebookVersions: Readonly<Record<string, number>>;
+  numCodes: Readonly<Record<string, readonly [number, number, number]>>;
+}
+
 /** @typeParam B samples as the model's tensors */
 export interface Learner<B = unknown> {
   readonly kind: ModelKind;

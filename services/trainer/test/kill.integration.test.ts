@@ -16,7 +16,7 @@ import { rewardGroup, sample } from './synthetic.ts';
 
 let stack: TestStack;
 let world: World;
-const samples = samplesFrom(0, 3_000);
+const samples = samplesFrom(0, 1_600);
 const badKey = sample(90_000, { firstPositive: true });
 const positives = samples.filter((s) => s.firstPositive).length;
 const NUM_GROUPS = 40;
@@ -24,7 +24,7 @@ const NUM_GROUPS = 40;
 before(async () => {
   stack = await startTestStack();
   world = await openWorld(stack);
-  await world.addSamples(samples.slice(0, 1_500));
+  await world.addSamples(samples.slice(0, 800));
   await world.send([
     { topic: 'training-samples', key: 'u1', valueBytes: Buffer.from('not a record') },
     { topic: 'training-samples', key: 'someone-else', value: badKey },
@@ -37,7 +37,7 @@ before(async () => {
     { topic: 'reward-batches', key: 'g3', value: rewardGroup(3) },
     { topic: 'reward-batches', key: 'g900', value: rewardGroup(900, { codebookVersion: 8 }) },
   ]);
-  await world.addSamples(samples.slice(1_500));
+  await world.addSamples(samples.slice(800));
 });
 after(async () => {
   await world?.close();
@@ -66,7 +66,7 @@ for (const { model, gauge, expected } of [
     await untilGauge(undisturbed, gauge, expected);
     assert.equal(await undisturbed.stop(), 0);
 
-    for (const step of [8, 40]) {
+    for (const step of [8, 30]) {
       const killed = await startTrainer(world, crashed.path, env);
       await untilGauge(killed, 'training_steps', step);
       await killed.kill();

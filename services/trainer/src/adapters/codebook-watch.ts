@@ -2,7 +2,7 @@
 import type { Codebook } from '@onemall/contracts';
 import type { KafkaIo, TableReader } from '@onemall/kafka-io';
 import type { Clock, Logger, StageMeter } from '@onemall/service-kit';
-import type { Codebooks } from './retriever-learner.ts';
+import type { Codebooks } from '../learner.ts';
 
 const REMIND_MS = 10_000;
 

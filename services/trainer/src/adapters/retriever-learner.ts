@@ -18,17 +18,12 @@ import {
 } from '@onemall/learning';
 import { ConfigError, type StageMeter } from '@onemall/service-kit';
 import type { TrainerConfig } from '../config.ts';
-import type { Learner, LearnerState, MetricRow, StepOutcome } from '../learner.ts';
+import type { Codebooks, Learner, LearnerState, MetricRow, StepOutcome } from '../learner.ts';
 import { drawCandidates, type GroupRules } from '../stages/choose-groups.ts';
 import { describeItem } from '../stages/describe-item.ts';
 import { StepWindow } from '../stages/measure-steps.ts';
 import { type RetrieverRules, retrieverLeavesOut } from '../stages/select-sample.ts';
 import type { SidTables } from './sid-tables.ts';
-
-export interface Codebooks {
-  codebookVersions: Readonly<Record<string, number>>;
-  numCodes: Readonly<Record<string, readonly [number, number, number]>>;
-}
 
 export async function openRetrieverLearner(
   config: TrainerConfig,

@@ -5,7 +5,7 @@ import { AsOfTable } from '@onemall/event-time';
 import type { SidCodes } from '@onemall/features';
 import type { KafkaIo, Position, TableReader } from '@onemall/kafka-io';
 import type { Clock, StageMeter } from '@onemall/service-kit';
-import type { Codebooks } from './retriever-learner.ts';
+import type { Codebooks } from '../learner.ts';
 
 /** How old an answer "read to the end" may be when a batch is built. */
 const FRESH_MS = 1_000;
