@@ -18,6 +18,7 @@ interface ResponseError extends Error {
 export class Registry {
   readonly #client: SchemaRegistry;
   readonly #url: string;
+  readonly #base: string;
   readonly #names: TopicNames;
   readonly #clock: Clock;
   readonly #log: LogWriter;
@@ -25,12 +26,13 @@ export class Registry {
   readonly #unknown = new Map<number, { untilMs: number; error: BadRecordError }>();
 
   constructor(options: { url: string; clientId: string; names: TopicNames; clock: Clock; log: LogWriter }) {
-    this.#url = options.url;
+    this.#url = printable(options.url);
+    this.#base = options.url.replace(/\/$/, '');
     this.#names = options.names;
     this.#clock = options.clock;
     this.#log = options.log;
     this.#client = new SchemaRegistry({
-      host: options.url.replace(/\/$/, ''),
+      host: this.#base,
       clientId: options.clientId,
       retry: { retries: 0 },
     });
@@ -50,6 +52,9 @@ export class Registry {
     const { compatibility, schema } = topicSpec(topic);
     const request = { type: 'AVRO' as const, schema: JSON.stringify(fullSchema(schema)) };
     try {
+      await this.#wait(`setting the compatibility of ${subject}`, () =>
+        this.#ensureCompatibility(subject, compatibility),
+      );
       const { id } = await this.#wait(`registering ${subject}`, () =>
         this.#client.register(request as Parameters<SchemaRegistry['register']>[0], {
           subject,
@@ -68,6 +73,21 @@ export class Registry {
         );
       throw cause;
     }
+  }
+
+  /**
+   * The client sets a subject's compatibility only after it registered, so that a subject without one would take any
+   * change once. A subject that does not exist yet has nothing to be compatible with.
+   */
+  async #ensureCompatibility(subject: string, compatibility: string): Promise<void> {
+    const url = `${this.#base}/config/${encodeURIComponent(subject)}`;
+    const current = await request(url);
+    if (current.status !== 404) return;
+    await request(url, {
+      method: 'PUT',
+      headers: { 'content-type': 'application/vnd.schemaregistry.v1+json' },
+      body: JSON.stringify({ compatibility }),
+    });
   }
 
   /** The writer's schema of an id. @throws BadRecordError UNKNOWN_SCHEMA when the registry does not have it */
@@ -115,6 +135,22 @@ export class Registry {
     this.#closing.abort(new Error('the registry client is closed'));
   }
 }
+
+/** @throws an error with status 0 when nobody answers, like the client's */
+async function request(url: string, init?: RequestInit): Promise<Response> {
+  try {
+    const response = await fetch(url, init);
+    if (response.status < 500) return response;
+    throw Object.assign(new Error(`status ${response.status}`), { status: response.status });
+  } catch (error) {
+    throw (error as ResponseError).status !== undefined
+      ? error
+      : Object.assign(new Error(`no answer: ${String((error as Error).cause ?? error)}`), { status: 0 });
+  }
+}
+
+/** Without a user's name and password. */
+const printable = (url: string): string => url.replace(/\/\/[^/@]*@/, '//***@');
 
 /** The client reports a request that got no answer with status 0 or 400 and no registry error code. */
 function isAway(error: unknown): boolean {
