@@ -1,5 +1,10 @@
 /** The command line of `npm start` and `npm run reset`. */
+import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { REPOSITORY_ROOT } from '@onemall/stack';
+
+/** Where the user's tools look too (`npm run query`, scripts/bootstrap.mjs). */
+const DEFAULT_STATE = path.join(REPOSITORY_ROOT, '.data');
 
 export class FlagError extends Error {
   override name = 'FlagError';
@@ -39,8 +44,11 @@ npm run reset            Removes what it keeps (.data), so that the next start b
 
 Ctrl-C stops everything in order; the next start goes on from there.`;
 
-/** @throws FlagError saying what was expected and what came */
-export function parseStartFlags(argv: readonly string[]): StartFlags | 'help' {
+/**
+ * @param cwd the user's folder: relative paths begin there
+ * @throws FlagError saying what was expected and what came
+ */
+export function parseStartFlags(argv: readonly string[], cwd = process.cwd()): StartFlags | 'help' {
   let values: Record<string, string | boolean | undefined>;
   try {
     ({ values } = parseArgs({
@@ -63,6 +71,7 @@ export function parseStartFlags(argv: readonly string[]): StartFlags | 'help' {
     throw new FlagError(`${(cause as Error).message.split('\n')[0]} See npm start -- --help`, { cause });
   }
   if (values.help) return 'help';
+  const at = (file: string | null): string | null => (file === null ? null : path.resolve(cwd, file));
   const text = (name: string): string | null => (values[name] as string | undefined) ?? null;
   const number = (name: string, isValid: (n: number) => boolean, expected: string): number | null => {
     const given = text(name);
@@ -87,13 +96,13 @@ export function parseStartFlags(argv: readonly string[]): StartFlags | 'help' {
     throw new FlagError(`--follow belongs to --source kafka:TOPIC, got --source ${source}`);
   const only = text('only');
   return {
-    source,
-    mapping,
+    source: isOwnFile(source) ? path.resolve(cwd, source) : source,
+    mapping: mapping !== null && PRESET_NAME.test(mapping) ? mapping : at(mapping),
     follow: values.follow === true,
-    data: text('data'),
+    data: at(text('data')),
     forSeconds: number('for', (n) => n > 0, 'a number of seconds above 0'),
     ratePerS: number('rate', (n) => n > 0, 'a number of events per second above 0'),
-    report: text('report'),
+    report: at(text('report')),
     seed: number('seed', (n) => Number.isInteger(n) && n >= 0, 'a whole number from 0 on'),
     only:
       only === null
@@ -102,9 +111,12 @@ export function parseStartFlags(argv: readonly string[]): StartFlags | 'help' {
             .split(',')
             .map((name) => name.trim())
             .filter(Boolean),
-    state: text('state') ?? '.data',
+    state: at(text('state')) ?? DEFAULT_STATE,
   };
 }
 
 const READY_SOURCES = ['simulator', 'trivago', 'tmall'];
 const needsMapping = (source: string): boolean => !READY_SOURCES.includes(source);
+const isOwnFile = (source: string): boolean => needsMapping(source) && !source.startsWith('kafka:');
+/** A mapping in apps/replay/mappings rather than a file of the user's. */
+export const PRESET_NAME = /^[a-z0-9-]+$/;

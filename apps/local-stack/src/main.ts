@@ -1,7 +1,6 @@
 /** Composition root of `npm start` and `npm run reset`. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { REPOSITORY_ROOT } from '@onemall/stack';
 import { FlagError, HELP, parseStartFlags, type StartFlags } from './flags.ts';
 import type { RunReport } from './report.ts';
 import { reset } from './reset.ts';
@@ -13,13 +12,13 @@ const EXIT_USAGE = 2;
 const [command = 'start', ...argv] = process.argv.slice(2);
 
 async function main(): Promise<number> {
-  const flags = parseStartFlags(argv);
+  const flags = parseStartFlags(argv, process.env.INIT_CWD ?? process.cwd());
   if (flags === 'help') {
     console.log(HELP);
     return 0;
   }
   if (command === 'reset') {
-    await reset(path.resolve(REPOSITORY_ROOT, flags.state), (line) => console.log(line));
+    await reset(flags.state, (line) => console.log(line));
     return 0;
   }
   if (command !== 'start') throw new FlagError(`Expected "start" or "reset", got ${command}`);
@@ -57,7 +56,7 @@ function stopSignal(terminal: Terminal): AbortSignal {
 
 function finish(flags: StartFlags, report: RunReport, terminal: Terminal): void {
   if (flags.report) {
-    const file = path.resolve(process.env.INIT_CWD ?? process.cwd(), flags.report);
+    const file = flags.report;
     mkdirSync(path.dirname(file), { recursive: true });
     writeFileSync(file, `${JSON.stringify(report, null, 2)}\n`);
     terminal.say(`Report: ${file}`);

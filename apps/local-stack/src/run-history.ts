@@ -38,7 +38,7 @@ const RATE_WINDOW_MS = 10_000;
 const MAX_LOSS_POINTS = 5_000;
 
 export class RunHistory {
-  readonly beganMs: number;
+  beganMs = 0;
   readonly losses: LossPoint[] = [];
   readonly peakRssBytes = new Map<string, number>();
   /** When the retrieval model trained on its first sample in this run. */
@@ -48,8 +48,10 @@ export class RunHistory {
   #stages = new Map<string, StageRecord>();
   #stepsAtStart: number | null = null;
 
-  constructor(beganMs: number) {
-    this.beganMs = beganMs;
+  /** The moment at which the services were started. */
+  begin(atMs: number): this {
+    this.beganMs = atMs;
+    return this;
   }
 
   addStage(name: string, role: StageRole): void {

@@ -4,7 +4,7 @@
  *   started in this order   Kafka, registry, Redis; topics and schemas; source and services at once; dashboard
  *   stopped in this order   source; services in pipeline order; dashboard; registry, Redis, Kafka
  */
-import { renameSync, writeFileSync } from 'node:fs';
+import { existsSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { TOPICS } from '@onemall/contracts';
@@ -55,12 +55,14 @@ export interface RunOptions {
 /** @returns the report, and whether the run ended by itself or by the user */
 export async function runPipeline(options: RunOptions): Promise<RunReport> {
   const { flags, terminal, nowMs } = options;
-  const state = path.resolve(REPOSITORY_ROOT, flags.state);
+  const { state } = flags;
   const giveLockBack = takeLock(state);
   const guardian = new Guardian();
   let stack: LocalStack | undefined;
   try {
-    const wasCold = options.installed || !areDownloaded(downloadsIn(cacheDir()));
+    // A log that is replayed for the first time has to be read and prepared before anything else.
+    const unprepared = flags.source !== 'simulator' && !existsSync(path.join(state, 'replay', 'state.json'));
+    const wasCold = options.installed || unprepared || !areDownloaded(downloadsIn(cacheDir()));
     terminal.say('Starting Kafka, the schema registry and Redis');
     stack = await withHeartbeat(terminal, nowMs, (onProgress) =>
       startLocalStack({ dataDir: state, guardian, redis: true, niceness: 5, onProgress }),
@@ -143,7 +145,7 @@ class Run {
       // Parsed code is kept from start to start.
       NODE_COMPILE_CACHE: path.join(cacheDir(), 'node'),
     };
-    this.#history = new RunHistory(o.nowMs());
+    this.#history = new RunHistory();
     this.#services = planProcesses({ flags: o.flags, hasRedis: stack.redisUrl !== null }).map(
       (plan) =>
         new SupervisedService(plan, {
@@ -178,6 +180,7 @@ class Run {
       terminal.say(`  ${ALL_TOPICS.length} topics and their schemas are there`);
       const deadBefore = await deadLetterCount(io);
       terminal.say(`Starting ${this.#services.map((s) => s.plan.name).join(', ')}`);
+      this.#history.begin(nowMs());
       for (const service of this.#services) service.start();
       terminal.goLive();
       await this.#watch();

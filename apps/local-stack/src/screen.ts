@@ -18,7 +18,7 @@ const SHOWN_MESSAGES = 6;
 export function renderScreen(input: ScreenInput): string[] {
   const rows = input.stages.map((s) => [
     s.name,
-    s.state,
+    stateText(s),
     count(s.in),
     count(s.out),
     s.ratePerS < 10 ? s.ratePerS.toFixed(1) : count(s.ratePerS),
@@ -46,8 +46,10 @@ export function renderScreen(input: ScreenInput): string[] {
 /** One line for logs and pipes. */
 export function renderLine(input: ScreenInput): string {
   const parts = figures(input.stages).map(({ name, value }) => `${name} ${value}`);
-  const down = input.stages.filter((s) => s.state !== 'running').map((s) => `${s.name} ${s.state}`);
-  return [`${Math.round(input.seconds)} s`, ...parts, ...down].join(' | ');
+  const waiting = input.stages
+    .filter((s) => stateText(s) !== 'running')
+    .map((s) => `${s.name} ${stateText(s)}`);
+  return [`${Math.round(input.seconds)} s`, ...parts, ...waiting].join(' | ');
 }
 
 /** The counters of the whole pipeline. */
@@ -63,7 +65,7 @@ export function figures(stages: readonly StageView[]): { name: string; value: st
   const add = (name: string, value: string | undefined): void => {
     if (value !== undefined) list.push({ name, value });
   };
-  add('events in', source && count(source.out));
+  add('events in', source && count(eventsOf(source)));
   add('samples out', assembler && count(assembler.out));
   add('training steps', trainer && count(trainer.values.training_steps ?? 0));
   add('loss', trainer && lossText(trainer.values));
@@ -72,6 +74,19 @@ export function figures(stages: readonly StageView[]): { name: string; value: st
   add('rollouts scored', scorer && count(scorer.out));
   add('ClickHouse rows', sink && count(sink.out));
   return list;
+}
+
+/** The state, or what a running stage still waits for. */
+function stateText({ state, values }: StageView): string {
+  if (state !== 'running') return state;
+  if (values.codebooks_missing) return 'waits for codebooks';
+  if (values.ranker_loaded === 0) return 'waits for a ranker';
+  return state;
+}
+
+/** Exposures, clicks and buys; a source also writes items and product changes. */
+function eventsOf({ values }: StageView): number {
+  return (values.events_exposures ?? 0) + (values.events_clicks ?? 0) + (values.events_buys ?? 0);
 }
 
 function lossText(values: Record<string, number>): string {

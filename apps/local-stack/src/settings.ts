@@ -1,8 +1,11 @@
 /** The settings that all processes of one run share: the demo profile with this run's addresses and folders. */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import type { StackAddresses } from '@onemall/stack';
-import type { StartFlags } from './flags.ts';
+import { REPOSITORY_ROOT, type StackAddresses } from '@onemall/stack';
+import { PRESET_NAME, type StartFlags } from './flags.ts';
+
+/** Mappings of the ready sources: data that the replay owns. */
+const MAPPINGS = path.join(REPOSITORY_ROOT, 'apps', 'replay', 'mappings');
 
 export type Settings = Record<string, unknown>;
 
@@ -37,28 +40,45 @@ export interface PagePorts {
 
 /** A flat object of config keys; written to run/config.json, which ONEMALL_CONFIG then names. */
 export function runSettings(profile: Settings, { flags, addresses, ports, state }: RunFacts): Settings {
-  const folder = path.resolve(state);
   return {
     ...profile,
+    ...scenarioSettings(profile, flags),
     kafkaBrokers: addresses.brokers,
     registryUrl: addresses.registryUrl,
     ...(addresses.redisUrl ? { redisUrl: addresses.redisUrl } : {}),
     ...ports,
-    dataDir: folder,
-    artifactsUri: path.join(folder, 'artifacts'),
-    clickhousePath: path.join(folder, 'clickhouse'),
-    servicesFile: path.join(folder, 'run', 'services.json'),
+    dataDir: state,
+    artifactsUri: path.join(state, 'artifacts'),
+    clickhousePath: path.join(state, 'clickhouse'),
+    servicesFile: path.join(state, 'run', 'services.json'),
     ...(flags.seed === null ? {} : { seed: flags.seed }),
     ...sourceSettings(flags),
   };
+}
+
+/**
+ * A replayed log fills one scenario. The others would wait for items that never come, and the trainer for their
+ * codebooks; so they are left out.
+ */
+function scenarioSettings(profile: Settings, { source, mapping }: StartFlags): Settings {
+  if (source === 'simulator') return {};
+  const name = mapping ?? source;
+  const file = PRESET_NAME.test(name) ? path.join(MAPPINGS, `${name}.json`) : name;
+  const { scenario } = readProfile(file);
+  const scenarios = profile.scenarios as Record<string, unknown>;
+  if (typeof scenario !== 'string' || !(scenario in scenarios))
+    throw new Error(
+      `${file} names scenario ${JSON.stringify(scenario)}: expected one of ${Object.keys(scenarios).join(', ')}`,
+    );
+  return { scenarios: { [scenario]: scenarios[scenario] } };
 }
 
 function sourceSettings(flags: StartFlags): Settings {
   if (flags.source === 'simulator') return flags.ratePerS === null ? {} : { simulatorRate: flags.ratePerS };
   return {
     replaySource: flags.source,
-    ...(flags.data === null ? {} : { replayData: path.resolve(flags.data) }),
-    ...(flags.mapping === null ? {} : { replayMapping: path.resolve(flags.mapping) }),
+    ...(flags.data === null ? {} : { replayData: flags.data }),
+    ...(flags.mapping === null ? {} : { replayMapping: flags.mapping }),
     ...(flags.ratePerS === null ? {} : { replayRate: flags.ratePerS }),
     ...(flags.follow ? { replayFollow: true } : {}),
   };

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
+import path from 'node:path';
 import { test } from 'node:test';
+import { REPOSITORY_ROOT } from '@onemall/stack';
 import { FlagError, HELP, parseStartFlags, type StartFlags } from '../src/flags.ts';
 import { planProcesses } from '../src/plan.ts';
 
 const parsed = (...argv: string[]): StartFlags => {
-  const flags = parseStartFlags(argv);
+  const flags = parseStartFlags(argv, '/home/me');
   assert.notEqual(flags, 'help');
   return flags as StartFlags;
 };
@@ -20,7 +22,7 @@ test('without flags the simulator runs until it is stopped', () => {
     report: null,
     seed: null,
     only: null,
-    state: '.data',
+    state: path.join(REPOSITORY_ROOT, '.data'),
   });
 });
 
@@ -41,6 +43,20 @@ test('every flag arrives with its type', () => {
   assert.equal(flags.seed, 7);
   assert.deepEqual(flags.only, ['trainer', 'retriever']);
   assert.equal(flags.state, '/tmp/x');
+});
+
+test('paths begin in the folder where the user typed the command', () => {
+  const flags = parsed(...'--source logs.csv --mapping my/map.json --report r.json --state s'.split(' '));
+  assert.equal(flags.source, '/home/me/logs.csv');
+  assert.equal(flags.mapping, '/home/me/my/map.json');
+  assert.equal(flags.report, '/home/me/r.json');
+  assert.equal(flags.state, '/home/me/s');
+  assert.equal(parsed('--source', 'trivago', '--data', '../logs').data, '/home/logs');
+  assert.equal(
+    parsed('--source', 'x.csv', '--mapping', 'tmall').mapping,
+    'tmall',
+    'the name of a ready mapping',
+  );
 });
 
 const WRONG: [what: string, argv: string[], says: RegExp][] = [

@@ -21,7 +21,7 @@ const status = (service: string, more: Partial<StageStatus> = {}): StageStatus =
 
 /** A run of 100 s in which the loss falls from 9 to 5 and every stage works. */
 function goodRun(): RunHistory {
-  const history = new RunHistory(10_000);
+  const history = new RunHistory().begin(10_000);
   history.addStage('simulator', 'source');
   history.addStage('sample-assembler', 'service');
   history.addStage('trainer-retriever', 'service');
@@ -149,7 +149,7 @@ test('dead letters that a service counts fail the run even if the topic is not t
 });
 
 test('counts go on over a restart of a service', () => {
-  const history = new RunHistory(0);
+  const history = new RunHistory();
   history.addStage('retriever', 'service');
   history.record(1000, 'retriever', status('retriever', { in: 50, out: 20, upSeconds: 30 }));
   history.record(2000, 'retriever', status('retriever', { in: 5, out: 2, upSeconds: 1 }));
@@ -159,7 +159,7 @@ test('counts go on over a restart of a service', () => {
 });
 
 test('steps of an earlier run are not taken for the first trained sample', () => {
-  const history = new RunHistory(0);
+  const history = new RunHistory();
   history.addStage('trainer-retriever', 'service');
   const at = (ms: number, steps: number) =>
     history.record(ms, 'trainer-retriever', status('t', { values: { training_steps: steps, loss: 3 } }));
@@ -175,7 +175,7 @@ test('steps of an earlier run are not taken for the first trained sample', () =>
 
 test('a loss that never came is a failed bar, not a crash', () => {
   assert.deepEqual(firstAndLastLoss([], {}), { lossFirst: null, lossLast: null });
-  const history = new RunHistory(0);
+  const history = new RunHistory();
   history.addStage('trainer-retriever', 'service');
   const report = buildReport(input({ history, mustProduce: [] }));
   assert.equal(report.ok, false);
@@ -183,7 +183,7 @@ test('a loss that never came is a failed bar, not a crash', () => {
 });
 
 test('a log without exposures is said to have synthetic negatives', () => {
-  const history = new RunHistory(0);
+  const history = new RunHistory();
   history.addStage('replay', 'source');
   const values = { synthetic_exposures: 50, synthetic_negatives: 40, bad_rows: 2, done: 1 };
   history.record(1000, 'replay', status('replay', { out: 9, values }));

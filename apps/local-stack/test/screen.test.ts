@@ -24,7 +24,11 @@ const input = (more: Partial<ScreenInput> = {}): ScreenInput => ({
   source: 'simulator',
   seconds: 83.4,
   stages: [
-    stage('simulator', { out: 12_345, ratePerS: 250 }),
+    stage('simulator', {
+      out: 13_000,
+      ratePerS: 250,
+      values: { events_exposures: 12_000, events_clicks: 300, events_buys: 45 },
+    }),
     stage('sample-assembler', {
       in: 12_000,
       out: 9_000,
@@ -90,6 +94,18 @@ test('before the first step the loss is told as not yet there', () => {
   assert.match(
     renderLine(input({ stages: [stage('trainer-retriever')] })),
     /loss not yet \| SID accuracy not yet/,
+  );
+});
+
+test('a running stage tells what it waits for', () => {
+  const stages = [
+    stage('trainer-ranker', { values: { codebooks_missing: 2 } }),
+    stage('reward-scorer', { values: { ranker_loaded: 0 } }),
+    stage('retriever', { values: { ranker_loaded: 1 } }),
+  ];
+  assert.match(
+    renderLine(input({ stages })),
+    /\| trainer-ranker waits for codebooks \| reward-scorer waits for a ranker$/,
   );
 });
 

@@ -85,6 +85,23 @@ test('settings of a run are the demo profile, its addresses and its flags', () =
   assert.equal(retention.longestOutageMs, 24 * 3_600_000);
 });
 
+test('a replayed log leaves only its own scenario, so that nothing waits for the others', (t) => {
+  const profile = readProfile(path.join(import.meta.dirname, '../../../config/demo.json'));
+  const facts = { addresses, ports, state: '/x' };
+  const settings = runSettings(profile, { ...facts, flags: flags('--source', 'trivago', '--data', '/logs') });
+  assert.deepEqual(Object.keys(settings.scenarios as object), ['product_card']);
+  assert.equal(settings.replaySource, 'trivago');
+  assert.equal(settings.replayData, '/logs');
+  const mapping = path.join(temporaryFolder(t), 'mine.json');
+  const own = () =>
+    runSettings(profile, { ...facts, flags: flags('--source', '/my.csv', '--mapping', mapping) });
+  writeFileSync(mapping, '{"scenario": "short_video"}');
+  assert.deepEqual(Object.keys(own().scenarios as object), ['short_video']);
+  assert.equal(own().replayMapping, mapping);
+  writeFileSync(mapping, '{"scenario": "billboard"}');
+  assert.throws(own, /names scenario "billboard": expected one of product_card, short_video, live_stream/);
+});
+
 test('a broken profile is named', (t) => {
   const file = path.join(temporaryFolder(t), 'demo.json');
   writeFileSync(file, '{');
