@@ -1,5 +1,6 @@
 export interface WaitOptions {
-  timeoutMs: number;
+  /** 30 s unless given. */
+  timeoutMs?: number;
   /** Completes the sentence "Waited n ms for ...". */
   what: string;
   intervalMs?: number;
@@ -13,7 +14,7 @@ export interface WaitOptions {
  */
 export async function waitFor<T>(
   condition: () => T | null | undefined | false | Promise<T | null | undefined | false>,
-  { timeoutMs, what, intervalMs = 50, check }: WaitOptions,
+  { timeoutMs = 30_000, what, intervalMs = 50, check }: WaitOptions,
 ): Promise<T> {
   const deadline = performance.now() + timeoutMs;
   for (;;) {
