@@ -36,6 +36,8 @@ export const OUTPUTS: readonly TopicName[] = [
   'dead-letters',
 ];
 const RETRY_MS = 1_000;
+/** While rooms wait for their debounce, it is looked at this often. */
+const DUE_CHECK_MS = 10;
 /** The process that owns this partition trains the first codebooks. */
 const BOOTSTRAP_PARTITION = 0;
 
@@ -50,6 +52,9 @@ export async function startPipeline(
     numPartitions: await kafka.numPartitions('live-product-changes'),
   });
   const withRooms = state.scenarios.has(LIVE_STREAM);
+  let retakeAtMs = 0;
+  /** What came before the first codebook waited for it: that is no latency of ours. */
+  const servingSinceMs = new Map<string, number>();
 
   // Restore: codebooks and SIDs first, then the items that they are compared with, then a share of the partitions.
   const tables = await followTables(kafka, state, { clock, meter, onError: fail });
@@ -60,8 +65,6 @@ export async function startPipeline(
   const bootstrap = new CodebookBootstrap(context, state);
   const reporter = new SidReporter(context, state, changes);
 
-  let retakeAtMs = 0;
-
   async function adoptCodebooks(): Promise<void> {
     for (const scenario of state.scenarios) {
       const known = state.codebookRecords.get(scenario) ?? [];
@@ -71,6 +74,7 @@ export async function startPipeline(
       for (const record of chooseVersions(scenario, known, published, config.followNewCodebooks)) {
         if (served.has(record.codebookVersion)) continue;
         state.serve(await loadCodebook(artifacts, record));
+        servingSinceMs.set(scenario, servingSinceMs.get(scenario) ?? clock.nowMs());
         log.info({ scenario, codebookVersion: record.codebookVersion }, 'serving a codebook');
       }
     }
@@ -94,7 +98,7 @@ export async function startPipeline(
   async function readChanges(): Promise<void> {
     if (changes.partitions.length === 0) return clock.sleep(config.debounceMs, stopping).catch(() => {});
     try {
-      const fetched = await changes.poll(config.debounceMs, stopping);
+      const fetched = await changes.poll(state.rooms.waiting ? DUE_CHECK_MS : config.debounceMs, stopping);
       if (withRooms) await takeChanges(fetched, { kafka, rooms: state.rooms, writer, meter, clock });
     } catch (error) {
       if (stopping.aborted) return;
@@ -137,7 +141,8 @@ export async function startPipeline(
       for (const { key, value } of records) state.liveSids.apply(key, value);
       meter.recordOut(records.length);
       for (const { oldestAppendedMs } of rooms)
-        if (oldestAppendedMs !== null) meter.recordLatency(clock.nowMs() - oldestAppendedMs);
+        if (oldestAppendedMs !== null && oldestAppendedMs >= servingSinceMs.get(LIVE_STREAM)!)
+          meter.recordLatency(clock.nowMs() - oldestAppendedMs);
     }
   }
 
@@ -169,8 +174,11 @@ export async function startPipeline(
     await tables.flushRefused(writer);
     if (changes.owns(BOOTSTRAP_PARTITION)) {
       const record = await bootstrap.step();
-      if (record)
-        await commit(BOOTSTRAP_PARTITION, [{ topic: 'codebooks', key: record.scenario, value: record }]);
+      if (
+        record &&
+        (await commit(BOOTSTRAP_PARTITION, [{ topic: 'codebooks', key: record.scenario, value: record }]))
+      )
+        state.takeCodebook(record);
     }
     if (await reporter.report(writer))
       for (const partition of changes.partitions) await commit(partition, []);

@@ -3,7 +3,8 @@ import { after, before, describe, test } from 'node:test';
 import type { LiveSid } from '@onemall/contracts';
 import { type Codebook, encode, readCodebook, stackVectors } from '@onemall/quantization';
 import { startTestStack, type TestStack } from '@onemall/testkit';
-import { Harness, item, vectorOf } from './broker-harness.ts';
+import { Harness } from './broker-harness.ts';
+import { item, vectorOf } from './items.ts';
 
 let stack: TestStack;
 before(async () => {

@@ -64,6 +64,11 @@ export class Rooms {
     return live;
   }
 
+  /** True while a room waits to be settled. */
+  get waiting(): boolean {
+    return this.#waiting.size > 0;
+  }
+
   /** Takes over a room as live-sids has it. Of several versions of one room the newest state counts. */
   restore(record: LiveSid): void {
     const before = this.#rooms.get(record.liveId);
