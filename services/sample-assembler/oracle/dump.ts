@@ -83,7 +83,9 @@ export async function dumpAll(io: KafkaIo, db: ClickHouseClient): Promise<void> 
   const undecodable = new Inserts(db, 'undecodable');
   const onBad = (raw: RawRecord, error: BadRecordError): Promise<void> =>
     undecodable.add({ topic: raw.topic, part: raw.partition, off: raw.offset, reason: error.reason });
-  const logs = LOGS.map((topic) => dump(io, db, topic, 'events', (v, raw, key) => eventRow(v, raw, key), onBad));
+  const logs = LOGS.map((topic) =>
+    dump(io, db, topic, 'events', (v, raw, key) => eventRow(v, raw, key), onBad),
+  );
   await Promise.all([
     ...logs,
     dump(io, db, 'late-events', 'late', (v) => ({
@@ -131,8 +133,13 @@ export async function dumpAll(io: KafkaIo, db: ClickHouseClient): Promise<void> 
   await undecodable.flush();
 }
 
-const sidText = (sid: { scenario: string; codebookVersion: number; c1: number; c2: number; c3: number }): string =>
-  JSON.stringify([sid.scenario, sid.codebookVersion, sid.c1, sid.c2, sid.c3]);
+const sidText = (sid: {
+  scenario: string;
+  codebookVersion: number;
+  c1: number;
+  c2: number;
+  c3: number;
+}): string => JSON.stringify([sid.scenario, sid.codebookVersion, sid.c1, sid.c2, sid.c3]);
 
 function eventRow(
   value: TopicValues['exposures'] | TopicValues['clicks'] | TopicValues['buys'],

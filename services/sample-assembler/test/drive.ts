@@ -1,0 +1,205 @@
+/**
+ * Drives the pure join as the service does, on logs that grow by a clock of the test: polls bring what was appended,
+ * the furthest input is fed first, transactions cut, and a crash restores from the last cut.
+ */
+import { AttributionWindows } from '@onemall/event-time';
+import { Catalogue } from '../src/stages/catalogue.ts';
+import { formatMetadata, parseMetadata } from '../src/stages/commit-metadata.ts';
+import { type JoinRules, PartitionJoin } from '../src/stages/join-partition.ts';
+import { type JoinOutput, LOG_TOPICS, type LogRecord, type LogTopic } from '../src/stages/log-record.ts';
+import { InputMerge } from '../src/stages/take-in-order.ts';
+import { type Arrival, GRACE_MS, OUT_OF_ORDERNESS_MS, SCENARIOS } from './traffic.ts';
+
+export const ATTRIBUTION = { scenarios: SCENARIOS, graceMs: GRACE_MS, outOfOrdernessMs: OUT_OF_ORDERNESS_MS };
+export const WINDOWS = new AttributionWindows(ATTRIBUTION);
+export const RULES: JoinRules = { windows: WINDOWS, historyLength: 5, emitPositives: true };
+const MAX_DELAY_MS = 100;
+
+/** Two versions of every item and SID, so that as-of look-ups matter; one item has none. */
+export function testCatalogue(startMs: number): Catalogue {
+  const catalogue = new Catalogue();
+  for (let i = 1; i < 15; i++) {
+    const itemId = `item-${i}`;
+    for (const [version, validFromMs] of [0, startMs + 500 * i].entries()) {
+      const item = {
+        itemId,
+        scenario: 'product_card',
+        validFromMs,
+        title: itemId,
+        category: `category-${(i + version) % 4}`,
+        tags: [`tag-${version}`],
+        priceCents: 100 * i + version,
+        sellerId: `seller-${i % 3}`,
+        productId: null,
+        contentVideo: false,
+        embedding: null,
+      };
+      catalogue.putItem(itemId, item, validFromMs);
+      const sid = { scenario: 'product_card', codebookVersion: 1, c1: i, c2: version, c3: 0 };
+      catalogue.putItemSid(`${itemId}:1`, {
+        itemId,
+        sid,
+        validFromMs,
+        reason: 'NEW_ITEM',
+        createdMs: validFromMs,
+      });
+    }
+  }
+  return catalogue;
+}
+
+export interface Log {
+  records: Record<LogTopic, LogRecord[]>;
+  endMs: number;
+}
+
+/** Gives the arrivals offsets, as one partition of the three topics would. */
+export function appendAll(arrivals: readonly Arrival[], poison: ReadonlySet<number> = new Set()): Log {
+  const records: Log['records'] = { exposures: [], clicks: [], buys: [] };
+  for (const [at, { topic, value, arrivesMs }] of arrivals.entries()) {
+    const list = records[topic];
+    const source = {
+      partition: 0,
+      offset: list.length,
+      appendTimeMs: arrivesMs,
+      payload: Buffer.from([at % 256]),
+    };
+    list.push({ ...source, topic, event: value } as LogRecord);
+    if (poison.has(at))
+      list.push({
+        ...source,
+        offset: list.length,
+        topic,
+        event: null,
+        key: null,
+        bad: { reason: 'UNDECODABLE', detail: 'poison' },
+      });
+  }
+  return { records, endMs: arrivals.at(-1)?.arrivesMs ?? 0 };
+}
+
+export interface Cut {
+  offsets: Record<LogTopic, number>;
+  metadata: Record<LogTopic, string>;
+}
+
+export class Driver {
+  readonly #log: Log;
+  readonly #catalogue: Catalogue;
+  readonly #rules: JoinRules;
+  readonly #fetchedTo: Record<LogTopic, number>;
+  readonly join: PartitionJoin;
+  readonly merge: InputMerge;
+  #beganMs = Number.NEGATIVE_INFINITY;
+
+  /** @param cut committed offsets to restore from */
+  constructor(log: Log, catalogue: Catalogue, rules: JoinRules, cut?: Cut, nowMs = 0) {
+    this.#log = log;
+    this.#catalogue = catalogue;
+    this.#rules = rules;
+    this.#fetchedTo = cut ? { ...cut.offsets } : { exposures: 0, clicks: 0, buys: 0 };
+    const meta = cut && byTopic((topic) => parseMetadata(cut.metadata[topic]));
+    const watermarkMs = meta?.exposures.watermarkMs ?? 0;
+    this.join = new PartitionJoin(0, rules, catalogue, {
+      watermarkMs,
+      ...(meta && { pins: meta.exposures.pins }),
+    });
+    this.merge = new InputMerge(
+      {
+        outOfOrdernessMs: OUT_OF_ORDERNESS_MS,
+        inputFreshnessMs: 1_000,
+        maxDelayMs: MAX_DELAY_MS,
+        startMs: watermarkMs,
+      },
+      this.#fetchedTo,
+    );
+    if (!cut || !meta) return;
+    // Another order than the one in which they were read first, on purpose.
+    for (const topic of ['buys', 'exposures', 'clicks'] as const)
+      for (const record of log.records[topic].slice(0, cut.offsets[topic])) {
+        if (record.offset < meta[topic].restoreOffset) this.join.remember(record);
+        else this.join.feed(record);
+        if (record.event) this.merge.taken(topic, record.event.eventTimeMs, nowMs);
+      }
+    this.join.advance(watermarkMs);
+    this.join.discardReplay();
+  }
+
+  restored(cut: Cut, nowMs: number): Driver {
+    return new Driver(this.#log, this.#catalogue, this.#rules, cut, nowMs);
+  }
+
+  /** What was appended until nowMs comes, is joined, and moves the watermark. */
+  poll(nowMs: number): void {
+    for (const topic of LOG_TOPICS) {
+      const all = this.#log.records[topic];
+      const from = this.#fetchedTo[topic];
+      let to = from;
+      while (to < all.length && all[to]!.appendTimeMs <= nowMs) to++;
+      this.#fetchedTo[topic] = to;
+      this.merge.fetched({
+        topic,
+        records: all.slice(from, to),
+        nextOffset: to,
+        highWatermark: to,
+        sentAtMs: nowMs,
+      });
+    }
+    for (let record = this.merge.take(nowMs); record; record = this.merge.take(nowMs)) {
+      const timeMs = this.join.feed(record);
+      if (timeMs !== null) this.merge.taken(record.topic, timeMs, nowMs);
+    }
+    this.join.advance(this.merge.watermark.advance(nowMs, this.#beganMs));
+    this.#beganMs = nowMs;
+  }
+
+  cut(): Cut {
+    const offsets = byTopic((topic) => this.merge.nextOffset(topic));
+    return {
+      offsets,
+      metadata: byTopic((topic) =>
+        formatMetadata({
+          watermarkMs: this.join.watermarkMs,
+          restoreOffset: this.join.restoreOffset(topic, offsets[topic]),
+          numPartitions: 1,
+          pins: topic === 'exposures' ? this.join.pins() : new Map(),
+        }),
+      ),
+    };
+  }
+
+  take(): JoinOutput[] {
+    return this.join.takeOutputs();
+  }
+}
+
+/** Moments of polls: random steps through the traffic, then silence until everything has closed. */
+export function pollTimes(startMs: number, endMs: number, next: () => number): number[] {
+  const times: number[] = [];
+  for (let t = startMs; t < endMs; t += 1 + Math.floor(next() * 120)) times.push(t);
+  const silentUntil = endMs + WINDOWS.knownSpanMs + MAX_DELAY_MS + 2_000;
+  for (let t = endMs; t < silentUntil; t += 400) times.push(t);
+  return times;
+}
+
+/** Outputs without what depends on when they left, in an order that does not either. */
+export function normal(outputs: readonly JoinOutput[], withWatermark = false): string[] {
+  return outputs
+    .map((output) => {
+      if (output.kind === 'dead')
+        return `dead ${output.record.topic} ${output.record.offset} ${output.record.bad.reason}`;
+      if (output.kind === 'late') {
+        const { payload: _, watermarkMs, ...event } = output.event;
+        return `late ${JSON.stringify(withWatermark ? { ...event, watermarkMs } : event)}`;
+      }
+      const { watermarkMs, ...sample } = output.sample;
+      return `sample ${JSON.stringify(withWatermark ? { ...sample, watermarkMs } : sample)}`;
+    })
+    .sort();
+}
+
+const byTopic = <V>(of: (topic: LogTopic) => V): Record<LogTopic, V> => ({
+  exposures: of('exposures'),
+  clicks: of('clicks'),
+  buys: of('buys'),
+});

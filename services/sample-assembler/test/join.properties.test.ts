@@ -1,0 +1,115 @@
+/** The join against its slow twin, and a restored join against one that never fell. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { SeededRandom } from '@onemall/service-kit';
+import fc from 'fast-check';
+import type { JoinOutput } from '../src/stages/log-record.ts';
+import { ATTRIBUTION, appendAll, Driver, normal, pollTimes, RULES, testCatalogue } from './drive.ts';
+import { referenceJoin } from './reference.ts';
+import { makeTraffic } from './traffic.ts';
+
+const START_MS = 1_700_000_000_000;
+const SEED = 20_261_122;
+
+const traffic = fc.record({
+  seed: fc.integer({ min: 1, max: 1 << 30 }),
+  numRequests: fc.integer({ min: 1, max: 120 }),
+  requestEveryMs: fc.constantFrom(5, 40, 300),
+  numUsers: fc.constantFrom(1, 4),
+  copyShare: fc.constantFrom(0, 0.3),
+  unnamedShare: fc.constantFrom(0, 0.5),
+});
+const schedule = fc.integer({ min: 1, max: 1 << 30 });
+
+/** Sorted text of what the slow twin expects. */
+function expected(arrivals: ReturnType<typeof makeTraffic>, emitPositives: boolean): string[] {
+  const catalogue = testCatalogue(START_MS);
+  const { samples } = referenceJoin(arrivals, ATTRIBUTION, { historyLength: 5, emitPositives, catalogue });
+  return samples.map((sample) => `sample ${JSON.stringify(sample)}`).sort();
+}
+
+const samplesOf = (outputs: readonly JoinOutput[]): string[] =>
+  normal(outputs.filter((output) => output.kind === 'sample'));
+
+test('any arrival order within the bound, any poll schedule and any duplication give the samples of the slow twin', () => {
+  fc.assert(
+    fc.property(traffic, schedule, fc.boolean(), (options, seed, emitPositives) => {
+      const arrivals = makeTraffic({ ...options, startMs: START_MS });
+      const log = appendAll(arrivals);
+      const driver = new Driver(log, testCatalogue(START_MS), { ...RULES, emitPositives });
+      const random = new SeededRandom(seed);
+      for (const atMs of pollTimes(START_MS, log.endMs, () => random.next())) driver.poll(atMs);
+      const outputs = driver.take();
+      assert.deepEqual(samplesOf(outputs), expected(arrivals, emitPositives));
+      const reference = referenceJoin(arrivals, ATTRIBUTION, {
+        historyLength: 5,
+        emitPositives,
+        catalogue: testCatalogue(START_MS),
+      });
+      const late = outputs.filter((output) => output.kind === 'late').map((output) => output.event);
+      assert.deepEqual(
+        late.map((event) => `${event.reason} ${event.topic} ${event.actionId}`).sort(),
+        reference.orphans.map((id) => `ORPHAN ${id}`).sort(),
+      );
+      assert.equal(driver.join.takeCounts().duplicates, reference.duplicates);
+    }),
+    { numRuns: 60, seed: SEED },
+  );
+});
+
+test('a crash after any cut and any number of times leaves every sample exactly once', () => {
+  fc.assert(
+    fc.property(traffic, schedule, fc.integer({ min: 1, max: 6 }), (options, seed, crashes) => {
+      const arrivals = makeTraffic({ ...options, startMs: START_MS });
+      const log = appendAll(arrivals, new Set([0, 3, 10]));
+      const random = new SeededRandom(seed);
+      const times = pollTimes(START_MS, log.endMs, () => random.next());
+      let driver = new Driver(log, testCatalogue(START_MS), RULES);
+      let committed = driver.cut();
+      const durable: JoinOutput[] = [];
+      for (const atMs of times) {
+        driver.poll(atMs);
+        if (random.next() < 0.5) {
+          durable.push(...driver.take());
+          committed = driver.cut();
+        } else if (random.next() < crashes / times.length) driver = driver.restored(committed, atMs);
+      }
+      driver.poll(times.at(-1)! + 500);
+      durable.push(...driver.take());
+      assert.deepEqual(samplesOf(durable), expected(arrivals, true));
+      assert.equal(
+        durable.filter((o) => o.kind === 'dead').length,
+        Math.min(3, [0, 3, 10].filter((at) => at < arrivals.length).length),
+      );
+    }),
+    { numRuns: 60, seed: SEED },
+  );
+});
+
+test('restored from any cut the join goes on as if it had never stopped, late events and all', () => {
+  fc.assert(
+    fc.property(traffic, schedule, fc.double({ min: 0, max: 1, noNaN: true }), (options, seed, place) => {
+      const arrivals = makeTraffic({ ...options, startMs: START_MS, lateShare: 0.15 });
+      const log = appendAll(arrivals);
+      const random = new SeededRandom(seed);
+      const times = pollTimes(START_MS, log.endMs, () => random.next());
+      const at = Math.floor(place * times.length);
+      const running = new Driver(log, testCatalogue(START_MS), RULES);
+      for (const atMs of times.slice(0, at)) running.poll(atMs);
+      running.take();
+      const restored = running.restored(running.cut(), times[at] ?? log.endMs);
+      assert.equal(restored.join.openExposures, running.join.openExposures);
+      assert.equal(restored.join.waitingActions, running.join.waitingActions);
+      for (const atMs of times.slice(at)) {
+        // The clock of silence starts anew in the restored one, so both are told the watermark.
+        running.poll(atMs);
+        restored.poll(atMs);
+        const watermarkMs = Math.max(running.join.watermarkMs, restored.join.watermarkMs);
+        running.join.advance(watermarkMs);
+        restored.join.advance(watermarkMs);
+        assert.deepEqual(normal(restored.take()), normal(running.take()));
+      }
+    }),
+    { numRuns: 150, seed: SEED },
+  );
+});
