@@ -56,7 +56,7 @@ export async function startPipeline(
   }
 
   const queue = openQueue(config);
-  await schedule(queue, config);
+  await schedule(queue, config, clock.nowMs());
   const worker = new Worker(QUEUE_NAME, run, {
     connection: redisConnection(config.redisUrl),
     prefix: queuePrefix(config.namespace),

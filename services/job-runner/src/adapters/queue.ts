@@ -25,7 +25,7 @@ export function openQueue(config: JobConfig): Queue {
 }
 
 /** Brings the schedules in Redis up to the configuration; 0 takes one away. */
-export async function schedule(queue: Queue, config: JobConfig): Promise<void> {
+export async function schedule(queue: Queue, config: JobConfig, nowMs: number): Promise<void> {
   const every: Record<JobName, number> = {
     'train-codebooks': config.trainCodebooksEveryMs,
     'evaluate-hit-rate': config.evaluateHitRateEveryMs,
@@ -37,7 +37,7 @@ export async function schedule(queue: Queue, config: JobConfig): Promise<void> {
     else
       await queue.upsertJobScheduler(
         id,
-        { every: everyMs, startDate: Date.now() + everyMs },
+        { every: everyMs, startDate: nowMs + everyMs },
         { name, data: {}, opts: jobOptions(config) },
       );
   }
