@@ -67,6 +67,8 @@ export function isPassing(error: unknown): boolean {
   if (error instanceof BrokerError) return error.retriable;
   if (!(error instanceof Error)) return false;
   if (PASSING.has(error.name)) return true;
+  // An error of this package has judged its cause already.
+  if (error instanceof KafkaIoError) return false;
   const { retriable, cause } = error as Error & { retriable?: boolean };
   if (error.name === 'KafkaJSProtocolError') return retriable === true;
   return cause !== undefined && cause !== error && isPassing(cause);

@@ -30,6 +30,9 @@ interface Assigned extends TopicPartition {
   inFlight: boolean;
   answer: FetchedPartition | undefined;
   failure: unknown;
+  /** performance.now() before which it is not asked again, after an error that passes. */
+  retryAtMs: number;
+  backoffMs: number;
 }
 
 /** What reading needs of the cluster. */
@@ -46,9 +49,7 @@ export class PartitionReader implements LogReader {
   /** Brokers with a request under way or being waited for, and since when the next may leave. */
   readonly #busy = new Set<number>();
   #notBefore = new Map<number, number>();
-  #backoffMs = FIRST_BACKOFF_MS;
-  #backoffUntil = 0;
-  #stale = false;
+  #refreshing = false;
   /** What went wrong with no partition in particular. */
   readonly #general: { failure: unknown } = { failure: undefined };
   #wake: () => void = () => {};
@@ -75,6 +76,8 @@ export class PartitionReader implements LogReader {
         inFlight: false,
         answer: undefined,
         failure: undefined,
+        retryAtMs: 0,
+        backoffMs: FIRST_BACKOFF_MS,
       });
     this.#wake();
   }
@@ -155,7 +158,7 @@ export class PartitionReader implements LogReader {
   /** Until something arrives or changes, the time is up, or a request that was held back may leave. */
   #sleep(leftMs: number, signal: AbortSignal | undefined): Promise<void> {
     const now = performance.now();
-    const due = [this.#backoffUntil, ...this.#notBefore.values()]
+    const due = [...this.#notBefore.values(), ...this.#assigned.values().map((p) => p.retryAtMs)]
       .filter((at) => at > now)
       .map((at) => at - now);
     return new Promise((resolve) => {
@@ -183,15 +186,8 @@ export class PartitionReader implements LogReader {
 
   #startFetches(maxWaitMs: number, maxBytes: number): void {
     const now = performance.now();
-    if (now < this.#backoffUntil) return;
-    const wanted = [...this.#assigned.values()].filter(
-      (p) => !p.paused && !p.inFlight && !p.answer && p.failure === undefined,
-    );
+    const wanted = [...this.#assigned.values()].filter((p) => isWanted(p, now));
     if (wanted.length === 0) return;
-    if (this.#stale) {
-      this.#refresh();
-      return;
-    }
     // Another one first each time: the broker always gives the first its batch, whatever its size.
     const turn = this.#turn++ % wanted.length;
     const byLeader = new Map<number, Assigned[]>();
@@ -201,7 +197,7 @@ export class PartitionReader implements LogReader {
       try {
         leader = this.#brokers.leaderOf(p.physical, p.partition);
       } catch (error) {
-        this.#retryLater(error);
+        this.#retryLater(p, error);
         continue;
       }
       const mine = byLeader.get(leader);
@@ -240,13 +236,13 @@ export class PartitionReader implements LogReader {
           await this.#accept(p, answer, sentAtMs);
         } catch (error) {
           // One partition does not hold up the others of this answer.
-          if (isPassing(error)) this.#retryLater(error);
+          if (isPassing(error)) this.#retryLater(p, error);
           else p.failure = error;
         }
       }
       if (gotBytes < SMALL_ANSWER_BYTES) this.#notBefore.set(nodeId, sentAtMs + MIN_INTERVAL_MS);
     } catch (error) {
-      if (isPassing(error)) this.#retryLater(error);
+      if (isPassing(error)) for (const p of mine) this.#retryLater(p, error);
       else this.#general.failure = error;
     } finally {
       this.#busy.delete(nodeId);
@@ -262,7 +258,7 @@ export class PartitionReader implements LogReader {
         answer.errorCode,
         `to Fetch of ${p.physical} ${p.partition} at offset ${p.offset}`,
       );
-    this.#backoffMs = FIRST_BACKOFF_MS;
+    p.backoffMs = FIRST_BACKOFF_MS;
     const { batches, nextOffset, neededBytes } = parseRecordSet(answer.set, p.offset, answer.aborted);
     if (neededBytes !== undefined) p.maxBytes = neededBytes;
     const atEnd = nextOffset >= answer.lastStableOffset;
@@ -293,25 +289,27 @@ export class PartitionReader implements LogReader {
     );
   }
 
-  #retryLater(error: unknown): void {
-    this.#stale = true;
-    this.#backoffUntil = performance.now() + this.#backoffMs;
-    if (this.#backoffMs >= MAX_BACKOFF_MS)
-      this.#log.warn(`Reading waits for a broker: ${(error as Error).message}`);
-    this.#backoffMs = Math.min(MAX_BACKOFF_MS, this.#backoffMs * 2);
+  /** Holds back this partition alone: others may have brokers that answer. */
+  #retryLater(p: Assigned, error: unknown): void {
+    p.retryAtMs = performance.now() + p.backoffMs;
+    if (p.backoffMs >= MAX_BACKOFF_MS)
+      this.#log.warn(
+        `Reading partition ${p.partition} of ${p.physical} waits for a broker: ${(error as Error).message}`,
+      );
+    p.backoffMs = Math.min(MAX_BACKOFF_MS, p.backoffMs * 2);
+    this.#refresh();
   }
 
   #refresh(): void {
-    this.#stale = false;
-    // Holds requests back until the new leaders are known.
-    this.#backoffUntil = Number.POSITIVE_INFINITY;
+    if (this.#refreshing) return;
+    this.#refreshing = true;
     void this.#brokers
       .refresh()
       .catch((error: unknown) => {
         this.#general.failure = error;
       })
       .finally(() => {
-        this.#backoffUntil = 0;
+        this.#refreshing = false;
         this.#wake();
       });
   }
@@ -325,4 +323,6 @@ export class PartitionReader implements LogReader {
   }
 }
 
+const isWanted = (p: Assigned, now: number): boolean =>
+  !p.paused && !p.inFlight && !p.answer && p.failure === undefined && p.retryAtMs <= now;
 const key = ({ topic, partition }: TopicPartition): string => `${topic}\n${partition}`;
