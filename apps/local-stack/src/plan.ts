@@ -8,6 +8,8 @@ export interface ProcessPlan {
   entry: string;
   env: Record<string, string>;
   role: StageRole;
+  /** 1: on the way to the first trained sample. The others start once these run, so that they do not slow them down. */
+  wave: 1 | 2;
   /** A run without output of this one has failed. */
   mustProduce: boolean;
 }
@@ -17,18 +19,19 @@ const service = (name: string, more: Partial<ProcessPlan> = {}): ProcessPlan => 
   entry: `services/${name}/src/main.ts`,
   env: {},
   role: 'service',
+  wave: 2,
   mustProduce: true,
   ...more,
 });
-const trainer = (model: string): ProcessPlan =>
-  service(`trainer-${model}`, { entry: 'services/trainer/src/main.ts', env: { ONEMALL_MODEL: model } });
+const trainer = (model: string, wave: 1 | 2): ProcessPlan =>
+  service(`trainer-${model}`, { entry: 'services/trainer/src/main.ts', env: { ONEMALL_MODEL: model }, wave });
 
 /** In pipeline order: also the order in which they are stopped. */
 const SERVICES: readonly ProcessPlan[] = [
-  service('sample-assembler'),
-  service('live-sid-updater'),
-  trainer('retriever'),
-  trainer('ranker'),
+  service('sample-assembler', { wave: 1 }),
+  service('live-sid-updater', { wave: 1 }),
+  trainer('retriever', 1),
+  trainer('ranker', 2),
   service('retriever'),
   service('reward-scorer'),
   service('job-runner', { mustProduce: false }),
@@ -39,6 +42,7 @@ const DASHBOARD: ProcessPlan = {
   entry: 'apps/dashboard/src/main.ts',
   env: {},
   role: 'view',
+  wave: 2,
   mustProduce: false,
 };
 
@@ -62,7 +66,7 @@ export function planProcesses({ flags, hasRedis }: PlanInput): ProcessPlan[] {
 }
 
 function sourceProcess(flags: StartFlags): ProcessPlan {
-  const base = { env: {}, role: 'source', mustProduce: true } as const;
+  const base = { env: {}, role: 'source', wave: 1, mustProduce: true } as const;
   if (flags.source === 'simulator')
     return { ...base, name: 'simulator', entry: 'apps/simulator/src/main.ts' };
   return { ...base, name: 'replay', entry: 'apps/replay/src/main.ts' };

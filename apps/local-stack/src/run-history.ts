@@ -56,7 +56,7 @@ export class RunHistory {
 
   addStage(name: string, role: StageRole): void {
     const before = { in: 0, out: 0, deadLetters: 0 };
-    this.#stages.set(name, { role, state: 'starting', last: null, before, recent: [] });
+    this.#stages.set(name, { role, state: 'waiting', last: null, before, recent: [] });
   }
 
   setState(name: string, state: string): void {

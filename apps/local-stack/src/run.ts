@@ -1,7 +1,7 @@
 /**
  * One run of the pipeline: stack, topics, services, watching, and the way back.
  *
- *   started in this order   Kafka, registry, Redis; topics and schemas; source and services at once; dashboard
+ *   started in this order   Kafka, registry, Redis; topics and schemas; source and the way to the first trained sample; the rest
  *   stopped in this order   source; services in pipeline order; dashboard; registry, Redis, Kafka
  */
 import { existsSync, renameSync, writeFileSync } from 'node:fs';
@@ -35,6 +35,8 @@ const PROFILE = path.join(REPOSITORY_ROOT, 'config', 'demo.json');
 const POLL_MS = 1_000;
 /** After the source has stopped, records under way get this long to reach the end of the pipeline. */
 const SETTLE_MS = 20_000;
+/** The second wave waits no longer than this for the first. */
+const FIRST_WAVE_MS = 10_000;
 /** Those of the documentation, where they are free. */
 const RETRIEVER_PORT = 8600;
 const DASHBOARD_PORT = 8080;
@@ -181,7 +183,7 @@ class Run {
       const deadBefore = await deadLetterCount(io);
       terminal.say(`Starting ${this.#services.map((s) => s.plan.name).join(', ')}`);
       this.#history.begin(nowMs());
-      for (const service of this.#services) service.start();
+      for (const service of this.#services) if (service.plan.wave === 1) service.start();
       terminal.goLive();
       await this.#watch();
       terminal.endLive();
@@ -215,6 +217,7 @@ class Run {
     while (!stop.aborted && nowMs() < endMs) {
       if (this.#gaveUp && flags.forSeconds !== null) return;
       await this.#poll();
+      this.#startSecondWave();
       terminal.show(
         {
           source: flags.source,
@@ -226,6 +229,15 @@ class Run {
       );
       await delay(POLL_MS, undefined, { signal: stop }).catch(() => {});
     }
+  }
+
+  #startSecondWave(): void {
+    const first = this.#services.filter((s) => s.plan.wave === 1);
+    const waitedMs = this.#o.nowMs() - this.#history.beganMs;
+    const ready = first.every((s) => this.#history.view(s.plan.name)?.state === 'running');
+    if (!ready && waitedMs < FIRST_WAVE_MS) return;
+    for (const service of this.#services)
+      if (service.plan.wave === 2 && service.process === null) service.start();
   }
 
   async #poll(): Promise<void> {

@@ -67,13 +67,6 @@ export class SupervisedService {
       );
   }
 
-  /** At once and without a farewell, for a second Ctrl-C. */
-  kill(): void {
-    this.#stopping = true;
-    clearTimeout(this.#restart);
-    this.process?.kill();
-  }
-
   #ended(child: ServiceProcess, exit: { code: number | null; signal: string | null }): void {
     if (this.#stopping) return;
     const { name } = this.plan;

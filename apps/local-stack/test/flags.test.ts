@@ -113,6 +113,11 @@ test('the plan follows the pipeline, with both trainers told apart', () => {
     ],
   );
   assert.deepEqual(
+    plan.filter((p) => p.wave === 1).map((p) => p.name),
+    ['simulator', 'sample-assembler', 'live-sid-updater', 'trainer-retriever'],
+    'first what the first trained sample needs',
+  );
+  assert.deepEqual(
     plan.filter((p) => p.entry === 'services/trainer/src/main.ts').map((p) => p.env.ONEMALL_MODEL),
     ['retriever', 'ranker'],
   );
