@@ -89,12 +89,17 @@ export class Watermark {
     return this.#inputs[input]!.newestMs;
   }
 
-  /** The input furthest behind among those that may still give an older event, or -1 where all are at their end. */
+  /**
+   * The input furthest behind among those that may still give an older event, or -1 where all are at their end. One
+   * that has not answered yet comes first: nothing is known of it.
+   */
   furthestBehind(nowMs: number): number {
     let behind = -1;
-    for (let i = 0; i < this.#inputs.length; i++)
-      if (this.holds(i, nowMs) && (behind < 0 || this.#inputs[i]!.newestMs < this.#inputs[behind]!.newestMs))
-        behind = i;
+    for (let i = 0; i < this.#inputs.length; i++) {
+      if (this.#inputs[i]!.answeredMs === Number.NEGATIVE_INFINITY) return i;
+      if (!this.holds(i, nowMs)) continue;
+      if (behind < 0 || this.#inputs[i]!.newestMs < this.#inputs[behind]!.newestMs) behind = i;
+    }
     return behind;
   }
 

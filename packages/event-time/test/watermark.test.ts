@@ -19,7 +19,8 @@ function started(more: object = {}): Watermark {
 test('invariant 11: an input that was not fetched yet holds the watermark', () => {
   const watermark = new Watermark(options);
   watermark.observe(0, 5_000, 0);
-  watermark.atEnd(1, 1);
+  watermark.hasMore(0, 0);
+  watermark.atEnd(2, 1);
   assert.equal(watermark.advance(2_000), 0);
   assert.equal(watermark.furthestBehind(2_000), 1, 'neither fetched nor seen at its end lately');
 });

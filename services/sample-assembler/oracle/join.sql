@@ -95,7 +95,7 @@ SELECT xid, part, userId, itemId, requestId, r, xt, body, 'BUY', isUnordered, gr
   arraySum(b -> b.2, before), arraySum(b -> b.3, before), NOT clickFirst
 FROM (SELECT *, arrayFilter(b -> b.1 <= buyT, allBuys) AS before, clicks > 0 AND clickT <= buyT AS clicked FROM judged WHERE buys > 0 AND {positive});
 
--- Histories: what each user did, newest first, with the categories that the item had.
+-- Histories (next two): what each user did, newest first, with the categories that the item had.
 CREATE TABLE did ENGINE = Memory AS
 SELECT f.userId AS userId,
   arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, itemId, xid, requestId, readAtMostW, lateReason, lateW, cats), topic = 'exposures')) AS exposures,
@@ -144,11 +144,13 @@ LEFT JOIN itemVersions AS i ON e.itemId = i.id
 LEFT JOIN sidVersions AS v ON e.itemId = v.id
 SETTINGS max_block_size = 4096;
 
+-- An event whose watermark at reading may be that of the sample or a later one may be in its history or not. A late
+-- exposure was read at the watermark it was reported with, so only a CLICK or BUY that left at the same one is unsure.
 CREATE TABLE histories ENGINE = Memory AS
 SELECT s.exposureId AS xid, s.kind AS kind,
   arrayMap(list -> arrayFilter(h -> h.1 < s.r AND h.4 != s.exposureId AND h.5 != s.requestId, list), [d.exposures, d.clicks, d.buys]) AS before,
   arrayMap(list -> arrayFilter(h -> h.6 < s.w OR h.7 = '' OR h.8 < s.w, list), before) AS seen,
-  arrayMap((list, kind) -> arrayExists(h -> h.6 >= s.w AND NOT (h.7 = 'LATE' AND (h.8 < s.w OR kind = 1)), list), before, [1, 2, 3]) AS unsure,
+  arrayMap((list, kind) -> arrayExists(h -> h.6 >= s.w AND NOT (h.7 = 'LATE' AND (h.8 < s.w OR (kind = 1 AND (h.8 > s.w OR s.kind = 'FINAL')))), list), before, [1, 2, 3]) AS unsure,
   arrayMap(list -> lower(hex(MD5(arrayStringConcat(arrayMap(h -> concat(h.3, '@', toString(h.1), '@', arrayLast(c -> c.1 <= s.r, h.9).3), arraySlice(list, 1, {H})), '|')))), seen) AS expectedLists,
   arrayFilter(f -> f != '', [
     if(NOT unsure[1] AND s.hExposures != expectedLists[1], 'history.exposures', ''),
@@ -169,14 +171,14 @@ SELECT topic, part, off, id,
     if(isDead != notEmpty(broken), 'dead letter', ''),
     if(isDead AND NOT has(broken, deadReason), 'reason of the dead letter', ''),
     if(lateReason = 'LATE' AND topic = 'exposures' AND closes > lateW, 'late although still open', ''),
-    if(lateReason = 'LATE' AND topic != 'exposures' AND NOT isCopy AND ends > lateW AND isCounted, 'late although its exposure was open', ''),
+    if(lateReason = 'LATE' AND topic != 'exposures' AND NOT isCopy AND ends > lateW AND openUntil > lateW, 'late although its exposure was open', ''),
     if(lateReason = 'ORPHAN' AND (isCounted OR ends > lateW), 'orphan although its exposure is there', ''),
     if(isLate AND lateW > 0 AND t >= readAtMostW AND lateReason = 'LATE', 'late although in order', '')
   ]) AS wrong
 FROM (
   SELECT c.topic AS topic, c.part AS part, c.off AS off, c.id AS id, c.t AS t, c.broken AS broken, c.committedW AS committedW,
     d.reason AS deadReason, d.reason != '' AS isDead, l.reason AS lateReason, l.w AS lateW, l.reason != '' AS isLate,
-    g.readAtMostW AS readAtMostW, f.id = '' AS isCopy, x.closes AS closes, a.ends AS ends, m.openAt > l.w AS isCounted
+    g.readAtMostW AS readAtMostW, f.id = '' AS isCopy, x.closes AS closes, a.ends AS ends, m.openUntil > 0 AS isCounted, if(m.sure, m.openUntil, 0) AS openUntil
   FROM (SELECT * FROM checked WHERE processed) AS c
   LEFT JOIN dead AS d ON c.topic = d.topic AND c.part = d.part AND c.off = d.off
   LEFT JOIN late AS l ON c.topic = l.topic AND c.part = l.part AND c.off = l.off
@@ -184,7 +186,10 @@ FROM (
   LEFT JOIN firsts AS f ON c.topic = f.topic AND c.part = f.part AND c.off = f.off
   LEFT JOIN (SELECT * FROM x) AS x ON c.topic = x.topic AND c.part = x.part AND c.off = x.off
   LEFT JOIN (SELECT * FROM a) AS a ON c.topic = a.topic AND c.part = a.part AND c.off = a.off
-  LEFT JOIN (SELECT topic, part, off, max(closes) AS openAt FROM fits WHERE xLate = '' GROUP BY topic, part, off) AS m
+  LEFT JOIN (
+    SELECT topic, part, off, argMax(closes, (xt, xid)) AS openUntil,
+      NOT any(touch) OR (argMax(xReadAtMostW, (xt, xid)) < any(t) AND countIf(xLate != '') = 0) AS sure
+    FROM fits GROUP BY topic, part, off HAVING countIf(xLate = '') > 0) AS m
     ON c.topic = m.topic AND c.part = m.part AND c.off = m.off
 );
 
