@@ -52,7 +52,7 @@ export function randomRequest(random: Random, historyLength: number, layout = LA
     scenario,
     behaviours: {
       exposure: behaviour(random.int(historyLength + 1)),
-      click: behaviour(1 + random.int(historyLength)),
+      click: behaviour(1),
       buy: behaviour(random.int(2)),
     },
   };
@@ -88,9 +88,14 @@ export function randomSamples(
   );
 }
 
-export function randomGroup(random: Random, historyLength: number, candidates: number): RewardGroup {
-  const request = randomRequest(random, historyLength);
-  const counts = NUM_CODES[request.scenario]!;
+export function randomGroup(
+  random: Random,
+  historyLength: number,
+  candidates: number,
+  layout = LAYOUT,
+): RewardGroup {
+  const request = randomRequest(random, historyLength, layout);
+  const counts = layout.numCodes[request.scenario]!;
   return {
     request,
     candidates: Array.from({ length: candidates }, () => ({

@@ -16,6 +16,8 @@ import type { RetrievalPreset } from './presets.ts';
 
 const LEVELS = [0, 1, 2] as const;
 const NUM_BEHAVIOURS = 3;
+/** Small first logits: training starts at the loss of a uniform guess. */
+const HEAD_GAIN = 0.1;
 
 export interface RlSizes {
   form: 'grpo' | 'dpo';
@@ -194,7 +196,7 @@ function codeLogProbs<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, hidd
     return Array.from({ length: count }, (_, row) => (row >= from && row < to ? 1 : 0));
   });
   const mask = ops.gather(ops.constant(allowed, [layout.scenarios.length, count]), scenario);
-  const logits = linear(ops, `head.level${level + 1}`, hidden, count);
+  const logits = linear(ops, `head.level${level + 1}`, hidden, count, HEAD_GAIN);
   return ops.logSoftmax(ops.add(logits, forbid(ops, mask)));
 }
 

@@ -60,10 +60,10 @@ export const retrievalPresets = {
   /** For tests: a step takes a few milliseconds. */
   tiny: {
     name: 'tiny',
-    dim: 16,
+    dim: 32,
     layers: 1,
-    heads: 2,
-    ffnDim: 32,
+    heads: 4,
+    ffnDim: 64,
     experts: 4,
     activeExperts: 2,
     capacityFactor: 2,
@@ -77,7 +77,7 @@ export const retrievalPresets = {
     temperature: 0.1,
     historyLength: 6,
     batchSize: 16,
-    learningRate: 5e-3,
+    learningRate: 1e-2,
   },
   /** For two CPU cores shared with the rest of the pipeline. */
   small: {
@@ -99,7 +99,7 @@ export const retrievalPresets = {
     temperature: 0.1,
     historyLength: 20,
     batchSize: 64,
-    learningRate: 2e-3,
+    learningRate: 3e-3,
   },
   /** Paper, table 1. */
   'paper-0.05b': { ...paper, name: 'paper-0.05b', layers: 2, experts: 1, activeExperts: 1 },
