@@ -46,6 +46,14 @@ export const replayShape = {
     )
     .default(false)
     .describe('begin again at the end, with new ids'),
+  replayItemsAhead: z.coerce
+    .number()
+    .int()
+    .positive()
+    .default(10_000)
+    .describe(
+      'items are published at least so many events before their first use, in pieces of as many events',
+    ),
   replaySortRows: z.coerce
     .number()
     .int()

@@ -134,7 +134,7 @@ function recordConverter(options: FollowOptions): (fetched: FetchedPartition[]) 
           for (const event of toEvents(row)) {
             if (!seen.has(event.value.itemId)) {
               seen.add(event.value.itemId);
-              const item = deriveItem(event, row.texts, mapping.scenario);
+              const item = deriveItem(event, mapping.scenario);
               records.push({ topic: 'items', key: item.itemId, value: item });
             }
             records.push({ topic: event.topic, key: event.value.userId, value: event.value } as OutRecord);

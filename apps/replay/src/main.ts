@@ -1,7 +1,7 @@
 /** Composition root of the replay. */
 import { createHash } from 'node:crypto';
 import path from 'node:path';
-import { connectKafka, type OutRecord } from '@onemall/kafka-io';
+import { connectKafka } from '@onemall/kafka-io';
 import { ConfigError, runService } from '@onemall/service-kit';
 import { BadRows } from './adapters/bad-rows.ts';
 import { readMapping } from './adapters/mapping-file.ts';
@@ -13,7 +13,6 @@ import { play } from './pipeline.ts';
 import { prepare } from './prepare.ts';
 
 const TOPICS = ['items', 'exposures', 'clicks', 'buys'] as const;
-const ITEM_BATCH = 2_000;
 const KAFKA = 'kafka:';
 
 await runService({
@@ -74,13 +73,6 @@ await runService({
     const anew = known.every((p) => p.offset === 0);
     const state = anew ? { log: logName, rounds: 0, sent: 0 } : readState(stateFile, logName);
 
-    let items: OutRecord[] = [];
-    const publish = async (): Promise<void> => {
-      await writer.send(items);
-      meter.recordOut(items.length);
-      meter.add('items_published', items.length, 'Items derived from the log');
-      items = [];
-    };
     const prepared = await prepare({
       files,
       mapping,
@@ -88,14 +80,9 @@ await runService({
       sortLimit: config.replaySortRows,
       folder: path.join(config.dataDir, 'replay'),
       latestMs: clock.nowMs() + config.allowedClockSkewMs,
-      onItem: async (item) => {
-        items.push({ topic: 'items', key: item.itemId, value: item });
-        if (items.length >= ITEM_BATCH) await publish();
-      },
       onBadRow: (bad) => badRows.add(bad),
       stopping,
     });
-    await publish();
     meter.recordIn(prepared.rows + badRows.count);
     meter.set('actions_without_list', prepared.withoutList, 'Clicks and buys on items that no list shows');
     const { events, sampler: _sampler, ...counts } = prepared;
@@ -121,6 +108,8 @@ await runService({
       speedUp: config.replaySpeedUp,
       times: config.replayTimes,
       loop: config.replayLoop,
+      scenario: mapping.scenario,
+      itemsAhead: config.replayItemsAhead,
       ...windows,
     }).then(() => {
       meter.set('done', 1, '1 after the last event of the log');

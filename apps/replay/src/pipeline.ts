@@ -1,6 +1,6 @@
 /**
  * consumes        CSV and Parquet files
- * produces        items, then exposures, clicks, buys
+ * produces        items ahead of their first use; exposures, clicks, buys
  * waits for       the clock, and the broker's answer to each send
  * is unblocked by the time of the next event
  * commits when    a batch is durable: then the state file holds the number of events sent (at least once; ids repeat)
@@ -8,6 +8,7 @@
 import type { OutRecord, RecordWriter } from '@onemall/kafka-io';
 import type { Clock, StageMeter } from '@onemall/service-kit';
 import type { ReplayState } from './adapters/state-file.ts';
+import { ItemsAhead } from './items-ahead.ts';
 import type { Prepared } from './prepare.ts';
 import type { LogEvent } from './stages/events.ts';
 import { fixedTimeline, rateTimeline, type Timeline } from './stages/timeline.ts';
@@ -29,6 +30,8 @@ export interface PlayOptions {
   speedUp: number;
   times: 'shift' | 'keep';
   loop: boolean;
+  scenario: string;
+  itemsAhead: number;
   clickWindowMs: number;
   buyWindowMs: number;
 }
@@ -50,6 +53,12 @@ export async function play(options: PlayOptions): Promise<void> {
 async function playRound(options: PlayOptions, timeline: Timeline): Promise<void> {
   const { prepared, writer, meter, clock, stopping, state } = options;
   let position = 0;
+  const items = new ItemsAhead({
+    ...options,
+    events: prepared.events,
+    from: state.rounds === 0 ? state.sent : Infinity,
+  });
+  await items.publishUpTo(state.sent);
   /** Clock time of offset 0: such that the first event of this start is due now. */
   let zeroMs: number | undefined;
   let batch: OutRecord[] = [];
@@ -66,28 +75,38 @@ async function playRound(options: PlayOptions, timeline: Timeline): Promise<void
   };
   const warp = (timeMs: number): number => zeroMs! + timeline.offsetMs(timeMs);
 
-  for await (const events of prepared.events.sorted())
-    for (const event of events) {
-      if (stopping.aborted) return;
-      if (position < state.sent) {
+  try {
+    for await (const events of prepared.events.sorted()) {
+      for (const event of events) {
+        if (stopping.aborted) break;
+        if (position < state.sent) {
+          position++;
+          continue;
+        }
+        if (items.isDue(position)) {
+          await send();
+          await items.publishUpTo(position);
+        }
+        zeroMs ??= clock.nowMs() - timeline.offsetMs(event.timeMs);
+        const dueMs = warp(event.timeMs);
+        if (batch.length >= BATCH_RECORDS || dueMs - batchFromMs > BATCH_MS) await send();
+        while (clock.nowMs() < dueMs && !stopping.aborted) {
+          await send();
+          const waitMs = Math.max(IDLE_MS, dueMs - clock.nowMs());
+          await clock.sleep(waitMs, stopping).catch(() => undefined);
+        }
+        if (stopping.aborted) break;
+        if (batch.length === 0) batchFromMs = dueMs;
+        batch.push(toRecord(event, options, warp));
         position++;
-        continue;
-      }
-      zeroMs ??= clock.nowMs() - timeline.offsetMs(event.timeMs);
-      const dueMs = warp(event.timeMs);
-      if (batch.length >= BATCH_RECORDS || dueMs - batchFromMs > BATCH_MS) await send();
-      while (clock.nowMs() < dueMs && !stopping.aborted) {
-        await send();
-        const waitMs = Math.max(IDLE_MS, dueMs - clock.nowMs());
-        await clock.sleep(waitMs, stopping).catch(() => undefined);
+        count(event, options, warp);
       }
       if (stopping.aborted) break;
-      if (batch.length === 0) batchFromMs = dueMs;
-      batch.push(toRecord(event, options, warp));
-      position++;
-      count(event, options, warp);
     }
-  await send();
+    await send();
+  } finally {
+    await items.close();
+  }
 }
 
 /** The event as it goes out: its times moved where asked, its ids marked by the round. */

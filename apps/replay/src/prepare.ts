@@ -5,14 +5,12 @@
  *
  * Everything larger than the sorter's limit lies in files, so a log of any size fits.
  */
-import type { Item } from '@onemall/contracts';
 import { SeededRandom } from '@onemall/service-kit';
 import { ExternalSort } from './adapters/external-sort.ts';
 import { readTables } from './adapters/read-tables.ts';
 import type { Mapping } from './mapping.ts';
 import { rowConverter } from './stages/convert-row.ts';
 import { convertSession } from './stages/convert-session.ts';
-import { deriveItem } from './stages/derive-item.ts';
 import { compareEvents, type LogEvent } from './stages/events.ts';
 import { type LogRow, RowError, rowMapper } from './stages/map-row.ts';
 import { TimeSpreader } from './stages/spread-times.ts';
@@ -28,8 +26,6 @@ export interface PrepareOptions {
   folder: string;
   /** Rows dated after this are bad. */
   latestMs: number;
-  /** Each item once, before `prepare` resolves. */
-  onItem: (item: Item) => Promise<void>;
   onBadRow: (bad: { file: string; row: number; error: RowError }) => void;
   stopping?: AbortSignal;
 }
@@ -38,7 +34,6 @@ export interface Prepared {
   events: ExternalSort<LogEvent>;
   sampler: TimeSampler;
   rows: number;
-  items: number;
   /** Clicks and buys that no list of their session explains. */
   withoutList: number;
   syntheticExposures: number;
@@ -62,21 +57,14 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
     events,
     sampler: new TimeSampler(),
     rows: 0,
-    items: 0,
     withoutList: 0,
     syntheticExposures: 0,
     syntheticNegatives: 0,
   };
-  const seen = new Set<string>();
-  const emit = async (event: LogEvent, row: LogRow): Promise<void> => {
+  const emit = async (event: LogEvent): Promise<void> => {
     if (event.topic === 'exposures' && event.synthetic) {
       prepared.syntheticExposures++;
       if (event.synthetic === 'negative') prepared.syntheticNegatives++;
-    }
-    if (!seen.has(event.value.itemId)) {
-      seen.add(event.value.itemId);
-      prepared.items++;
-      await options.onItem(deriveItem(event, row.texts, mapping.scenario));
     }
     await events.add(event);
   };
@@ -96,7 +84,7 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
   return prepared;
 }
 
-type Emit = (event: LogEvent, row: LogRow) => Promise<void>;
+type Emit = (event: LogEvent) => Promise<void>;
 
 /** Mapped rows; with a time resolution the files are read twice, to count the rows of each day first. */
 async function* placedRows(options: PrepareOptions): AsyncGenerator<PlacedRow> {
@@ -136,7 +124,7 @@ async function convertRows(
 ): Promise<void> {
   const convert = rowConverter(options.mapping, new SeededRandom(options.seed));
   for await (const batch of rows.sorted())
-    for (const row of batch) for (const event of convert(row)) await emit(event, row);
+    for (const row of batch) for (const event of convert(row)) await emit(event);
 }
 
 async function convertSessions(
@@ -154,7 +142,7 @@ async function convertSessions(
       const { file, row: number } = session.find((r) => r.seq === row.seq)!;
       onBadRow({ file, row: number, error });
     }
-    for (const event of events) await emit(event, session[0]!);
+    for (const event of events) await emit(event);
     session = [];
   };
   for await (const batch of rows.sorted())

@@ -7,6 +7,7 @@ import type { Item } from '@onemall/contracts';
 import { parquetWriteFile } from 'hyparquet-writer';
 import type { Mapping } from '../src/mapping.ts';
 import { type Prepared, prepare } from '../src/prepare.ts';
+import { deriveItem } from '../src/stages/derive-item.ts';
 import type { LogEvent } from '../src/stages/events.ts';
 import type { RowError } from '../src/stages/map-row.ts';
 
@@ -70,7 +71,6 @@ export async function collect(
   mapping: Mapping,
   more: { sortLimit?: number; seed?: number } = {},
 ): Promise<Collected> {
-  const itemsSeen: Item[] = [];
   const bad: Collected['bad'] = [];
   const prepared = await prepare({
     files,
@@ -79,13 +79,15 @@ export async function collect(
     sortLimit: more.sortLimit ?? 1_000_000,
     folder: path.join(await temporaryFolder(t), 'sort'),
     latestMs: NOW_MS,
-    onItem: async (item) => void itemsSeen.push(item),
     onBadRow: (b) => bad.push(b),
   });
   const all: LogEvent[] = [];
   for await (const batch of prepared.events.sorted()) for (const event of batch) all.push(event);
   await prepared.events.close();
-  return { ...prepared, all, itemsSeen, bad };
+  const items = new Map<string, Item>();
+  for (const event of all)
+    if (!items.has(event.value.itemId)) items.set(event.value.itemId, deriveItem(event, mapping.scenario));
+  return { ...prepared, all, itemsSeen: [...items.values()], bad };
 }
 
 export const valuesOf = <T extends LogEvent['topic']>(events: readonly LogEvent[], topic: T) =>

@@ -1,13 +1,13 @@
 /** Items as far as the log tells them. */
 import type { Item } from '@onemall/contracts';
 import type { LogEvent } from './events.ts';
-import type { ItemTexts } from './map-row.ts';
 
 /**
  * The item of an event. A log does not say since when an item exists: validFromMs 0 makes it known to every request.
  * Its price is the first one seen; the price of each showing is in the exposure.
  */
-export function deriveItem(event: LogEvent, texts: ItemTexts, scenario: string): Item {
+export function deriveItem(event: LogEvent, scenario: string): Item {
+  const { texts } = event;
   const { itemId } = event.value;
   const fill = (text: string): string => text.replaceAll('{item}', itemId);
   return {

@@ -1,12 +1,14 @@
 /** What the log becomes: events of the three input topics with the times of the log. */
 import type { Buy, Click, Exposure } from '@onemall/contracts';
-import type { LogRow } from './map-row.ts';
+import type { ItemTexts, LogRow } from './map-row.ts';
 
 interface Timed {
   /** Time of the log. */
   timeMs: number;
   /** Order among equal times: exposures before clicks before buys, then as in the log. */
   order: number;
+  /** What the row says of the item. */
+  texts: ItemTexts;
 }
 export type LogEvent = Timed &
   (
@@ -35,7 +37,7 @@ export function actionOf(row: LogRow, shown: ShownAt | null): LogEvent {
     itemId: row.item,
     eventTimeMs: row.timeMs,
   };
-  const timed = { timeMs: row.timeMs, order: row.seq, shownMs: shown?.timeMs ?? null };
+  const timed = { timeMs: row.timeMs, order: row.seq, texts: row.texts, shownMs: shown?.timeMs ?? null };
   if (row.kind === 'click') return { ...timed, topic: 'clicks', value: base };
   return {
     ...timed,
@@ -56,6 +58,7 @@ export function exposureOf(
   return {
     timeMs: e.timeMs,
     order: row.seq,
+    texts: row.texts,
     topic: 'exposures',
     value: {
       exposureId: `${e.requestId}:${e.position}`,
