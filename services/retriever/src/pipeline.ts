@@ -51,6 +51,8 @@ export async function runSampleFlow(parts: RetrieverParts): Promise<{ stop(): Pr
     onDeadLetter: (reason) => meter.recordDeadLetter(reason),
     handler: { onRecords: (records) => flow.take(records) },
   });
+  // shown as 0 rather than missing until there is one
+  for (const name of ['http_requests', 'rollouts', 'shed_rollouts', 'measured_requests']) meter.add(name, 0);
   const reporting = flow.reportUntilStopped(() => consumer.lag()).catch(fail);
   return {
     async stop() {

@@ -6,15 +6,15 @@ import { isHeldBack } from '@onemall/service-kit';
 import { startTestStack, type TestStack } from '@onemall/testkit';
 import { Harness, itemSidOf, NUM_ITEMS } from './harness.ts';
 
-let stack: TestStack;
+let stack: TestStack | undefined;
 before(async () => {
   stack = await startTestStack();
 });
-after(() => stack.stop());
+after(() => stack?.stop());
 
 describe('retriever', () => {
   test('serves the newest policy that loads, through a corrupt one, under load, until it stops', async (t) => {
-    const h = await Harness.create(stack);
+    const h = await Harness.create(stack!);
     t.after(() => h.close());
     await h.putCatalogue();
     const service = await h.start();
@@ -81,7 +81,7 @@ describe('retriever', () => {
   });
 
   test('makes one rollout per sampled request, measures held-back ones, buries what is bad', async (t) => {
-    const h = await Harness.create(stack);
+    const h = await Harness.create(stack!);
     t.after(() => h.close());
     await h.putCatalogue();
     await h.publishPolicy(7);
@@ -123,7 +123,7 @@ describe('retriever', () => {
     });
     const { value: metric } = h.metrics[0]!;
     assert.deepEqual([metric!.scenario, metric!.version, metric!.step], ['product_card', '7-test', 7]);
-    assert.ok(metric!.values.hr50! >= metric!.values.hr10!);
+    assert.ok(metric!.values.hr_50! >= metric!.values.hr_10!);
     assert.ok(metric!.values.legality! >= 0 && metric!.values.legality! <= 1);
 
     // Bad samples become dead letters and the rest flows on.
@@ -148,7 +148,7 @@ describe('retriever', () => {
   });
 
   test('a budget sheds rollouts, and old samples make none', async (t) => {
-    const h = await Harness.create(stack, {
+    const h = await Harness.create(stack!, {
       ONEMALL_ROLLOUT_BUDGET_PER_S: '0.001',
       ONEMALL_HELD_BACK_FRACTION: '0',
     });

@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Item, ItemSid, LiveSid, Sid } from '@onemall/contracts';
-import { isHeldBack } from '@onemall/service-kit';
+import type { Item, ItemSid, LiveSid, Sid, TrainingSample } from '@onemall/contracts';
+import { HotSwap, isHeldBack } from '@onemall/service-kit';
 import fc from 'fast-check';
 import { type NumCodes, packSid } from '../src/stages/build-trie.ts';
+import { checkSample } from '../src/stages/check-sample.ts';
+import { HitSums } from '../src/stages/measure-hits.ts';
 import type { BeamCandidate } from '../src/stages/search-beam.ts';
 import { RateBudget, RecentIds, selectRequest } from '../src/stages/select-requests.ts';
 import { firstItem, orderItems, type Shelves, serveItems } from '../src/stages/serve-items.ts';
 import { Popularity } from '../src/state/popularity.ts';
+import { ReferencePolicy } from '../src/state/reference-policy.ts';
 import { SidCatalogue } from '../src/state/sid-catalogue.ts';
 
 fc.configureGlobal({ seed: 12 });
@@ -251,4 +254,71 @@ test('RecentIds tells repeats among the newest ids; RateBudget sheds what exceed
   assert.equal(taken(500, 10), 1);
   assert.equal(taken(60_000, 10), 2, 'no more than a second is saved up');
   assert.equal(new RateBudget(0).take(1), false);
+});
+
+test('hit sums weigh every request once and keep policies and scenarios apart', () => {
+  const sums = new HitSums();
+  const one = { policyVersion: '3-a', step: 3, scenario: 'product_card' };
+  sums.add({ ...one, place: 0, legal: { searched: 50, existing: 10 } });
+  sums.add({ ...one, place: 10, legal: { searched: 50, existing: 30 } });
+  sums.add({ ...one, place: 49, legal: { searched: 0, existing: 0 } });
+  sums.add({ ...one, place: -1, legal: { searched: 0, existing: 0 } });
+  sums.add({ ...one, scenario: 'live_stream', place: -1, legal: { searched: 0, existing: 0 } });
+  const [products, rooms] = sums.take(77);
+  assert.deepEqual(products, {
+    source: 'retriever',
+    scenario: 'product_card',
+    version: '3-a',
+    step: 3,
+    values: { requests: 4, hits_10: 1, hr_10: 0.25, hits_50: 3, hr_50: 0.75, legality: 0.4 },
+    createdMs: 77,
+  });
+  assert.deepEqual(rooms!.values, { requests: 1, hits_10: 0, hr_10: 0, hits_50: 0, hr_50: 0 });
+  assert.deepEqual(sums.take(78), []);
+});
+
+test('the reference policy stands still between syncs and is held until its last user is done', async () => {
+  const closed: string[] = [];
+  const newest = new HotSwap<string>(
+    async (model) => void closed.push(model),
+    (error) => assert.fail(String(error)),
+  );
+  const reference = new ReferencePolicy({ acquireNewest: () => newest.acquire(), syncMs: 1000 });
+  assert.equal(reference.acquire(0), undefined);
+  newest.swap('one');
+  const first = reference.acquire(5)!;
+  newest.swap('two');
+  const again = reference.acquire(1004)!;
+  assert.deepEqual([first.model, again.model], ['one', 'one']);
+  again.release();
+  const synced = reference.acquire(1005)!;
+  assert.equal(synced.model, 'two');
+  assert.deepEqual(closed, [], 'one is still in use');
+  first.release();
+  await Promise.resolve();
+  assert.deepEqual(closed, ['one']);
+  synced.release();
+  await reference.close();
+  await newest.close();
+  assert.deepEqual(closed, ['one', 'two']);
+});
+
+test('a sample without ids, of an unknown scenario or of another time is bad input', () => {
+  const rules = { scenarios: new Set(['product_card']), nowMs: 1000, allowedClockSkewMs: 100 };
+  const check = (change: object): void => {
+    const exposure = {
+      requestId: 'r',
+      itemId: 'i',
+      scenario: 'product_card',
+      requestTimeMs: 900,
+      eventTimeMs: 1100,
+    };
+    checkSample({ exposure: { ...exposure, ...change } } as TrainingSample, rules);
+  };
+  check({});
+  assert.throws(() => check({ requestId: '' }), { reason: 'EMPTY_ID' });
+  assert.throws(() => check({ itemId: '' }), { reason: 'EMPTY_ID' });
+  assert.throws(() => check({ scenario: 'cars' }), { reason: 'UNKNOWN_SCENARIO' });
+  assert.throws(() => check({ eventTimeMs: 1101 }), { reason: 'TIME_OUT_OF_RANGE' });
+  assert.throws(() => check({ requestTimeMs: -1 }), { reason: 'TIME_OUT_OF_RANGE' });
 });

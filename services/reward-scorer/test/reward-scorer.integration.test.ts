@@ -22,18 +22,18 @@ const SCENARIOS = ['product_card', 'live_stream'];
 const RETENTION = { largestWindowMs: 8_000, graceMs: 1_000, longestOutageMs: 86_400_000 };
 const EGPM_SCALE = { product_card: 500, live_stream: 500 };
 
-let stack: TestStack;
+let stack: TestStack | undefined;
 before(async () => {
   stack = await startTestStack();
 });
-after(() => stack.stop());
+after(() => stack?.stop());
 
 /** A namespace on a real broker with the scorer as a process of its own. */
 async function harness(t: TestContext, more: Record<string, string> = {}) {
-  const namespace = stack.newNamespace();
+  const namespace = stack!.newNamespace();
   const kafka = await connectKafka({
-    brokers: stack.brokers,
-    registryUrl: stack.registryUrl,
+    brokers: stack!.brokers,
+    registryUrl: stack!.registryUrl,
     namespace,
     clientId: 'test',
   });
@@ -74,8 +74,8 @@ async function harness(t: TestContext, more: Record<string, string> = {}) {
     logTail: () => service.logTail(40),
     async start() {
       service = await spawnService('reward-scorer', {
-        ONEMALL_KAFKA_BROKERS: stack.brokers,
-        ONEMALL_REGISTRY_URL: stack.registryUrl,
+        ONEMALL_KAFKA_BROKERS: stack!.brokers,
+        ONEMALL_REGISTRY_URL: stack!.registryUrl,
         ONEMALL_NAMESPACE: namespace,
         ONEMALL_ARTIFACTS_URI: folder,
         ONEMALL_DATA_DIR: folder,

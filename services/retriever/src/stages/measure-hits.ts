@@ -49,8 +49,8 @@ export class HitSums {
     const metrics = [...this.#sums.values()].map(({ policyVersion, scenario, sums }): Metric => {
       const values: Record<string, number> = { requests: sums.requests };
       for (const [i, k] of HIT_RATE_AT.entries()) {
-        values[`hits${k}`] = sums.hits[i]!;
-        values[`hr${k}`] = sums.hits[i]! / sums.requests;
+        values[`hits_${k}`] = sums.hits[i]!;
+        values[`hr_${k}`] = sums.hits[i]! / sums.requests;
       }
       if (sums.searched > 0) values.legality = sums.existing / sums.searched;
       return { source: 'retriever', scenario, version: policyVersion, step: sums.step, values, createdMs };
