@@ -117,8 +117,16 @@ export class Harness {
     await waitFor(condition, { what, timeoutMs: 30_000, intervalMs: 20 });
   }
 
+  async stopServices(): Promise<void> {
+    for (const service of this.#services.splice(0)) await service.stop();
+  }
+  async restart(): Promise<void> {
+    await this.stopServices();
+    await this.start();
+  }
+
   async close(): Promise<void> {
-    for (const service of this.#services) await service.stop();
+    await this.stopServices();
     await this.writer.close();
     await this.kafka.close();
     await rm(this.#folder, { recursive: true, force: true });

@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import type { Codebook as CodebookRecord } from '@onemall/contracts';
+import { seededSource, stackVectors, trainCodebook, writeCodebook } from '@onemall/quantization';
+import { startTestStack, type TestStack } from '@onemall/testkit';
+import { Harness } from './broker-harness.ts';
+import { item, vectorOf } from './items.ts';
+
+let stack: TestStack;
+before(async () => {
+  stack = await startTestStack();
+});
+after(() => stack.stop());
+
+const products = Array.from({ length: 50 }, (_, n) => item(`p${n}`, { embedding: vectorOf(n) }));
+
+/** Publishes version 2 of a scenario's codebook, as a training job does. */
+async function publishSecond(h: Harness, scenario: string): Promise<void> {
+  const codebook = trainCodebook(stackVectors(products.map((p) => p.embedding!)), {
+    scenario,
+    version: 2,
+    numCodes: [16, 16, 16],
+    lastLevel: 'kmeans',
+    cutoffMs: 1_000,
+    random: seededSource(99),
+  });
+  const ref = await h.artifacts.put(`codebooks/${scenario}/2`, writeCodebook(codebook));
+  const value: CodebookRecord = {
+    scenario,
+    codebookVersion: 2,
+    ...ref,
+    numCodes: [16, 16, 16],
+    dim: 8,
+    metrics: {},
+    towerVersion: null,
+    towerUri: null,
+    cutoffMs: 1_000,
+    createdMs: 2_000,
+  };
+  await h.writer.send([{ topic: 'codebooks', key: scenario, value }]);
+}
+
+async function bootstrapped(more: Record<string, string>): Promise<Harness> {
+  const h = await Harness.create(stack, more);
+  await h.put(...products, item('room', { scenario: 'live_stream' }));
+  await h.start();
+  await h.until('codebooks', () => h.codebooks.length === 2);
+  await h.change('room', 'ADDED', 'p1', 5_000);
+  await h.until('the first version', () => h.room('room') !== null && h.itemSids.length === products.length);
+  return h;
+}
+
+describe('a second codebook version', () => {
+  test('is served beside the first one where it is followed', async (t) => {
+    const h = await bootstrapped({ ONEMALL_FOLLOW_NEW_CODEBOOKS: 'true' });
+    t.after(() => h.close());
+    await publishSecond(h, 'product_card');
+    await publishSecond(h, 'live_stream');
+    const second = () => h.itemSids.filter((r) => r.key.endsWith(':2'));
+    const rooms = (version: number) =>
+      h.liveSids.filter((r) => r.key === `room:${version}`).map((r) => r.value!);
+    await h.until('SIDs of version 2', () => second().length === products.length && rooms(2).length === 1);
+    assert.ok(second().every(({ value }) => value!.reason === 'NEW_CODEBOOK' && value!.validFromMs === 0));
+    assert.deepEqual(
+      [rooms(2)[0]!.reason, rooms(2)[0]!.validFromMs, rooms(2)[0]!.sellingItemIds],
+      ['NEW_CODEBOOK', 0, ['p1']],
+    );
+    await h.change('room', 'ADDED', 'p2', 6_000);
+    await h.until('both versions follow', () => rooms(1).length === 2 && rooms(2).length === 2);
+    assert.deepEqual([rooms(1)[1]!.validFromMs, rooms(2)[1]!.validFromMs], [6_000, 6_000]);
+    assert.equal(rooms(2)[1]!.sid!.codebookVersion, 2);
+    await h.put(item('new', { embedding: vectorOf(7) }));
+    await h.until('a new item in both', () =>
+      ['new:1', 'new:2'].every((key) => h.itemSids.some((r) => r.key === key)),
+    );
+  });
+
+  test('is left alone where it is not, also by a restart', async (t) => {
+    const h = await bootstrapped({});
+    t.after(() => h.close());
+    await publishSecond(h, 'product_card');
+    await publishSecond(h, 'live_stream');
+    await h.restart();
+    await h.change('room', 'ADDED', 'p2', 6_000);
+    await h.put(item('new', { embedding: vectorOf(7) }));
+    await h.until(
+      'version 1 goes on',
+      () => h.item('new') !== null && h.room('room')!.sellingItemIds.length === 2,
+    );
+    assert.ok([...h.itemSids, ...h.liveSids].every((record) => record.key.endsWith(':1')));
+    await h.stopServices();
+    assert.ok([...h.itemSids, ...h.liveSids].every((record) => record.key.endsWith(':1')));
+  });
+});
