@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { FEATURE_VERSION, NUM_DENSE, NUM_IDS } from '@onemall/features';
+import {
+  auc,
+  BatchError,
+  createRankerTrainer,
+  loadRanker,
+  PublishedModelError,
+  type RankerSample,
+  StateError,
+} from '../src/index.ts';
+import { rankerPass } from '../src/models/ranker.ts';
+import { PredictionWindow } from '../src/prediction-window.ts';
+import { rankerFeeds } from '../src/ranker-trainer.ts';
+import { checkGradients } from './gradients.ts';
+import { type Random, randomSource } from './synthetic.ts';
+
+const SCENARIOS = ['product_card', 'short_video'];
+
+/** Clicks follow the first dense feature, buys the second, values the first id. */
+function sample(random: Random): RankerSample {
+  const dense = Float32Array.from({ length: NUM_DENSE }, () => 2 * random.next() - 1);
+  const ids = Int32Array.from({ length: NUM_IDS }, () => random.int(50));
+  const clicked = random.next() < 1 / (1 + Math.exp(-4 * dense[0]!));
+  const bought = random.next() < 0.4 / (1 + Math.exp(-4 * dense[1]!));
+  return {
+    scenario: SCENARIOS[random.int(2)]!,
+    dense,
+    ids,
+    clicked,
+    bought,
+    buyValueCents: bought ? Math.round(Math.exp(6 + (ids[0]! % 2) + 0.3 * random.next())) : 0,
+  };
+}
+const samples = (random: Random, n: number) => Array.from({ length: n }, () => sample(random));
+const create = () =>
+  createRankerTrainer({ preset: 'tiny', scenarios: SCENARIOS, seed: 4, optimizer: { warmupSteps: 10 } });
+
+test('gradients of the ranker agree with finite differences of the float64 reference', async () => {
+  const preset = { name: 'micro', idDim: 2, idRows: 70, hidden: [5, 4], batchSize: 6, learningRate: 1 };
+  const random = randomSource(2);
+  const batch = samples(random, 5);
+  batch[0] = { ...batch[0]!, bought: true, buyValueCents: 1234 };
+  await checkGradients((ops) => rankerPass(ops, preset, 6).loss, {
+    feeds: rankerFeeds(batch, 6, SCENARIOS),
+    perParameter: 6,
+  });
+});
+
+test('the ranker learns clicks, buys and values, resumes bit for bit, and scores the same when published', async () => {
+  const trainer = await create();
+  const random = randomSource(3);
+  for (let i = 0; i < 250; i++) await trainer.step(samples(random, 32));
+  const metrics = trainer.metrics();
+  for (const scenario of SCENARIOS) {
+    assert.ok(metrics[`${scenario}.aucClick`]! > 0.75, `click ${metrics[`${scenario}.aucClick`]}`);
+    assert.ok(metrics[`${scenario}.aucBuy`]! > 0.6, `buy ${metrics[`${scenario}.aucBuy`]}`);
+    assert.ok(Math.abs(metrics[`${scenario}.calibrationClick`]! - 1) < 0.15);
+  }
+
+  const resumed = await create();
+  await resumed.restore(structuredClone(await trainer.state()));
+  const next = samples(random, 20);
+  const { stepMs: _a, ...went } = await trainer.step(next);
+  const { stepMs: _b, ...again } = await resumed.step(next);
+  assert.deepEqual(again, went);
+  assert.deepEqual(await resumed.state(), await trainer.state());
+
+  const files = await trainer.exportRanker({ rankerVersion: '251-x', egpmScale: { product_card: 12 } });
+  const ranker = await loadRanker(files);
+  assert.equal(ranker.manifest.egpmScale.product_card, 12);
+  assert.equal(ranker.manifest.featureVersion, FEATURE_VERSION);
+  // 100 candidates take two static batches; the trainer's own predictions of the same rows are those of its next step
+  const rows = samples(random, 100);
+  const dense = new Float32Array(100 * NUM_DENSE);
+  const ids = new Int32Array(100 * NUM_IDS);
+  rows.forEach((row, i) => {
+    dense.set(row.dense, i * NUM_DENSE);
+    ids.set(row.ids, i * NUM_IDS);
+  });
+  const scores = await ranker.score(dense, ids, 100);
+  const own = await trainer.step(rows.slice(0, 32));
+  for (let i = 0; i < 32; i++) {
+    assert.ok(Math.abs(scores.pCtr[i]! - own.pCtr[i]!) < 1e-5);
+    assert.ok(Math.abs(scores.pCtcvr[i]! - own.pCtcvr[i]!) < 1e-5);
+    assert.ok(Math.abs(scores.buyValueCents[i]! / own.buyValueCents[i]! - 1) < 1e-4);
+  }
+  const high = rows.map((row, i) => ({ value: scores.buyValueCents[i]!, dear: row.ids[0]! % 2 === 1 }));
+  assert.ok(
+    auc(
+      high.map((h) => h.value),
+      high.map((h) => h.dear),
+    ) > 0.7,
+    'dear items get higher values',
+  );
+  await assert.rejects(ranker.score(dense, ids, 99), /99 candidates takes/);
+  await Promise.all([ranker.close(), trainer.close(), resumed.close()]);
+
+  const foreign = new Map(files);
+  const manifest = { ...JSON.parse(new TextDecoder().decode(files.get('ranker.json'))), featureVersion: 999 };
+  foreign.set('ranker.json', Buffer.from(JSON.stringify(manifest)));
+  await assert.rejects(
+    loadRanker(foreign),
+    (e: unknown) => e instanceof PublishedModelError && /features of version 999/.test(e.message),
+  );
+});
+
+test('what does not fit the ranker is refused by name', async () => {
+  const trainer = await create();
+  const [row] = samples(randomSource(5), 1) as [RankerSample];
+  const bad = (pattern: RegExp) => (e: unknown) => e instanceof BatchError && pattern.test(e.message);
+  await assert.rejects(trainer.step([]), bad(/1 to 32 samples, got 0/));
+  await assert.rejects(trainer.step([{ ...row, scenario: 'x' }]), bad(/Unknown scenario x/));
+  await assert.rejects(trainer.step([{ ...row, dense: new Float32Array(3) }]), bad(/got 3 and/));
+  await assert.rejects(trainer.step([{ ...row, bought: true, buyValueCents: -1 }]), bad(/got -1/));
+  const state = await trainer.state();
+  const older = { ...state, scalars: { ...state.scalars, featureVersion: 0 } };
+  await assert.rejects(trainer.restore(older), (e: unknown) => e instanceof StateError);
+  await trainer.close();
+});
+
+test('AUC counts ordered pairs, ties half; calibration is mean prediction over mean label', () => {
+  const predictions = [0.1, 0.4, 0.4, 0.8, 0.2];
+  const labels = [false, true, false, true, false];
+  let pairs = 0;
+  for (const [i, p] of predictions.entries())
+    for (const [j, q] of predictions.entries())
+      if (labels[i] && !labels[j]) pairs += p > q ? 1 : p === q ? 0.5 : 0;
+  assert.equal(auc(predictions, labels), pairs / 6);
+  const window = new PredictionWindow(3);
+  for (const [i, click] of predictions.entries())
+    window.add('s', { click, buy: 0.5, clicked: labels[i]!, bought: false, buyValueCents: 100 });
+  // the window keeps the latest three: 0.4 (no), 0.8 (yes), 0.2 (no)
+  const metrics = window.metrics();
+  assert.equal(metrics['s.samples'], 3);
+  assert.equal(metrics['s.aucClick'], 1);
+  assert.ok(Math.abs(metrics['s.calibrationClick']! - 1.4) < 1e-12);
+  assert.equal(metrics['s.calibrationBuy'], undefined);
+  // top tenth is the row with pCtr 0.8: 0.5 x 100 / (1.25 x 0.8)
+  assert.ok(Math.abs(window.egpmScale().s! - 50) < 1e-9);
+});
