@@ -326,28 +326,38 @@ test('requests beyond the queue get 503 at once, those waiting are answered', as
 test('a search over its time is 504, a wait over its time 503; the place in line is free again', async (t) => {
   const gate = Promise.withResolvers<void>();
   const begun = Promise.withResolvers<void>();
-  const started = await startApi({ concurrency: 1, queueLength: 5, timeoutMs: 30 }, t);
-  let slow = true;
+  const timers: AbortController[] = [];
+  const bothWait = Promise.withResolvers<void>();
+  const startTimeout = (): AbortSignal => {
+    const timer = new AbortController();
+    timers.push(timer);
+    if (timers.length === 2) bothWait.resolve();
+    return timer.signal;
+  };
+  const started = await startApi({ concurrency: 1, queueLength: 1, timeoutMs: 30, startTimeout }, t);
   started.policies.swap(
     tablePolicy('1-slow', {
       beforeDecode: () => {
         begun.resolve();
-        return slow ? gate.promise : Promise.resolve();
+        return gate.promise;
       },
     }),
   );
   const ask = () => started.post({ scenario: 'product_card', history: HISTORY, k: 5 });
   const searching = ask();
   await begun.promise;
-  const waited = await ask();
+  const waiting = ask();
+  await bothWait.promise;
+  timers[1]!.abort();
+  const waited = await waiting;
   assert.equal(waited.status, 503);
   assert.match(waited.body.error!, /waited until its time was over/);
-  slow = false;
+  timers[0]!.abort();
   gate.resolve();
   const late = await searching;
   assert.equal(late.status, 504);
   assert.match(late.body.error!, /longer than 30 ms/);
-  await started.stop();
+  assert.equal((await ask()).status, 200);
 });
 
 test('a taken port is one clear message', async (t) => {

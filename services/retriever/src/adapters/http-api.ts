@@ -13,6 +13,8 @@ export interface HttpApiOptions {
   limits: ApiLimits;
   maxBodyBytes: number;
   timeoutMs: number;
+  /** Aborts when a request has used up its time; tests abort by hand. Default: AbortSignal.timeout. */
+  startTimeout?: (timeoutMs: number) => AbortSignal;
   concurrency: number;
   queueLength: number;
   allowedClockSkewMs: number;
@@ -78,7 +80,7 @@ export async function serveHttp(options: HttpApiOptions): Promise<HttpApi> {
 }
 
 function addRetrieve(app: FastifyInstance, options: HttpApiOptions): void {
-  const { clock, meter, limits, timeoutMs } = options;
+  const { clock, meter, limits, timeoutMs, startTimeout = AbortSignal.timeout } = options;
   const gate = new AdmissionGate(options);
   app.post<{ Body: RetrieveBody; Reply: RetrieveAnswer | { error: string } }>(
     '/retrieve',
@@ -88,7 +90,7 @@ function addRetrieve(app: FastifyInstance, options: HttpApiOptions): void {
       const startedMs = clock.nowMs();
       const wrong = contradiction(body, startedMs + options.allowedClockSkewMs);
       if (wrong) return reply.code(400).send({ error: wrong });
-      const signal = AbortSignal.timeout(timeoutMs);
+      const signal = startTimeout(timeoutMs);
       try {
         const answer = await gate.run(() => answerWithPolicy(body, options, signal), signal);
         meter.set('http_last_ms', clock.nowMs() - startedMs);
