@@ -9,6 +9,7 @@ export interface SupervisionOptions {
   stateDir: string;
   env: NodeJS.ProcessEnv;
   guardian: Guardian;
+  niceness: number;
   nowMs: () => number;
   onState(name: string, state: string): void;
   onCrash(name: string, story: string): void;
@@ -19,8 +20,6 @@ export interface SupervisionOptions {
 const TAIL_LINES = 40;
 /** Above the 10 s in which a service must drain. */
 const STOP_TIMEOUT_MS = 15_000;
-/** The user's other programs come first. */
-const NICENESS = 5;
 
 export class SupervisedService {
   readonly plan: ProcessPlan;
@@ -44,7 +43,7 @@ export class SupervisedService {
       env: { ...this.#options.env, ...env },
       logFile: this.logFile,
       guardian: this.#options.guardian,
-      niceness: NICENESS,
+      niceness: this.#options.niceness,
     });
     this.process = child;
     this.#options.onState(name, 'starting');
