@@ -179,7 +179,7 @@ async function openAndTrain(
             stopping,
           }),
         );
-  const report = new TrainingReport(io, writer, clock, log, meter, learner);
+  const report = new TrainingReport(samples, writer, clock, log, meter, learner);
   const training = {
     ...{ config, clock, log, stopping, learner, tables, rewards, samples, journal, checkpoints, publisher },
     ...{ report, replay, settings, progress },

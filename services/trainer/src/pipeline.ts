@@ -78,14 +78,16 @@ export async function trainOnStream(t: Training): Promise<void> {
     t.progress = advance(t, step, batch.drawn, guard, outcome.loss);
     t.report.stepDone(t.progress, outcome, batch.drawn.samples);
 
-    const publish = due.publish(step);
-    if (publish || due.checkpoint(step)) {
+    // One moment for both, so that equal intervals share their checkpoints.
+    const nowMs = t.clock.nowMs();
+    const publish = due.publish(step, nowMs);
+    if (publish || due.checkpoint(step, nowMs)) {
       const stored = await saveCheckpoint(t);
       savedStep = step;
-      due.checkpointDone(step);
+      due.checkpointDone(step, nowMs);
       if (publish) {
         await publishPolicy(t, stored);
-        due.publishDone(step);
+        due.publishDone(step, nowMs);
       }
     }
   }
@@ -165,25 +167,31 @@ function advance(
   const before = t.progress;
   const first = before.lossFirst ?? 0;
   return {
+    ...before,
     step,
     samples: before.samples + samples.length,
     positions: ranges.map(({ partition, to }) => [partition, to]),
     cursor,
-    rewardPositions: t.rewards?.positions() ?? [],
-    usedRequestIds: t.rewards?.usedRequestIds() ?? [],
-    tableOffsets: tableOffsets(t),
     guard,
     lossFirst: step <= FIRST_STEPS ? first + (loss - first) / step : before.lossFirst,
   };
 }
 
+/** Between two steps: the groups of the next one are not taken yet. */
 async function saveCheckpoint(t: Training): Promise<StoredCheckpoint> {
+  t.progress = {
+    ...t.progress,
+    rewardPositions: t.rewards?.positions() ?? [],
+    usedRequestIds: t.rewards?.usedRequestIds() ?? [],
+    tableOffsets: tableOffsets(t),
+  };
   const stored = await t.checkpoints.save(
     { ...t.identity, progress: t.progress, createdMs: t.clock.nowMs() },
     await t.learner.save(),
   );
   await t.journal.forgetUpTo(await t.checkpoints.oldestStep());
-  t.log.info({ uri: stored.uri, step: stored.step }, 'checkpoint');
+  const { step, samples } = t.progress;
+  t.log.info({ uri: stored.uri, step, samples, ...t.report.newest() }, 'checkpoint');
   return stored;
 }
 
@@ -198,16 +206,14 @@ async function publishPolicy(t: Training, stored: StoredCheckpoint): Promise<voi
   t.log.info({ policyVersion }, 'published');
 }
 
-/** Both intervals begin anew when their work is done. */
+/** Steps or time, whichever comes first, since it was last done. */
 function dueTimes({ config, clock, progress }: Training) {
   const interval = (everySteps: number, everyMs: number) => {
-    let lastStep = progress.step;
-    let lastMs = clock.nowMs();
+    let last = { step: progress.step, atMs: clock.nowMs() };
     return {
-      due: (step: number) => step - lastStep >= everySteps || clock.nowMs() - lastMs >= everyMs,
-      done: (step: number) => {
-        lastStep = step;
-        lastMs = clock.nowMs();
+      due: (step: number, nowMs: number) => step - last.step >= everySteps || nowMs - last.atMs >= everyMs,
+      done: (step: number, nowMs: number) => {
+        last = { step, atMs: nowMs };
       },
     };
   };

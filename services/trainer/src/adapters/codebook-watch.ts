@@ -34,6 +34,7 @@ export class CodebookWatch {
       topic: 'codebooks',
       onRecord: ({ value }) => value && watch.#take(value),
       onError,
+      onDeadLetter: (reason) => meter.recordDeadLetter(reason),
     });
     await watch.#table.readToEnd();
     return watch;

@@ -100,6 +100,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
     this.#tables = tables;
     this.#meter = meter;
     this.#window = new StepWindow(config.metricsWindowSteps);
+    meter.set('rl_groups', 0, 'Reward groups trained since the start of the process');
   }
 
   leavesOut(sample: TrainingSample) {

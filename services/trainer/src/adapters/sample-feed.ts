@@ -89,6 +89,15 @@ export class SampleFeed {
     return this.#news.promise;
   }
 
+  /** Records not read yet, plus samples that wait for their step. */
+  async lag(): Promise<number> {
+    const ends = await this.#options.io.endOffsets(SAMPLES);
+    return ends.reduce(
+      (sum, { partition, offset }) => sum + Math.max(0, offset - this.drawer.readTo(partition)),
+      this.drawer.buffered,
+    );
+  }
+
   /** Called after samples were drawn: paused partitions may go on. */
   madeRoom(): void {
     for (const partition of this.#paused)

@@ -46,11 +46,13 @@ export class SidTables {
         // A tombstone retires a version after all who used it are gone: nothing to do here.
         onRecord: ({ value }) => value && put(value.itemId, value.validFromMs, value.sid),
         onError,
+        onDeadLetter: (reason) => meter.recordDeadLetter(reason),
       }),
       await io.openTable({
         topic: 'live-sids',
         onRecord: ({ value }) => value && put(value.liveId, value.validFromMs, value.sid),
         onError,
+        onDeadLetter: (reason) => meter.recordDeadLetter(reason),
       }),
     ];
     await tables.readToEnd();

@@ -1,14 +1,14 @@
 /** What the trainer tells of itself: gauges for /status and Prometheus, and records on training-metrics. */
-import type { KafkaIo, RecordWriter } from '@onemall/kafka-io';
+import type { RecordWriter } from '@onemall/kafka-io';
 import type { Clock, Logger, StageMeter } from '@onemall/service-kit';
 import type { Learner, StepOutcome } from '../learner.ts';
 import type { Progress } from '../stages/checkpoint-format.ts';
-import type { FedSample } from './sample-feed.ts';
+import type { FedSample, SampleFeed } from './sample-feed.ts';
 
 const KEPT_FRESHNESS = 2_000;
 
 export class TrainingReport {
-  readonly #io: KafkaIo;
+  readonly #samples: SampleFeed;
   readonly #writer: RecordWriter;
   readonly #clock: Clock;
   readonly #log: Logger;
@@ -21,14 +21,14 @@ export class TrainingReport {
   policyVersion = '';
 
   constructor(
-    io: KafkaIo,
+    samples: SampleFeed,
     writer: RecordWriter,
     clock: Clock,
     log: Logger,
     meter: StageMeter,
     learner: Learner,
   ) {
-    this.#io = io;
+    this.#samples = samples;
     this.#writer = writer;
     this.#clock = clock;
     this.#log = log;
@@ -78,9 +78,7 @@ export class TrainingReport {
       meter.set('freshness_ms', sorted[sorted.length >> 1]!, 'From the event to the gradient, median, ms');
       meter.set('freshness_p99_ms', sorted[Math.floor(sorted.length * 0.99)]!);
     }
-    const at = new Map(progress.positions);
-    const ends = await this.#io.endOffsets('training-samples');
-    meter.setLag(ends.reduce((sum, e) => sum + Math.max(0, e.offset - (at.get(e.partition) ?? 0)), 0));
+    meter.setLag(await this.#samples.lag());
     const rows = this.#learner.figures();
     for (const { scenario, values } of rows)
       if (scenario === '') for (const [name, value] of Object.entries(values)) meter.set(name, value);
@@ -102,7 +100,7 @@ export class TrainingReport {
       })),
     );
     const { loss = Number.NaN } = this.newest();
-    this.#log.info({ step: progress.step, samples: progress.samples, loss }, 'training');
+    this.#log.debug({ step: progress.step, samples: progress.samples, loss }, 'training');
   }
 }
 

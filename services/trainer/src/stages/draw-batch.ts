@@ -91,6 +91,11 @@ export class BatchDrawer<S> {
   bufferedOf(partition: number): number {
     return this.#queue(partition).waiting.length;
   }
+  /** Offset after the last record fetched. */
+  readTo(partition: number): number {
+    const queue = this.#queue(partition);
+    return queue.readTo ?? queue.from;
+  }
   /** Samples already drawn for the batch that is being filled. */
   get openSamples(): number {
     return this.#open.length;
@@ -126,7 +131,7 @@ export class BatchDrawer<S> {
 
   /** True once everything below the ranges' ends was fetched. */
   has(ranges: readonly OffsetRange[]): boolean {
-    return ranges.every((r) => r.to <= (this.#queue(r.partition).readTo ?? this.#queue(r.partition).from));
+    return ranges.every((r) => r.to <= this.readTo(r.partition));
   }
 
   /**
