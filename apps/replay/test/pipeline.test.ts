@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { AnyOutRecord, RecordWriter } from '@onemall/kafka-io';
+import type { OutRecord, RecordWriter } from '@onemall/kafka-io';
 import { ManualClock, StageMeter } from '@onemall/service-kit';
 import { readMapping } from '../src/adapters/mapping-file.ts';
 import type { ReplayState } from '../src/adapters/state-file.ts';
@@ -31,11 +31,14 @@ async function tmall(t: Parameters<typeof temporaryFolder>[0], rows: number) {
 }
 
 function player(prepared: PlayOptions['prepared'], more: Partial<PlayOptions> = {}) {
-  const sent: { record: AnyOutRecord; atMs: number }[] = [];
+  const sent: { record: OutRecord; atMs: number }[] = [];
   const clock = new FastClock(1_000_000);
   const writer: RecordWriter = {
     send: async (records) => {
-      for (const record of records) sent.push({ record, atMs: clock.nowMs() });
+      for (const record of records) {
+        assert.ok('value' in record, 'the replay writes values, not bytes');
+        sent.push({ record, atMs: clock.nowMs() });
+      }
     },
     close: async () => undefined,
   };
@@ -61,7 +64,7 @@ function player(prepared: PlayOptions['prepared'], more: Partial<PlayOptions> = 
   };
   return { options, sent, meter };
 }
-const timeOf = (record: AnyOutRecord): number | undefined =>
+const timeOf = (record: OutRecord): number | undefined =>
   record.topic === 'exposures' || record.topic === 'clicks' || record.topic === 'buys'
     ? (record.value as { eventTimeMs: number }).eventTimeMs
     : undefined;
