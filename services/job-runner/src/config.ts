@@ -15,7 +15,7 @@ export const jobShape = {
   jobAttempts: count(1).default(3),
   jobBackoffMs: ms.default(2_000).describe('pause before the second attempt; doubles with each'),
   keepJobs: count(1).default(100).describe('finished jobs of each outcome that stay listed'),
-  trainCodebooksEveryMs: ms.default(24 * 3_600_000).describe('0: only by hand'),
+  trainCodebooksEveryMs: ms.default(0).describe('0: only by hand'),
   evaluateHitRateEveryMs: ms.default(600_000).describe('0: only by hand'),
 
   textEmbeddingDim: count(8).default(64).describe('as the live-sid-updater has it'),
