@@ -19,6 +19,11 @@ export class TimerQueue<T> {
     return this.#heap.length;
   }
 
+  /** When the next timer is due; Infinity where there is none. */
+  get nextMs(): number {
+    return this.#heap[0]?.atMs ?? Number.POSITIVE_INFINITY;
+  }
+
   add(atMs: number, rank: number, tie: number, task: T): void {
     const heap = this.#heap;
     const entry: Entry<T> = { atMs, rank, tie, task, sequence: this.#sequence++ };

@@ -8,6 +8,7 @@
  * commits when  commitIntervalMs passed or enough has left: samples, late events, dead letters and the three offsets in
  *               one transaction for each partition
  */
+import { setImmediate as otherWork } from 'node:timers/promises';
 import type { TopicName } from '@onemall/contracts';
 import type { FetchedPartition, KafkaIo, LogReader } from '@onemall/kafka-io';
 import type { RunningService } from '@onemall/service-kit';
@@ -80,6 +81,7 @@ async function readAndJoin(p: Pipeline, owners: ReadonlyMap<number, PartitionOwn
       await owner.take(fetched.get(owner.partition) ?? []);
       if (owner.join(beganMs)) hasMore = true;
       owner.commitWhenDue();
+      await otherWork();
     }
     if (beganMs >= publishMs) {
       p.meter.publish();

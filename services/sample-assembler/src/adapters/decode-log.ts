@@ -4,13 +4,16 @@ import type { FetchedPartition, KafkaIo, RawRecord } from '@onemall/kafka-io';
 import type { LogRecord, LogTopic } from '../stages/log-record.ts';
 
 /** Waits where the registry must be asked and is away: a failure of others never makes a dead letter. */
-export async function decodeLog(io: KafkaIo, fetched: FetchedPartition): Promise<LogRecord[]> {
+export async function decodeLog(
+  io: Pick<KafkaIo, 'decode'>,
+  fetched: FetchedPartition,
+): Promise<LogRecord[]> {
   const records: LogRecord[] = [];
   for (const raw of fetched.records) records.push(await decodeRecord(io, raw));
   return records;
 }
 
-async function decodeRecord(io: KafkaIo, raw: RawRecord): Promise<LogRecord> {
+async function decodeRecord(io: Pick<KafkaIo, 'decode'>, raw: RawRecord): Promise<LogRecord> {
   const topic = raw.topic as LogTopic;
   // Copies: what waits or is reported outlives the fetched batch.
   const source = {

@@ -25,14 +25,21 @@ import { replayPartition, whyNotRetained } from './replay-partition.ts';
 import { refuseMissingCommits, type StartFacts, StartRefusedError } from './start-checks.ts';
 
 const EARLIEST = -2;
+const UNKNOWN = -1;
 /** Records joined before others get their turn. */
-const RECORDS_PER_TURN = 5_000;
+const RECORDS_PER_TURN = 2_000;
 /** Outputs that wait for a transaction; above it joining waits too. */
-const MAX_PENDING_OUTPUTS = 5_000;
+const MAX_PENDING_OUTPUTS = 2_000;
 const RETRY_MS = 500;
 
+/** The part of Kafka that an owner needs. */
+export type OwnerIo = Pick<
+  KafkaIo,
+  'openTransactionalWriter' | 'committed' | 'endOffsets' | 'openReader' | 'decode' | 'deadLetter'
+>;
+
 export interface OwnerDeps {
-  io: KafkaIo;
+  io: OwnerIo;
   config: SampleAssemblerConfig;
   rules: JoinRules;
   catalogue: CatalogueView;
@@ -131,7 +138,8 @@ export class PartitionOwner {
           idleTimeoutMs: config.idleTimeoutMs,
           startMs: watermarkMs,
         },
-        byTopic((topic) => Math.max(0, offsets[topic])),
+        // Unknown until the first fetch where nothing was committed.
+        byTopic((topic) => (isFirst ? UNKNOWN : offsets[topic])),
       );
       const startedMs = monotonicMs();
       const replayed = meta
@@ -231,7 +239,7 @@ export class PartitionOwner {
     meter.recordIn(taken);
     const watermarkMs = merge.watermark.advance(nowMs, beganMs);
     if (watermarkMs > live.reached.watermarkMs) live.reached = { watermarkMs, atMs: clock.nowMs() };
-    join.advance(live.covered.watermarkMs, live.covered.atMs);
+    const isThere = join.advance(live.covered.watermarkMs, live.covered.atMs, MAX_PENDING_OUTPUTS);
     this.#resume(live);
     meter.observe(this.partition, {
       watermarkMs: join.watermarkMs,
@@ -239,11 +247,11 @@ export class PartitionOwner {
       waitingActions: join.waitingActions,
       historyEvents: join.histories.numEntries,
       lag: LOG_TOPICS.reduce(
-        (sum, topic) => sum + Math.max(0, live.highWatermarks[topic] - merge.nextOffset(topic)),
+        (sum, topic) => sum + Math.max(0, live.highWatermarks[topic] - Math.max(0, merge.nextOffset(topic))),
         0,
       ),
     });
-    return taken >= RECORDS_PER_TURN || join.numOutputs >= MAX_PENDING_OUTPUTS;
+    return taken >= RECORDS_PER_TURN || !isThere;
   }
 
   #resume({ paused, merge }: Live): void {
@@ -283,6 +291,7 @@ export class PartitionOwner {
     const offsets = byTopic((topic) => merge.nextOffset(topic));
     const offsetsText = JSON.stringify(offsets);
     join.advance(join.watermarkMs, live.covered.atMs);
+    if (LOG_TOPICS.some((topic) => offsets[topic] === UNKNOWN)) return;
     if (join.numOutputs === 0 && offsetsText === live.committedOffsets) return;
     const outputs = join.takeOutputs();
     const counts = join.takeCounts();

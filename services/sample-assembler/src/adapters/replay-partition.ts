@@ -23,7 +23,7 @@ export interface ReplayRange {
 
 /** @returns the number of records read. @throws StartRefusedError where needed offsets are no longer retained */
 export async function replayPartition(
-  io: KafkaIo,
+  io: Pick<KafkaIo, 'openReader' | 'decode'>,
   range: ReplayRange,
   join: PartitionJoin,
   merge: InputMerge,
@@ -64,7 +64,7 @@ export async function whyNotRetained(
 }
 
 async function replayAll(
-  io: KafkaIo,
+  io: Pick<KafkaIo, 'decode'>,
   reader: LogReader,
   { partition, restore, end }: ReplayRange,
   join: PartitionJoin,

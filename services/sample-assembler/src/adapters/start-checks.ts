@@ -54,7 +54,7 @@ export async function checkStart(
  * would be read and sampled again
  */
 export async function refuseMissingCommits(
-  io: KafkaIo,
+  io: Pick<KafkaIo, 'endOffsets' | 'committed'>,
   groupId: string,
   partition: number,
   { numPartitions, samplesAlign }: StartFacts,

@@ -160,17 +160,24 @@ export class PartitionJoin {
   }
 
   /**
-   * Lets everything leave whose time has come at this watermark. It never goes back.
+   * Lets leave, in order of event time, what is due up to this watermark. It never goes back, and it stands at the time of
+   * each record that leaves, so that a sample is the same however far it was moved at once.
    * @param reachedAtMs clock time at which the inputs had reached it, the cause of FINAL samples
+   * @param maxOutputs more waiting outputs stop it before the next moment; it then stands where everything has left
+   * @returns whether it got there
    */
-  advance(watermarkMs: number, reachedAtMs = 0): void {
-    if (watermarkMs > this.#watermarkMs) this.#watermarkMs = watermarkMs;
+  advance(watermarkMs: number, reachedAtMs = 0, maxOutputs = Number.POSITIVE_INFINITY): boolean {
     this.#reachedAtMs = reachedAtMs;
-    for (;;) {
-      const timer = this.#timers.take(this.#watermarkMs);
-      if (!timer) return;
-      this.#run(timer.task);
+    const target = Math.max(watermarkMs, this.#watermarkMs);
+    for (let nextMs = this.#timers.nextMs; nextMs <= target; nextMs = this.#timers.nextMs) {
+      if (nextMs > this.#watermarkMs) {
+        if (this.#outputs.length >= maxOutputs) return false;
+        this.#watermarkMs = nextMs;
+      }
+      this.#run(this.#timers.take(nextMs)!.task);
     }
+    this.#watermarkMs = target;
+    return true;
   }
 
   /** Hands over what has left since the last call, in order of event time. */

@@ -1,0 +1,293 @@
+/** How a partition is taken over and what a transaction holds: the order of calls, with ports that write them down. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { BadRecordError, type Exposure } from '@onemall/contracts';
+import {
+  FencedError,
+  type FetchedPartition,
+  type LogReader,
+  type Position,
+  type RawRecord,
+  type TransactionalWriter,
+  TransactionFailedError,
+  type TypedRecord,
+} from '@onemall/kafka-io';
+import { createLogger, ManualClock, StageMeter } from '@onemall/service-kit';
+import { JoinMeter } from '../src/adapters/join-meter.ts';
+import { type OwnerDeps, type OwnerIo, PartitionOwner } from '../src/adapters/partition-owner.ts';
+import { sampleAssemblerConfig } from '../src/config.ts';
+import { Catalogue } from '../src/stages/catalogue.ts';
+import { LOG_TOPICS, type LogTopic } from '../src/stages/log-record.ts';
+import { RULES } from './drive.ts';
+
+type Commit = Parameters<TransactionalWriter['commit']>[0];
+
+const exposure = (exposureId: string, eventTimeMs: number): Exposure => ({
+  exposureId,
+  userId: 'u1',
+  itemId: 'i1',
+  scenario: 'product_card',
+  eventTimeMs,
+  requestId: exposureId,
+  requestTimeMs: eventTimeMs,
+  position: 0,
+  watchMs: null,
+  priceCents: 1,
+  requestFeatures: { ints: [], floats: [] },
+});
+
+/** A log of one partition in memory, committed offsets, and everything that was asked for, in order. */
+class Ports {
+  readonly calls: string[] = [];
+  readonly logs: Record<LogTopic, (Exposure | 'poison')[]> = { exposures: [], clicks: [], buys: [] };
+  readonly transactions: Commit[] = [];
+  offsets: Position[] = [];
+  samplesEnd = 0;
+  failNext: Error | null = null;
+  registryIsAway: Promise<void> | null = null;
+
+  readonly io: OwnerIo = {
+    openTransactionalWriter: async (id) => {
+      this.calls.push(`open ${id}`);
+      return {
+        init: async () => void this.calls.push('fence'),
+        commit: async (transaction) => {
+          this.calls.push('commit');
+          const failure = this.failNext;
+          this.failNext = null;
+          if (failure) throw failure;
+          this.transactions.push(transaction);
+          this.offsets = [...transaction.offsets!.positions];
+        },
+        close: async () => void this.calls.push('close writer'),
+      };
+    },
+    committed: async (_group, partitions) => {
+      this.calls.push('read offsets');
+      return partitions.map((p) => this.offsets.find((o) => o.topic === p.topic) ?? { ...p, offset: -1 });
+    },
+    endOffsets: async (topic) => [{ topic, partition: 0, offset: this.samplesEnd }],
+    openReader: async () => this.reader(),
+    decode: async <T>(_topic: T, record: RawRecord) => {
+      await this.registryIsAway;
+      if (record.value?.toString() === 'poison') throw new BadRecordError('UNDECODABLE', 'poison came');
+      return {
+        ...record,
+        key: 'u1',
+        value: JSON.parse(record.value!.toString()),
+      } as unknown as TypedRecord<never>;
+    },
+    deadLetter: (record, { reason, message }) => ({
+      topic: 'dead-letters',
+      key: '',
+      value: {
+        service: 'test',
+        reason,
+        detail: message,
+        topic: record.topic,
+        partition: 0,
+        offset: record.offset,
+        appendTimeMs: 0,
+        key: null,
+        payload: record.value,
+        createdMs: 0,
+      },
+    }),
+  };
+
+  reader(): LogReader {
+    const at = new Map<LogTopic, number>();
+    return {
+      assign: async (positions) => {
+        for (const p of positions) {
+          this.calls.push(`assign ${p.topic} ${p.offset}`);
+          at.set(p.topic as LogTopic, Math.max(0, p.offset));
+        }
+      },
+      unassign: (partitions) => {
+        for (const p of partitions) at.delete(p.topic as LogTopic);
+      },
+      pause: () => {},
+      resume: () => {},
+      poll: async () => [...at].map(([topic, offset]) => this.fetch(topic, offset, at)),
+      close: async () => {},
+    };
+  }
+
+  fetch(topic: LogTopic, from: number, at = new Map<LogTopic, number>()): FetchedPartition {
+    const end = this.logs[topic].length;
+    at.set(topic, end);
+    const records = this.logs[topic].slice(from).map((value, i) => ({
+      topic,
+      partition: 0,
+      offset: from + i,
+      timestampMs: 1e12,
+      key: Buffer.from('u1'),
+      value: Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)),
+    }));
+    const part = { topic, partition: 0, records, nextOffset: end, highWatermark: end, lastStableOffset: end };
+    return { ...part, sizeBytes: 0, sentAtMs: now, cursor: () => assert.fail('not used') };
+  }
+}
+let now = 0;
+
+function newOwner(ports: Ports): { owner: PartitionOwner; clock: ManualClock; failures: unknown[] } {
+  const clock = new ManualClock(1e12);
+  const failures: unknown[] = [];
+  const deps: OwnerDeps = {
+    io: ports.io,
+    config: sampleAssemblerConfig(),
+    rules: RULES,
+    catalogue: new Catalogue(),
+    reader: ports.reader(),
+    groupId: 'test.sample-assembler',
+    facts: { numPartitions: 1, samplesAlign: true },
+    clock,
+    monotonicMs: () => now,
+    meter: new JoinMeter(new StageMeter('test'), clock),
+    log: createLogger('test', 'silent'),
+    fail: (error) => void failures.push(error),
+  };
+  return { owner: new PartitionOwner(0, deps), clock, failures };
+}
+
+/** Three polls, so that the watermark has everything and passes the tables' gate. */
+async function work(ports: Ports, owner: PartitionOwner): Promise<void> {
+  for (let turn = 0; turn < 3; turn++) {
+    now += 200;
+    const from = (topic: LogTopic): number =>
+      turn === 0 ? (ports.offsets.find((o) => o.topic === topic)?.offset ?? 0) : ports.logs[topic].length;
+    await owner.take(LOG_TOPICS.map((topic) => ports.fetch(topic, from(topic))));
+    owner.join(now - 100);
+    owner.uncovered()?.();
+    owner.join(now - 50);
+  }
+}
+
+test('invariant 5: the old owner is fenced before its offsets are read', async () => {
+  const ports = new Ports();
+  const { owner } = newOwner(ports);
+  await owner.open();
+  assert.deepEqual(ports.calls.slice(0, 3), ['open test.sample-assembler-0', 'fence', 'read offsets']);
+  assert.equal(owner.isLive, true);
+});
+
+test('invariants 2 and 12: samples, late events, dead letters and the three offsets are one transaction', async () => {
+  const ports = new Ports();
+  ports.logs.exposures.push(exposure('e1', 1_000), 'poison', exposure('e2', 60_000), exposure('e3', 1_500));
+  const { owner } = newOwner(ports);
+  await owner.open();
+  await work(ports, owner);
+  await owner.flush();
+  // e1 has closed below the watermark that e2 moved; what comes for that time now is late.
+  ports.logs.exposures.push(exposure('e4', 2_000));
+  await work(ports, owner);
+  await owner.flush();
+  const topics = ports.transactions.map((t) => t.records.map((r) => r.topic).sort());
+  assert.deepEqual(topics, [['dead-letters', 'training-samples', 'training-samples'], ['late-events']]);
+  for (const { offsets } of ports.transactions)
+    assert.deepEqual(
+      offsets!.positions.map((p) => p.topic),
+      ['exposures', 'clicks', 'buys'],
+    );
+  assert.equal(ports.offsets[0]!.offset, 5);
+  assert.match(ports.offsets[0]!.metadata!, /^59500,\d+,1$/);
+});
+
+test('invariants 3 and 4: a commit of unknown outcome drops the state and takes the partition over anew', async () => {
+  const ports = new Ports();
+  ports.logs.exposures.push(exposure('e1', 1_000), exposure('e2', 60_000));
+  const { owner, failures } = newOwner(ports);
+  await owner.open();
+  await work(ports, owner);
+  ports.failNext = new TransactionFailedError('the connection ended before the answer');
+  ports.calls.length = 0;
+  await owner.flush();
+  assert.equal(owner.isLive, false);
+  while (!owner.isLive) await new Promise(setImmediate);
+  assert.deepEqual(
+    ports.calls.filter((call) => !call.startsWith('assign')),
+    ['commit', 'close writer', 'open test.sample-assembler-0', 'fence', 'read offsets'],
+  );
+  // Nothing was committed, so all of it comes again.
+  assert.ok(ports.calls.includes('assign exposures -2'));
+  await work(ports, owner);
+  await owner.flush();
+  assert.deepEqual(
+    ports.transactions.map((t) => t.records.length),
+    [1],
+  );
+  assert.deepEqual(failures, []);
+});
+
+test('invariant 4: when a failed commit had in truth succeeded, nothing leaves twice', async () => {
+  const ports = new Ports();
+  ports.logs.exposures.push(exposure('e1', 1_000), exposure('e2', 60_000));
+  const { owner } = newOwner(ports);
+  await owner.open();
+  await work(ports, owner);
+  await owner.flush();
+  const committed = ports.offsets;
+  ports.logs.exposures.push(exposure('e3', 61_000));
+  await work(ports, owner);
+  ports.failNext = new TransactionFailedError('no answer');
+  const flushed = owner.flush();
+  ports.offsets = [{ ...committed[0]!, offset: 3 }, ...committed.slice(1)];
+  await flushed;
+  while (!owner.isLive) await new Promise(setImmediate);
+  await work(ports, owner);
+  await owner.flush();
+  assert.equal(
+    ports.transactions.length,
+    1,
+    'the third exposure is committed and still open: nothing is new',
+  );
+});
+
+test('invariant 1: a fenced owner waits before it takes the partition back', async () => {
+  const ports = new Ports();
+  ports.logs.exposures.push(exposure('e1', 1_000));
+  const { owner, clock } = newOwner(ports);
+  await owner.open();
+  await work(ports, owner);
+  ports.failNext = new FencedError('a newer owner has the id');
+  await owner.flush();
+  for (let i = 0; i < 20; i++) await new Promise(setImmediate);
+  assert.equal(owner.isLive, false);
+  clock.advance(10_000);
+  while (!owner.isLive) await new Promise(setImmediate);
+  await owner.close();
+  assert.equal(owner.isLive, false);
+});
+
+test('invariant 12: while the registry is away decoding waits, and no dead letter is made', async () => {
+  const ports = new Ports();
+  ports.logs.exposures.push(exposure('e1', 1_000));
+  const { owner } = newOwner(ports);
+  await owner.open();
+  let back = (): void => {};
+  ports.registryIsAway = new Promise((resolve) => {
+    back = resolve;
+  });
+  const working = work(ports, owner);
+  for (let i = 0; i < 20; i++) await new Promise(setImmediate);
+  await owner.flush();
+  assert.equal(ports.transactions.length, 0);
+  back();
+  await working;
+  await owner.flush();
+  assert.deepEqual(
+    ports.transactions.map((t) => t.records),
+    [[]],
+  );
+});
+
+test('samples without committed offsets refuse the start', async () => {
+  const ports = new Ports();
+  ports.samplesEnd = 7;
+  const { owner } = newOwner(ports);
+  await assert.rejects(
+    owner.open(),
+    /no committed offsets for partition 0 .* ONEMALL_ACCEPT_LOSS=missing-commits/s,
+  );
+});
