@@ -63,7 +63,13 @@ class Member implements GroupMember {
       heartbeatInterval: Math.min(1_000, Math.floor(this.#sessionTimeoutMs / 6)),
       // How often the paused member comes round to its heartbeat.
       maxWaitTimeInMs: Math.min(500, Math.floor(this.#sessionTimeoutMs / 12)),
-      retry: { initialRetryTime: 100, maxRetryTime: 2_000, retries: 10 },
+      retry: {
+        initialRetryTime: 100,
+        maxRetryTime: 2_000,
+        retries: 10,
+        // kafkajs would come back up after it was told to stop while no broker answers.
+        restartOnFailure: async () => !this.#stopping,
+      },
     });
   }
 

@@ -132,3 +132,17 @@ queue.scheduleCheckPendingRequests = function scheduleOnlyWhilePending(this: Req
     throttledMs > 0 ? throttledMs : PENDING_CHECK_MS,
   );
 };
+
+// Two requests that find a connection down each open a socket, and the one that loses stays open unread. Callers share
+// the attempt that is under way.
+const connections = internal<{ prototype: { connect(): Promise<unknown> } }>('network/connection').prototype;
+const connectAlone = connections.connect;
+const connecting = new WeakMap<object, Promise<unknown>>();
+connections.connect = function connectOnce(this: object): Promise<unknown> {
+  let attempt = connecting.get(this);
+  if (!attempt) {
+    attempt = connectAlone.call(this).finally(() => connecting.delete(this));
+    connecting.set(this, attempt);
+  }
+  return attempt;
+};
