@@ -4,7 +4,6 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { avroType, TOPICS, type TopicName } from '@onemall/contracts';
-import type { TypedRecord } from '@onemall/kafka-io';
 import { ClickHouseTables, ClickHouseUnavailableError, openClickHouse } from '../src/adapters/clickhouse.ts';
 import { serveSql } from '../src/adapters/sql-server.ts';
 import { readConfig } from '../src/config.ts';
@@ -27,8 +26,14 @@ after(async () => {
 
 const ask = async (query: string): Promise<Response> =>
   fetch(sql.url, { method: 'POST', body: JSON.stringify({ query, format: 'JSONEachRow' }) });
-const record = <T extends TopicName>(topic: T, offset: number, value: object): TypedRecord<T> =>
-  ({ topic, partition: 0, offset, timestampMs: 5, key: 'k', value }) as TypedRecord<T>;
+const record = (topic: TopicName, offset: number, value: object) => ({
+  topic,
+  partition: 0,
+  offset,
+  timestampMs: 5,
+  key: 'k',
+  value,
+});
 
 test('columns follow the schema', () => {
   const columns = Object.fromEntries(tableColumns('training-samples').map((c) => [c.name, c.type]));

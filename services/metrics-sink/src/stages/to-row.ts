@@ -1,9 +1,18 @@
 /** One record as one row of its topic's table (table-schema.ts has the types). */
 import { fullSchema, type TopicName, topicSpec } from '@onemall/contracts';
-import type { TypedRecord } from '@onemall/kafka-io';
 import { omittedFields } from './table-schema.ts';
 
 export type Row = Record<string, unknown>;
+
+/** What a row needs of a decoded record. */
+export interface SourceRecord {
+  topic: TopicName;
+  partition: number;
+  offset: number;
+  timestampMs: number;
+  key: string;
+  value: unknown;
+}
 type Avro =
   | string
   | Avro[]
@@ -13,13 +22,13 @@ type Convert = (value: never) => unknown;
 const converters = new Map<TopicName, (value: Record<string, unknown>) => Row>();
 
 /** @param record a record with a value; tombstones make no row */
-export function toRow<T extends TopicName>(record: TypedRecord<T>): Row {
+export function toRow(record: SourceRecord): Row {
   let convert = converters.get(record.topic);
   if (!convert) {
     convert = rowConverter(record.topic);
     converters.set(record.topic, convert);
   }
-  const row = convert(record.value as unknown as Record<string, unknown>);
+  const row = convert(record.value as Record<string, unknown>);
   row._partition = record.partition;
   row._offset = record.offset;
   row._timestamp_ms = record.timestampMs;
