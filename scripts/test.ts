@@ -34,7 +34,7 @@ function findPhases(kind: string, only: RegExp | null): Phase[] {
   const needsStack = (file: string): boolean => file.endsWith('.integration.test.ts');
   const endToEnd = (file: string): boolean => file.startsWith('tests/e2e/');
   const phases: Phase[] = [
-    { name: 'quick', files: files.filter((f) => !needsStack(f)), concurrency: 2, fileTimeoutMs: 60_000 },
+    { name: 'quick', files: files.filter((f) => !needsStack(f)), concurrency: 2, fileTimeoutMs: 180_000 },
   ];
   if (kind === 'all')
     phases.push(
