@@ -290,7 +290,7 @@ export interface ItemFeatures {
 export interface HistoryEvent {
   itemId: string;
   eventTimeMs: number;
-  /** Category of the item when the event was read; empty where unknown. */
+  /** Category of the item as of the request; empty where unknown. */
   category: string;
 }
 
