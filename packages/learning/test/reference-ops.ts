@@ -85,6 +85,9 @@ export class ReferenceOps implements Ops<Array64> {
   }
 
   #zip(a: Array64, b: Array64, f: (x: number, y: number) => number): Array64 {
+    if (String(a.shape) === String(b.shape))
+      return { shape: a.shape, data: a.data.map((x, i) => f(x, b.data[i]!)) };
+    if (b.data.length === 1 && b.shape.length <= a.shape.length) return this.#map(a, (x) => f(x, b.data[0]!));
     const shape = broadcast(a.shape, b.shape);
     return make(shape, (i) => {
       const at = unravel(i, shape);
@@ -147,18 +150,28 @@ export class ReferenceOps implements Ops<Array64> {
     const k = a.shape.at(transposeA ? -2 : -1)!;
     const n = b.shape.at(transposeB ? -2 : -1)!;
     const leading = broadcast(a.shape.slice(0, -2), b.shape.slice(0, -2));
-    return make([...leading, m, n], (i) => {
-      const at = unravel(i, [...leading, m, n]);
-      const [row, column] = at.slice(-2) as [number, number];
-      const batch = at.slice(0, -2);
-      let sum = 0;
-      for (let inner = 0; inner < k; inner++) {
-        const left = transposeA ? [inner, row] : [row, inner];
-        const right = transposeB ? [column, inner] : [inner, column];
-        sum += read(a, [...batch, ...left]) * read(b, [...batch, ...right]);
-      }
-      return sum;
-    });
+    // Which matrix of a stack a leading index reads.
+    const places = (x: Array64): Array64 => {
+      const shape = x.shape.slice(0, -2);
+      return make(shape, (i) => i);
+    };
+    const [placesA, placesB] = [places(a), places(b)];
+    const data = new Float64Array(sizeOf(leading) * m * n);
+    for (let s = 0; s < sizeOf(leading); s++) {
+      const at = unravel(s, leading);
+      const matrixA = read(placesA, at) * m * k;
+      const matrixB = read(placesB, at) * k * n;
+      for (let row = 0; row < m; row++)
+        for (let column = 0; column < n; column++) {
+          let sum = 0;
+          for (let inner = 0; inner < k; inner++)
+            sum +=
+              a.data[matrixA + (transposeA ? inner * m + row : row * k + inner)]! *
+              b.data[matrixB + (transposeB ? column * k + inner : inner * n + column)]!;
+          data[(s * m + row) * n + column] = sum;
+        }
+    }
+    return { shape: [...leading, m, n], data };
   }
   reshape(x: Array64, shape: Shape): Array64 {
     return { shape, data: x.data };

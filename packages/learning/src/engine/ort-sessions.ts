@@ -33,6 +33,12 @@ export function cpuSession(numThreads: number): ort.InferenceSession.SessionOpti
   };
 }
 
+/** For graphs in which the optimizer of onnxruntime finds nothing to fuse: looking for it would only delay the start. */
+const asIs = (numThreads: number): ort.InferenceSession.SessionOptions => ({
+  ...cpuSession(numThreads),
+  graphOptimizationLevel: 'disabled',
+});
+
 export const tensorOf = (data: Float32Array | Int32Array, shape: readonly number[]): ort.Tensor =>
   data instanceof Float32Array
     ? new ort.Tensor('float32', data, shape)
@@ -76,7 +82,7 @@ export class OrtSessions {
   }
 
   static async create(program: TrainingProgram, seed: number, numThreads: number): Promise<OrtSessions> {
-    const optimizer = await ort.InferenceSession.create(program.optimizer, cpuSession(numThreads));
+    const optimizer = await ort.InferenceSession.create(program.optimizer, asIs(numThreads));
     const sessions = new OrtSessions(program, numThreads, optimizer);
     for (const { name, shape, init } of program.parameters) {
       const names = optimizerNames(name);
@@ -99,7 +105,7 @@ export class OrtSessions {
     const scatters = await Promise.all(
       graph.tables.map(async ({ table, model, uses }) => ({
         table,
-        session: await ort.InferenceSession.create(model, cpuSession(1)),
+        session: await ort.InferenceSession.create(model, asIs(1)),
         feeds: Object.fromEntries(
           uses.flatMap((use, i) => [
             [`ids.${i}`, outputs[use.ids]!],

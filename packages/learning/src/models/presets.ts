@@ -94,7 +94,7 @@ export const retrievalPresets = {
     queries: 4,
     queryBlocks: 1,
     itemQueries: 2,
-    itemHashRows: 8192,
+    itemHashRows: 4096,
     contrastAt: 'bos',
     temperature: 0.1,
     historyLength: 20,
