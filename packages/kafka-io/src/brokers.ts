@@ -4,7 +4,7 @@
  */
 import { logLevel } from 'kafkajs';
 import type { WireWriter } from './data-plane/wire.ts';
-import { KafkaIoError } from './errors.ts';
+import { KafkaIoError, TopicMissingError } from './errors.ts';
 import {
   type Broker,
   type Cluster,
@@ -264,16 +264,6 @@ export class Brokers {
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#cluster.disconnect();
-  }
-}
-
-export class TopicMissingError extends KafkaIoError {
-  override name = 'TopicMissingError';
-  constructor(topics: readonly string[], cause: unknown) {
-    super(
-      `At least one of these topics does not exist: ${topics.join(', ')}. Create them with createTopics or the namespace's set-up, or check the configured namespace`,
-      { cause },
-    );
   }
 }
 

@@ -26,3 +26,12 @@ export class SchemaRefusedError extends KafkaIoError {
 export class RecordTooLargeError extends KafkaIoError {
   override name = 'RecordTooLargeError';
 }
+export class TopicMissingError extends KafkaIoError {
+  override name = 'TopicMissingError';
+  constructor(topics: readonly string[], cause: unknown) {
+    super(
+      `At least one of these topics does not exist: ${topics.join(', ')}. Create them with createTopics or the namespace's set-up, or check the configured namespace`,
+      { cause },
+    );
+  }
+}

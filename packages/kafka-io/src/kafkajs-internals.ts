@@ -50,6 +50,8 @@ export interface Connection {
   socket: Socket;
   requestQueue: RequestQueue;
   nextCorrelationId(): number;
+  /** @throws KafkaJSConnectionError */
+  failIfNotConnected(): void;
   isAuthenticated(): boolean;
   authenticate(): Promise<void>;
 }
@@ -135,7 +137,12 @@ queue.scheduleCheckPendingRequests = function scheduleOnlyWhilePending(this: Req
 
 // Two requests that find a connection down each open a socket, and the one that loses stays open unread. Callers share
 // the attempt that is under way.
-const connections = internal<{ prototype: { connect(): Promise<unknown> } }>('network/connection').prototype;
+interface Connecting {
+  socket: Socket | null;
+  connect(): Promise<unknown>;
+  disconnect(): Promise<unknown>;
+}
+const connections = internal<{ prototype: Connecting }>('network/connection').prototype;
 const connectAlone = connections.connect;
 const connecting = new WeakMap<object, Promise<unknown>>();
 connections.connect = function connectOnce(this: object): Promise<unknown> {
@@ -145,4 +152,13 @@ connections.connect = function connectOnce(this: object): Promise<unknown> {
     connecting.set(this, attempt);
   }
   return attempt;
+};
+
+// Disconnecting what is down already would add one more listener to the dead socket each time.
+const disconnectAgain = connections.disconnect;
+connections.disconnect = async function disconnectOnce(this: Connecting): Promise<unknown> {
+  const { socket } = this;
+  const done = await disconnectAgain.call(this);
+  if (this.socket === socket) this.socket = null;
+  return done;
 };

@@ -72,6 +72,7 @@ async function write(
   chunks: readonly Buffer[],
 ): Promise<Buffer> {
   const { payload } = await new Promise<{ payload: Buffer }>((resolve, reject) => {
+    connection.failIfNotConnected();
     connection.requestQueue.push({
       entry: {
         apiKey: API.key,
