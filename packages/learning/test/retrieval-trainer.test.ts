@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { afterEach, describe, test } from 'node:test';
+import { after, describe, test } from 'node:test';
 import { hashFeature, sidLayout } from '@onemall/features';
 import {
   BatchError,
@@ -15,7 +15,7 @@ import {
 import { NUM_CODES, randomGroup, randomSamples, randomSource, SCENARIOS } from './synthetic.ts';
 
 const open: RetrievalTrainer[] = [];
-afterEach(() => Promise.all(open.splice(0).map((trainer) => trainer.close())));
+after(() => Promise.all(open.map((trainer) => trainer.close())));
 async function create(options: Partial<RetrievalTrainerOptions> = {}): Promise<RetrievalTrainer> {
   const trainer = await createRetrievalTrainer({
     preset: 'tiny',
@@ -27,6 +27,13 @@ async function create(options: Partial<RetrievalTrainerOptions> = {}): Promise<R
   });
   open.push(trainer);
   return trainer;
+}
+/** One trainer for the tests that do without their own: starting one takes half a second. */
+const shared = await create({ rl: { form: 'grpo', maxGroups: 3, candidatesPerGroup: 6 } });
+const untrained = await shared.state();
+async function fresh(): Promise<RetrievalTrainer> {
+  await shared.restore(untrained);
+  return shared;
 }
 const H = 6;
 
@@ -65,10 +72,9 @@ describe('a step', () => {
   test('a partial batch is the same as a full one with weights of zero', async () => {
     const random = randomSource(3);
     const samples = randomSamples(random, 9, H);
-    const [partial, weighted] = [await create(), await create()];
     const spare = randomSamples(random, 7, H).map((s) => ({ ...s, weight: 0 }));
-    const one = await partial.step({ samples });
-    const two = await weighted.step({ samples: [...samples, ...spare] });
+    const one = await (await fresh()).step({ samples });
+    const two = await (await fresh()).step({ samples: [...samples, ...spare] });
     assert.ok(Math.abs(one.loss.total - two.loss.total) < 1e-5);
     assert.ok(Math.abs(one.gradNorm - two.gradNorm) < 1e-4 * one.gradNorm);
     assert.equal(one.predictions.length, 27);
@@ -93,7 +99,7 @@ describe('a step', () => {
   });
 
   test('what does not fit is refused by name, and changes nothing', async () => {
-    const trainer = await create();
+    const trainer = await fresh();
     const samples = randomSamples(randomSource(5), 17, H);
     const bad = (pattern: RegExp) => (e: unknown) => e instanceof BatchError && pattern.test(e.message);
     await assert.rejects(trainer.step({ samples }), bad(/at most 16 samples, got 17/));
@@ -107,14 +113,17 @@ describe('a step', () => {
       trainer.step({ samples: longer }),
       bad(/reads 6 events per behaviour, a request has 7/),
     );
-    const groups = [randomGroup(randomSource(6), H, 4)];
-    await assert.rejects(trainer.step({ samples: [sample], groups }), bad(/created without `rl`/));
+    const group = randomGroup(randomSource(6), H, 4);
+    const four = { samples: [sample], groups: [group, group, group, group] };
+    await assert.rejects(trainer.step(four), bad(/at most 3 reward groups, got 4/));
+    const large = { samples: [sample], groups: [randomGroup(randomSource(6), H, 7)] };
+    await assert.rejects(trainer.step(large), bad(/up to 6 candidates, got 7/));
     assert.equal(trainer.steps, 0);
-    assert.deepEqual((await trainer.state()).tensors, (await (await create()).state()).tensors);
+    assert.deepEqual(await trainer.state(), untrained);
   });
 
   test('a gradient that is not finite is refused and the weights stay', async () => {
-    const trainer = await create({ rl: { form: 'grpo' } });
+    const trainer = await fresh();
     const random = randomSource(7);
     const samples = randomSamples(random, 4, H);
     const before = await trainer.state();
@@ -129,7 +138,7 @@ describe('a step', () => {
 
 describe('reward groups', () => {
   test('at lag 0 the ratio to the published policy is 1', async () => {
-    const trainer = await create({ rl: { form: 'grpo', maxGroups: 3, candidatesPerGroup: 5 } });
+    const trainer = await fresh();
     const random = randomSource(8);
     for (let i = 0; i < 3; i++) await trainer.step({ samples: randomSamples(random, 16, H) });
     const files = await trainer.exportPolicy({ policyVersion: 'p', codebookVersions: {}, beamWidths: [8] });
@@ -169,7 +178,7 @@ describe('reward groups', () => {
 
   for (const form of ['grpo', 'dpo'] as const)
     test(`${form} raises the preferred candidate above the others`, async () => {
-      const trainer = await create({ rl: { form, candidatesPerGroup: 5 } });
+      const trainer = form === 'grpo' ? await fresh() : await create({ rl: { form, maxGroups: 1 } });
       const random = randomSource(9);
       const base = randomGroup(random, H, 5);
       const candidates = base.candidates.map((c, i) => ({
@@ -188,11 +197,11 @@ describe('reward groups', () => {
     });
 
   test('rlWeight 0 leaves the update of a batch without groups', async () => {
-    const [withGroups, without] = [await create({ rl: { form: 'grpo' } }), await create()];
     const random = randomSource(10);
     const samples = randomSamples(random, 16, H);
-    const a = await withGroups.step({ samples, groups: [randomGroup(random, H, 6)] }, { rlWeight: 0 });
-    const b = await without.step({ samples });
+    const groups = [randomGroup(random, H, 6)];
+    const a = await (await fresh()).step({ samples, groups }, { rlWeight: 0 });
+    const b = await (await fresh()).step({ samples });
     assert.ok(Math.abs(a.gradNorm - b.gradNorm) < 1e-4 * b.gradNorm, `${a.gradNorm} ${b.gradNorm}`);
   });
 
@@ -217,8 +226,7 @@ describe('reward groups', () => {
 
 describe('state', () => {
   test('a resumed run is bit for bit the run that went on', async () => {
-    const options = { rl: { form: 'grpo' } } as const;
-    const trainer = await create(options);
+    const trainer = await fresh();
     const random = randomSource(12);
     const batches = Array.from({ length: 8 }, (_, i) => ({
       samples: randomSamples(random, 16, H),
@@ -226,7 +234,8 @@ describe('state', () => {
     }));
     for (const batch of batches.slice(0, 4)) await trainer.step(batch);
     const saved = structuredClone(await trainer.state());
-    const resumed = await create({ ...options, seed: 99 });
+    const rl = { form: 'grpo', maxGroups: 3, candidatesPerGroup: 6 } as const;
+    const resumed = await create({ rl, seed: 99 });
     await resumed.restore(saved);
     assert.equal(resumed.steps, 4);
     for (const batch of batches.slice(4)) {
@@ -238,7 +247,7 @@ describe('state', () => {
   });
 
   test('a state of another model is refused and changes nothing', async () => {
-    const trainer = await create();
+    const trainer = await fresh();
     const before = await trainer.state();
     const refused = (pattern: RegExp) => (e: unknown) => e instanceof StateError && pattern.test(e.message);
     const other = await create({ numCodes: { ...NUM_CODES, product_card: [25, 24, 32] } });
@@ -253,15 +262,19 @@ describe('state', () => {
     assert.deepEqual(await trainer.state(), before);
   });
 
-  test('after close every call says so', async () => {
+  test('reward groups need `rl`, and after close every call says so', async () => {
     const trainer = await create();
+    const random = randomSource(14);
+    const batch = { samples: randomSamples(random, 1, H), groups: [randomGroup(random, H, 2)] };
+    await assert.rejects(trainer.step(batch), /created without `rl`/);
     await trainer.close();
+    open.splice(open.indexOf(trainer), 1);
     await assert.rejects(trainer.state(), /training thread has ended/);
   });
 });
 
 test('item vectors have length 1 and tell items apart', async () => {
-  const trainer = await create();
+  const trainer = await fresh();
   const items = randomSamples(randomSource(13), 20, H).map((s) => s.item);
   items[3]!.hashes[1] = hashFeature('seller', 'another');
   const { dim, vectors } = await trainer.embedItems(items);
