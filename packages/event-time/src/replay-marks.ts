@@ -10,10 +10,15 @@ export class ReplayMarks {
   readonly #neededBeforeMs: number[] = [];
   #neededMs = Number.NEGATIVE_INFINITY;
   #count = 0;
+  readonly #recordsPerMark: number;
+
+  constructor(recordsPerMark = RECORDS_PER_MARK) {
+    this.#recordsPerMark = recordsPerMark;
+  }
 
   /** The record at this offset is needed while the watermark is below neededUntilMs. */
   see(offset: number, neededUntilMs: number): void {
-    if (this.#count++ % RECORDS_PER_MARK === 0) {
+    if (this.#count++ % this.#recordsPerMark === 0) {
       this.#offsets.push(offset);
       this.#neededBeforeMs.push(this.#neededMs);
     }

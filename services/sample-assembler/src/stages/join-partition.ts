@@ -24,6 +24,8 @@ export interface JoinRules {
   historyLength: number;
   /** Whether the first click and the first buy leave as samples of their own. */
   emitPositives: boolean;
+  /** How exact restore offsets are. */
+  recordsPerMark?: number;
 }
 
 interface KnownExposure {
@@ -83,11 +85,7 @@ export class PartitionJoin {
   readonly #rules: JoinRules;
   readonly #catalogue: CatalogueView;
   readonly histories: UserHistories;
-  readonly #marks: Record<LogTopic, ReplayMarks> = {
-    exposures: new ReplayMarks(),
-    clicks: new ReplayMarks(),
-    buys: new ReplayMarks(),
-  };
+  readonly #marks: Readonly<Record<LogTopic, ReplayMarks>>;
   readonly #exposures = new Map<string, KnownExposure>();
   readonly #exposuresOfUser = new Map<string, KnownExposure[]>();
   /** Kind and id of every action counted, reported or waiting, so that copies are dropped. */
@@ -114,6 +112,8 @@ export class PartitionJoin {
     this.#watermarkMs = start.watermarkMs;
     this.#startPins = start.pins ?? new Map();
     this.histories = new UserHistories(rules.historyLength);
+    const marks = (): ReplayMarks => new ReplayMarks(rules.recordsPerMark);
+    this.#marks = { exposures: marks(), clicks: marks(), buys: marks() };
   }
 
   get watermarkMs(): number {
