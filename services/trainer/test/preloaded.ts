@@ -104,7 +104,7 @@ export async function newestCheckpoint(folder: string, model: string) {
   const uri = (await store.list(`checkpoints/${model}`)).at(-1)!;
   const sha256 = uri.slice(uri.lastIndexOf('-') + 1);
   const files = await store.get({ uri, sha256 });
-  return { ...decodeCheckpoint(files), tensorBytes: files.get('tensors.bin')! };
+  return { uri, ...decodeCheckpoint(files), tensorBytes: files.get('tensors.bin')! };
 }
 
 /** Every record of a topic that stands there now. */

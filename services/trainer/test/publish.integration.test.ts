@@ -1,11 +1,13 @@
 /** Published models, fencing of a stalled trainer, and waiting for codebooks. */
 import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { loadPolicy, loadRanker } from '@onemall/learning';
 import { FolderArtifactStore } from '@onemall/service-kit';
 import { startTestStack, type TestStack, waitFor } from '@onemall/testkit';
 import {
+  newestCheckpoint,
   newFolder,
   openWorld,
   readAll,
@@ -18,6 +20,10 @@ import { SCENARIOS } from './synthetic.ts';
 
 let stack: TestStack;
 let world: World;
+const early = samplesFrom(0, 1_500);
+/** Added while the first trainer of the fencing test is stalled. */
+const late = samplesFrom(5_000, 1_500);
+const positives = [...early, ...late].filter((s) => s.firstPositive).length;
 const EVERY = 10;
 const env = {
   ONEMALL_CHECKPOINT_EVERY_STEPS: String(EVERY),
@@ -33,7 +39,7 @@ const env = {
 before(async () => {
   stack = await startTestStack();
   world = await openWorld(stack);
-  await world.addSamples(samplesFrom(0, 1_500));
+  await world.addSamples(early);
 });
 after(async () => {
   await world?.close();
@@ -88,13 +94,47 @@ test('a stalled trainer that wakes up after a second one started is fenced and e
   const owner = await startTrainer(world, second.path, { ...env, ...artifacts });
   await untilGauge(owner, 'training_steps', EVERY);
   process.kill(stalled.pid, 'SIGCONT');
-  await world.addSamples(samplesFrom(5_000, 1_500));
+  await world.addSamples(late);
   assert.equal((await stalled.exited).code, 1);
   assert.match(stalled.logTail(100), /FencedError|fenced/i);
-  const { samples, version } = await owner.status().then((s) => ({ samples: s.out, version: s.state }));
-  assert.ok(samples > 0);
-  assert.equal(version, 'running');
+  // the owner goes on with the new samples
+    .concat(samplesFrom(5_000, 1_500))
+    .filter((x) => x.firstPositive);
+  await untilGauge(owner, 'training_samples', positives);
   assert.equal(await owner.stop(), 0);
+});
+
+test('a loss spike ends the process with the reason and keeps the last good checkpoint', async (t) => {
+  const folder = await newFolder();
+  t.after(() => folder.remove());
+  const trainer = await startTrainer(world, folder.path, {
+    ...env,
+    ONEMALL_CHECKPOINT_EVERY_STEPS: '1',
+    // any loss is a spike after the third step
+    ONEMALL_LOSS_SPIKE_FACTOR: '0.001',
+    ONEMALL_LOSS_GUARD_GRACE_STEPS: '3',
+  });
+  assert.equal((await trainer.exited).code, 1);
+  assert.match(trainer.logTail(50), /Step 4: loss .* is more than 0.001 times its running mean/);
+  assert.equal((await newestCheckpoint(folder.path, 'retriever')).checkpoint.progress.step, 3);
+});
+
+test('a corrupt checkpoint is named, the one before is used, and every sample still counts once', async (t) => {
+  const folder = await newFolder();
+  t.after(() => folder.remove());
+  const first = await startTrainer(world, folder.path, env);
+  await untilGauge(first, 'training_steps', 3 * EVERY);
+  assert.equal(await first.stop(), 0);
+  const before = await newestCheckpoint(folder.path, 'retriever');
+  const tensors = path.join(folder.path, 'artifacts', before.uri, 'tensors.bin');
+  await writeFile(tensors, before.tensorBytes.subarray(4));
+
+  const second = await startTrainer(world, folder.path, env);
+  await untilGauge(second, 'training_samples', positives);
+  assert.equal(await second.stop(), 0);
+  assert.match(second.logTail(1_000), /is corrupt: its sha256 is .* falling back to the one before/);
+  const { progress } = (await newestCheckpoint(folder.path, 'retriever')).checkpoint;
+  assert.equal(progress.samples, positives);
 });
 
 test('without codebooks the retriever waits, says for which, and stops at once when asked', async (t) => {
