@@ -269,7 +269,7 @@ describe('compressed batches', () => {
 
 /** Stored blocks only: what a compressor does with bytes that do not shrink. */
 function lz4Frame(body: Buffer): Buffer {
-  const chunks = [Buffer.from([0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82])];
+  const chunks: Buffer[] = [Buffer.from([0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82])];
   for (let at = 0; at < body.length; at += 700) {
     const block = body.subarray(at, at + 700);
     const size = Buffer.alloc(4);
