@@ -265,19 +265,26 @@ test('the catalogue answers as of the request, from the newest codebook version 
   assert.equal(catalogue.sid('a:b', 99)?.c1, 20);
   catalogue.putItemSid('a:b:2', null);
   assert.equal(catalogue.sid('a:b', 99)?.c1, 10);
-  catalogue.putLiveSid('room:1', {
-    liveId: 'room',
-    sid: null,
-    validFromMs: 5,
-    reason: 'PRODUCT_CHANGE',
-    sellingItemIds: ['a'],
-    explainingItemId: null,
-    sourcePartition: 0,
-    sourceOffset: 0,
-    createdMs: 0,
-  });
+  catalogue.putLiveSid(
+    'room:1',
+    {
+      liveId: 'room',
+      sid: null,
+      validFromMs: 5,
+      reason: 'PRODUCT_CHANGE',
+      sellingItemIds: ['a'],
+      explainingItemId: null,
+      sourcePartition: 0,
+      sourceOffset: 0,
+      createdMs: 0,
+    },
+    6,
+  );
   assert.equal(catalogue.sid('room', 5), null);
   assert.deepEqual(catalogue.sellingItemIds('room', 5), ['a']);
   assert.deepEqual(catalogue.sellingItemIds('room', 4), []);
+  catalogue.putLiveSid('room:1', null, 50);
+  assert.deepEqual(catalogue.sellingItemIds('room', 49), ['a'], 'a page shown before the room closed');
+  assert.deepEqual(catalogue.sellingItemIds('room', 50), []);
   assert.deepEqual(splitSidKey('a:b:2'), { id: 'a:b', codebookVersion: 2 });
 });

@@ -32,7 +32,7 @@ export async function openCatalogue(
     }),
     io.openTable({
       topic: 'live-sids',
-      onRecord: (r) => catalogue.putLiveSid(r.key, r.value),
+      onRecord: (r) => catalogue.putLiveSid(r.key, r.value, r.timestampMs),
       onError,
       onDeadLetter,
     }),

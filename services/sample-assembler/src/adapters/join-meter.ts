@@ -1,6 +1,6 @@
 /** What operators see of the join, by partition where that tells more. */
 import type { Clock, StageMeter } from '@onemall/service-kit';
-import type { JoinCounts } from '../stages/join-partition.ts';
+import type { JoinCounts } from '../stages/join-state.ts';
 import type { JoinOutput } from '../stages/log-record.ts';
 
 export interface PartitionFacts {

@@ -43,6 +43,11 @@ class SidVersions<V> {
     this.#byCodebook.get(codebookVersion)?.remove(id);
   }
 
+  /** The id has no value from then on; what was valid before stays so for pages shown before. */
+  end(id: string, codebookVersion: number, endMs: number): void {
+    this.#byCodebook.get(codebookVersion)?.put(id, endMs, null);
+  }
+
   /** The first answer that `of` gives in the newest codebook version that has one. */
   newest<R>(id: string, asOfMs: number, of: (value: V) => R | null): R | null {
     for (const version of this.#codebookVersions) {
@@ -90,9 +95,10 @@ export class Catalogue implements CatalogueView {
     else this.#itemSids.put(id, codebookVersion, record.validFromMs, record.sid);
   }
 
-  putLiveSid(key: string, record: LiveSid | null): void {
+  /** @param timestampMs of the record: a tombstone says that the room closed, which its exposures may outlive */
+  putLiveSid(key: string, record: LiveSid | null, timestampMs: number): void {
     const { id, codebookVersion } = splitSidKey(key);
-    if (record === null) this.#liveSids.retire(id, codebookVersion);
+    if (record === null) this.#liveSids.end(id, codebookVersion, timestampMs);
     else
       this.#liveSids.put(id, codebookVersion, record.validFromMs, {
         sid: record.sid,

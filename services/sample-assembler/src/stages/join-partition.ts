@@ -15,6 +15,18 @@ import {
   UserHistories,
 } from '@onemall/event-time';
 import type { CatalogueView } from './catalogue.ts';
+import {
+  type Action,
+  type JoinCounts,
+  type KnownExposure,
+  noCounts,
+  pinKey,
+  push,
+  RANK,
+  remove,
+  type Task,
+  userItem,
+} from './join-state.ts';
 import type { JoinOutput, LogRecord, LogTopic } from './log-record.ts';
 import { type CountedAction, labelExposure, makeSample, orderOfAction } from './make-sample.ts';
 
@@ -27,49 +39,6 @@ export interface JoinRules {
   /** How exact restore offsets are. */
   recordsPerMark?: number;
 }
-
-interface KnownExposure {
-  exposureId: string;
-  userId: string;
-  itemId: string;
-  scenario: string;
-  requestId: string;
-  requestTimeMs: number;
-  timeMs: number;
-  offset: number;
-  /** null once closed. */
-  open: { exposure: Exposure; actions: CountedAction[] } | null;
-  clickLeft: boolean;
-  buyLeft: boolean;
-}
-
-/** A click or buy that has found no exposure yet, or names none. */
-interface Action extends CountedAction {
-  record: LogRecord;
-  event: Click | Buy;
-  endsAtMs: number;
-  /** Counted or reported. */
-  done: boolean;
-  /** Last touch was settled: from now on it keeps the exposure it has, or takes the first that fits. */
-  decided: boolean;
-  touched: KnownExposure | null;
-  history: HistoryEntry;
-}
-
-export interface JoinCounts {
-  late: number;
-  orphans: number;
-  duplicates: number;
-  withoutSid: number;
-  dead: number;
-}
-
-type Task =
-  | { do: 'decide' | 'endAction'; action: Action }
-  | { do: 'emit'; exposure: KnownExposure; kind: ActionKind; action: CountedAction; appendTimeMs: number }
-  | { do: 'close' | 'forget'; exposure: KnownExposure }
-  | { do: 'forgetAction'; id: string };
-const RANK = { decide: 0, emit: 1, close: 2, endAction: 3, forget: 4, forgetAction: 4 } as const;
 
 /** What the offset metadata of a commit keeps besides the offsets. */
 export interface JoinStart {
@@ -482,24 +451,4 @@ export class PartitionJoin {
       },
     });
   }
-}
-
-const noCounts = (): JoinCounts => ({ late: 0, orphans: 0, duplicates: 0, withoutSid: 0, dead: 0 });
-const userItem = (userId: string, itemId: string): string => `${userId}\u0000${itemId}`;
-const pinKey = ({ kind, record }: Action): string => `${kind === 'CLICK' ? 'C' : 'B'}${record.offset}`;
-
-function push<V>(lists: Map<string, V[]>, key: string, value: V): void {
-  const list = lists.get(key);
-  if (list) list.push(value);
-  else lists.set(key, [value]);
-}
-
-/** @returns whether it was there */
-function remove<V>(lists: Map<string, V[]>, key: string, value: V): boolean {
-  const list = lists.get(key);
-  const at = list?.indexOf(value) ?? -1;
-  if (!list || at < 0) return false;
-  if (list.length === 1) lists.delete(key);
-  else list.splice(at, 1);
-  return true;
 }
