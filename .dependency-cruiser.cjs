@@ -24,8 +24,8 @@ module.exports = {
       to: {
         path: [
           '^(node:)?(fs|net|http|https|child_process|dgram|os)(/|$)',
-          '^packages/(kafka-io|service-kit|state-store|testkit)/',
-          'node_modules/(kafkajs|pino|prom-client|classic-level)/',
+          '^packages/(kafka-io|service-kit|testkit)/',
+          'node_modules/(kafkajs|pino|prom-client)/',
         ],
       },
     },
@@ -38,7 +38,7 @@ module.exports = {
         path: [
           '^(node:)?(fs|net|http|https|child_process|dgram)(/|$)',
           '/src/adapters/',
-          '^packages/(kafka-io|state-store)/',
+          '^packages/(kafka-io)/',
         ],
       },
     },
