@@ -38,7 +38,7 @@ module.exports = {
         path: [
           '^(node:)?(fs|net|http|https|child_process|dgram)(/|$)',
           '/src/adapters/',
-          '^packages/(kafka-io)/',
+          '^packages/kafka-io/',
         ],
       },
     },
