@@ -80,12 +80,23 @@ const el = (name, attributes = {}, ...children) => {
 const number = (x, digits = 0) =>
   x === null || x === undefined ? '–' : x.toLocaleString('en', { maximumFractionDigits: digits });
 const pick = (services, read, names) => names.filter((n) => services[n]).map((n) => [n, read(services[n])]);
+const order = (name) => (FLOW.findIndex(([stage]) => stage === name) + FLOW.length + 1) % (FLOW.length + 1);
 const value = (services, wanted) =>
   Object.entries(wanted).flatMap(([name, keys]) =>
     keys
       .filter((k) => services[name]?.values[k])
       .map((k) => [k.replaceAll('_', ' '), services[name].values[k]]),
   );
+
+/** A color of the style sheet as the canvas needs it: light or dark is already chosen. */
+function colorOf(property) {
+  const probe = el('span');
+  probe.style.color = `var(${property})`;
+  document.body.append(probe);
+  const { color } = getComputedStyle(probe);
+  probe.remove();
+  return color;
+}
 
 let series = { atS: [], services: {} };
 const plots = CHARTS.map((chart) => {
@@ -99,8 +110,8 @@ const plots = CHARTS.map((chart) => {
 });
 
 function drawCharts() {
-  const ink = getComputedStyle(document.body).getPropertyValue('--quiet');
-  const grid = getComputedStyle(document.body).getPropertyValue('--line');
+  const ink = colorOf('--quiet');
+  const grid = colorOf('--line');
   for (const entry of plots) {
     const lines = entry.chart.lines(series.services);
     const data = [series.atS, ...lines.map(([, points]) => points)];
@@ -170,7 +181,7 @@ function drawNow(now) {
       'tbody',
       {},
       ...Object.entries(services)
-        .sort()
+        .sort(([a], [b]) => order(a) - order(b))
         .map(([name, s]) =>
           el(
             'tr',

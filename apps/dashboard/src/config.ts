@@ -1,4 +1,4 @@
-import { loadConfig, z } from '@onemall/service-kit';
+import { loadConfig, parseJsonText, z } from '@onemall/service-kit';
 
 export const dashboardShape = {
   dashboardPort: z.coerce
@@ -10,7 +10,7 @@ export const dashboardShape = {
     .describe('the web page; 0 takes a free port'),
   dashboardHost: z.string().default('127.0.0.1'),
   services: z
-    .preprocess((v) => (typeof v === 'string' && v ? JSON.parse(v) : v), z.record(z.string(), z.url()))
+    .preprocess(parseJsonText, z.record(z.string(), z.url()))
     .default({})
     .describe('addresses of the services by name, as JSON'),
   servicesFile: z
