@@ -3,10 +3,10 @@ SELECT
   p.policyVersion AS policy_version,
   m.scenario AS scenario,
   p.step AS step,
-  round(avg(m.values['sid_accuracy_1']), 4) AS sid_accuracy_1,
-  round(avg(m.values['sid_accuracy_2']), 4) AS sid_accuracy_2,
-  round(avg(m.values['sid_accuracy_3']), 4) AS sid_accuracy_3,
-  round(avg(m.values['loss']), 4) AS loss
+  round(avgIf(m.values['sid_accuracy_1'], mapContains(m.values, 'sid_accuracy_1')), 4) AS sid_accuracy_1,
+  round(avgIf(m.values['sid_accuracy_2'], mapContains(m.values, 'sid_accuracy_2')), 4) AS sid_accuracy_2,
+  round(avgIf(m.values['sid_accuracy_3'], mapContains(m.values, 'sid_accuracy_3')), 4) AS sid_accuracy_3,
+  round(avgIf(m.values['loss'], mapContains(m.values, 'loss')), 4) AS loss
 FROM {database}.training_metrics AS m FINAL
 ASOF JOIN (
   SELECT 'trainer-retriever' AS source, policyVersion, step, createdMs

@@ -3,10 +3,10 @@ SELECT
   toStartOfMinute(fromUnixTimestamp64Milli(createdMs)) AS minute,
   source,
   max(step) AS step,
-  round(avg(values['loss']), 4) AS loss,
-  round(avg(values['sid_accuracy_1']), 4) AS sid_accuracy_1,
-  round(avg(values['sid_accuracy_2']), 4) AS sid_accuracy_2,
-  round(avg(values['sid_accuracy_3']), 4) AS sid_accuracy_3
+  round(avgIf(values['loss'], mapContains(values, 'loss')), 4) AS loss,
+  round(avgIf(values['sid_accuracy_1'], mapContains(values, 'sid_accuracy_1')), 4) AS sid_accuracy_1,
+  round(avgIf(values['sid_accuracy_2'], mapContains(values, 'sid_accuracy_2')), 4) AS sid_accuracy_2,
+  round(avgIf(values['sid_accuracy_3'], mapContains(values, 'sid_accuracy_3')), 4) AS sid_accuracy_3
 FROM {database}.training_metrics FINAL
 WHERE scenario = ''
 GROUP BY minute, source

@@ -114,6 +114,8 @@ export function topicSpec(name: string): TopicSpec {
 /** `namespace.topic`: what the broker calls it. */
 export const physicalTopic = (namespace: string, name: TopicName): string => `${namespace}.${name}`;
 
+/** The broker's own default. */
+const DEFAULT_MAX_MESSAGE_BYTES = 1_048_588;
 const SEVEN_DAYS_MS = 7 * 24 * 3_600_000;
 
 export interface RetentionInput {
@@ -143,6 +145,9 @@ export function topicConfig(spec: TopicSpec, r: RetentionInput): Record<string, 
   }
   // A dead letter carries the whole source record and its coordinates.
   if (spec.name === 'late-events' || spec.name === 'dead-letters')
-    config['max.message.bytes'] = String(1_048_588 + 65_536);
+    config['max.message.bytes'] = String(DEFAULT_MAX_MESSAGE_BYTES + 65_536);
+  // A sample carries the whole exposure and histories, what follows from it carries the histories.
+  if (spec.name === 'training-samples' || spec.name === 'rollouts' || spec.name === 'reward-batches')
+    config['max.message.bytes'] = String(4 * DEFAULT_MAX_MESSAGE_BYTES);
   return config;
 }

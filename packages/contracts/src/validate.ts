@@ -6,6 +6,9 @@ import { BadRecordError } from './codec.ts';
 import type { Buy, Click, Exposure, Item, ProductChange } from './generated/types.ts';
 import type { TopicName, TopicValues } from './topics.ts';
 
+/** Characters of an id or category: samples repeat them for every event of a history and must fit into a record. */
+export const MAX_ID_LENGTH = 512;
+
 export interface ValidationRules {
   /** Names of the configured scenarios. */
   scenarios: ReadonlySet<string>;
@@ -57,10 +60,10 @@ export function validateValue<T extends TopicName>(
 }
 
 function validateExposure(v: Exposure, key: string, latestMs: number, rules: ValidationRules): void {
-  notEmpty('exposureId', v.exposureId);
-  notEmpty('userId', v.userId);
-  notEmpty('itemId', v.itemId);
-  notEmpty('requestId', v.requestId);
+  usableId('exposureId', v.exposureId);
+  usableId('userId', v.userId);
+  usableId('itemId', v.itemId);
+  usableId('requestId', v.requestId);
   keyIs('userId', v.userId, key);
   knownScenario(v.scenario, rules);
   time('eventTimeMs', v.eventTimeMs, latestMs);
@@ -74,10 +77,10 @@ function validateExposure(v: Exposure, key: string, latestMs: number, rules: Val
 }
 
 function validateClick(v: Click, key: string, latestMs: number): void {
-  notEmpty('actionId', v.actionId);
-  if (v.exposureId !== null) notEmpty('exposureId', v.exposureId);
-  notEmpty('userId', v.userId);
-  notEmpty('itemId', v.itemId);
+  usableId('actionId', v.actionId);
+  if (v.exposureId !== null) usableId('exposureId', v.exposureId);
+  usableId('userId', v.userId);
+  usableId('itemId', v.itemId);
   keyIs('userId', v.userId, key);
   time('eventTimeMs', v.eventTimeMs, latestMs);
 }
@@ -89,8 +92,9 @@ function validateBuy(v: Buy, key: string, latestMs: number): void {
 }
 
 function validateItem(v: Item, key: string, latestMs: number, rules: ValidationRules): void {
-  notEmpty('itemId', v.itemId);
+  usableId('itemId', v.itemId);
   keyIs('itemId', v.itemId, key);
+  notTooLong('category', v.category);
   knownScenario(v.scenario, rules);
   time('validFromMs', v.validFromMs, latestMs);
   atLeast(0, 'priceCents', v.priceCents);
@@ -100,17 +104,26 @@ function validateItem(v: Item, key: string, latestMs: number, rules: ValidationR
 }
 
 function validateProductChange(v: ProductChange, key: string, latestMs: number): void {
-  notEmpty('changeId', v.changeId);
-  notEmpty('liveId', v.liveId);
-  if (v.itemId !== null) notEmpty('itemId', v.itemId);
+  usableId('changeId', v.changeId);
+  usableId('liveId', v.liveId);
+  if (v.itemId !== null) usableId('itemId', v.itemId);
   else if (v.kind !== 'ROOM_ENDED')
     throw new BadRecordError('EMPTY_ID', `Expected an itemId for a change of kind ${v.kind}, got null`);
   keyIs('liveId', v.liveId, key);
   time('eventTimeMs', v.eventTimeMs, latestMs);
 }
 
-function notEmpty(field: string, id: string): void {
+function usableId(field: string, id: string): void {
   if (id === '') throw new BadRecordError('EMPTY_ID', `Expected a ${field}, got an empty string`);
+  notTooLong(field, id);
+}
+
+function notTooLong(field: string, text: string): void {
+  if (text.length > MAX_ID_LENGTH)
+    throw new BadRecordError(
+      'TOO_LARGE',
+      `Expected a ${field} of at most ${MAX_ID_LENGTH} characters, got ${text.length} beginning ${JSON.stringify(text.slice(0, 40))}`,
+    );
 }
 
 function keyIs(field: string, id: string, key: string): void {

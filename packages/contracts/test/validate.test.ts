@@ -4,6 +4,7 @@ import type { Buy, Click, Exposure, Item, ProductChange, RewardBatch } from '../
 import {
   BadRecordError,
   type BadRecordReason,
+  MAX_ID_LENGTH,
   type TopicName,
   type TopicValues,
   validateValue,
@@ -91,6 +92,13 @@ describe('validateValue', () => {
 
   it('has nothing to check about a tombstone', () => {
     check('items', 'anything', null);
+  });
+
+  it('TOO_LARGE', () => {
+    const long = 'x'.repeat(MAX_ID_LENGTH + 1);
+    refuses('TOO_LARGE', /itemId/, 'exposures', 'u1', { ...exposure, itemId: long });
+    refuses('TOO_LARGE', /actionId/, 'clicks', 'u1', { ...click, actionId: long });
+    refuses('TOO_LARGE', /category/, 'items', item.itemId, { ...item, category: long });
   });
 
   it('EMPTY_ID', () => {

@@ -38,6 +38,7 @@ export async function runSink(sink: SinkPipeline): Promise<void> {
   const writer = await sink.io.openWriter();
   const progress = await startPositions(sink);
   await reader.assign([...progress.values()]);
+  const ends = new Map<string, number>();
   try {
     while (!sink.stopping.aborted) {
       const fetched = await gather(sink, reader);
@@ -52,7 +53,7 @@ export async function runSink(sink: SinkPipeline): Promise<void> {
       for (const position of moved) progress.set(key(position), position);
       await persistently(sink, 'save offsets', () => sink.tables.saveOffsets(newest(moved)));
       measure(sink, rows, newestMs);
-      await setLag(sink, progress, fetched);
+      setLag(sink, progress, ends, fetched);
     }
   } finally {
     await reader.close();
@@ -131,13 +132,16 @@ function measure({ meter, clock }: SinkPipeline, rows: Map<TopicName, Row[]>, ne
   if (newestMs > 0) meter.recordLatency(Math.max(0, clock.nowMs() - newestMs));
 }
 
-async function setLag(
+/** Records behind the end, over all partitions: of those not in this round, by the end last seen. */
+function setLag(
   { meter }: SinkPipeline,
   progress: Map<string, Position>,
+  ends: Map<string, number>,
   fetched: FetchedPartition[],
-): Promise<void> {
+): void {
+  for (const f of fetched) ends.set(key(f), f.highWatermark);
   let lag = 0;
-  for (const f of fetched) lag += Math.max(0, f.highWatermark - (progress.get(key(f))?.offset ?? 0));
+  for (const [name, end] of ends) lag += Math.max(0, end - Math.max(0, progress.get(name)?.offset ?? 0));
   meter.setLag(lag);
 }
 

@@ -1,11 +1,12 @@
--- The join once more, as a batch over everything in the logs. Parameters: {ooo}, {grace}, {maxDelay}, {skew}, {slack},
--- {H}, {positive}. Statements end with a semicolon at the end of a line.
+-- The join once more, as a batch over everything in the logs. Parameters: {ooo}, {grace}, {maxDelay}, {freshness}, {skew},
+-- {slack}, {H}, {positive}. Statements end with a semicolon at the end of a line.
 
 -- Which rules of input a record breaks.
 CREATE TABLE checked ENGINE = Memory AS
 SELECT e.*, e.off < c.off AS processed, c.w AS committedW,
   arrayFilter(x -> x != '', [
     if(id = '' OR userId = '' OR itemId = '' OR exposureId = '' OR (topic = 'exposures' AND requestId = ''), 'EMPTY_ID', ''),
+    if(greatest(lengthUTF8(id), lengthUTF8(userId), lengthUTF8(itemId), lengthUTF8(ifNull(exposureId, '')), lengthUTF8(requestId)) > 512, 'TOO_LARGE', ''),
     if(key != userId, 'KEY_MISMATCH', ''),
     if(t < 0 OR t > append + {skew} OR r < 0 OR r > append + {skew}, 'TIME_OUT_OF_RANGE', ''),
     if(topic = 'exposures' AND scenario NOT IN (SELECT scenario FROM windows), 'UNKNOWN_SCENARIO', ''),
@@ -14,11 +15,14 @@ SELECT e.*, e.off < c.off AS processed, c.w AS committedW,
 FROM events AS e LEFT JOIN commits AS c ON e.topic = c.topic AND e.part = c.part;
 
 -- An upper bound of the watermark when each record was read, from append times alone: the watermark stands at the
--- newest event read less the bound, or moved on by the time of silence.
+-- newest event read less the bound, or moved on by the time of silence. Records are read within 100 ms of their append;
+-- promisedAtMostW is what the join promises whatever the load: an input found empty holds nothing for {freshness} ms.
 CREATE TABLE good ENGINE = Memory AS
-SELECT *, greatest(newest - {ooo}, lead + append + 100 - {ooo} - {maxDelay}) AS readAtMostW
+SELECT *, greatest(newest - {ooo}, lead + append + 100 - {ooo} - {maxDelay}) AS readAtMostW,
+  greatest(promised - {ooo}, lead + append + 100 + {freshness} - {ooo} - {maxDelay}) AS promisedAtMostW
 FROM (
   SELECT *,
+    max(t) OVER (PARTITION BY part ORDER BY append RANGE BETWEEN UNBOUNDED PRECEDING AND {freshness} FOLLOWING) AS promised,
     max(t) OVER (PARTITION BY part ORDER BY append RANGE BETWEEN UNBOUNDED PRECEDING AND 100 FOLLOWING) AS newest,
     max(t - append) OVER (PARTITION BY part ORDER BY append RANGE BETWEEN UNBOUNDED PRECEDING AND 100 FOLLOWING) AS lead
   FROM checked WHERE empty(broken) AND processed
@@ -173,12 +177,12 @@ SELECT topic, part, off, id,
     if(lateReason = 'LATE' AND topic = 'exposures' AND closes > lateW, 'late although still open', ''),
     if(lateReason = 'LATE' AND topic != 'exposures' AND NOT isCopy AND ends > lateW AND openUntil > lateW, 'late although its exposure was open', ''),
     if(lateReason = 'ORPHAN' AND (isCounted OR ends > lateW), 'orphan although its exposure is there', ''),
-    if(isLate AND lateW > 0 AND t >= readAtMostW AND lateReason = 'LATE', 'late although in order', '')
+    if(isLate AND lateW > 0 AND t >= promisedAtMostW AND lateReason = 'LATE', 'late although in order', '')
   ]) AS wrong
 FROM (
   SELECT c.topic AS topic, c.part AS part, c.off AS off, c.id AS id, c.t AS t, c.broken AS broken, c.committedW AS committedW,
     d.reason AS deadReason, d.reason != '' AS isDead, l.reason AS lateReason, l.w AS lateW, l.reason != '' AS isLate,
-    g.readAtMostW AS readAtMostW, f.id = '' AS isCopy, x.closes AS closes, a.ends AS ends, m.openUntil > 0 AS isCounted, if(m.sure, m.openUntil, 0) AS openUntil
+    g.promisedAtMostW AS promisedAtMostW, f.id = '' AS isCopy, x.closes AS closes, a.ends AS ends, m.openUntil > 0 AS isCounted, if(m.sure, m.openUntil, 0) AS openUntil
   FROM (SELECT * FROM checked WHERE processed) AS c
   LEFT JOIN dead AS d ON c.topic = d.topic AND c.part = d.part AND c.off = d.off
   LEFT JOIN late AS l ON c.topic = l.topic AND c.part = l.part AND c.off = l.off

@@ -94,6 +94,7 @@ async function statements(config: SampleAssemblerConfig): Promise<string[]> {
     ooo: config.outOfOrdernessMs,
     grace: config.graceMs,
     maxDelay: config.maxDelayMs,
+    freshness: config.inputFreshnessMs,
     skew: config.allowedClockSkewMs,
     slack: SETTLED_MS,
     H: config.historyLength,

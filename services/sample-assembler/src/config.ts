@@ -21,9 +21,14 @@ const shape = {
   idleTimeoutMs: milliseconds(0).describe(
     'an input at its end holds the watermark for so long after its last event',
   ),
-  emit: listOf(['positive', 'final'], ['positive', 'final']).describe(
-    'positive: the first click and buy leave at once; final: one record when the exposure closes',
-  ),
+  emit: listOf(['positive', 'final'], ['positive', 'final'])
+    .refine(
+      (kinds) => kinds.includes('final'),
+      'must contain final: an exposure always closes with one record',
+    )
+    .describe(
+      'final: one record when the exposure closes; positive: the first click and buy leave at once, too',
+    ),
   historyLength: z.coerce
     .number()
     .int()

@@ -154,7 +154,7 @@ async function openAndTrain(
       batchSize: learner.batchSize,
       maxBuffered: config.maxBufferedBatches * learner.batchSize,
       resume: resumed && { positions, cursor: progress.cursor },
-      acceptLoss: config.acceptLoss,
+      acceptLostSamples: config.acceptLostSamples,
       stopping,
     }),
   );

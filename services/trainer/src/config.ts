@@ -58,11 +58,10 @@ export const trainerShape = {
   rlRememberedRequests: count(1).default(20_000).describe('requestIds of used groups kept to drop copies'),
   metricsEveryMs: count(100).default(3_000),
   metricsWindowSteps: count(1).default(50).describe('steps in the sliding figures'),
-  rankerWindowExposures: count(100).default(20_000).describe('exposures in the sliding AUC, by scenario'),
   egpmMinExposures: count(2).default(5_000).describe('exposures before the EGPM scale of a scenario is set'),
   egpmMinBuys: count(1).default(20),
-  acceptLoss: z
-    .preprocess((v) => v === true || v === 'true', z.boolean())
+  acceptLostSamples: z
+    .union([z.boolean(), z.enum(['true', 'false']).transform((text) => text === 'true')])
     .default(false)
     .describe('go on from the earliest retained sample where the needed ones are gone'),
 };

@@ -10,7 +10,7 @@ export interface Tables {
   liveSids: TableReader;
   /** Items are opened once the codebooks in use are known: these fix the length of embeddings. */
   openItems(): Promise<void>;
-  /** Writes the dead letters of items refused since the last call. */
+  /** Writes the dead letters of refused items whose partition this process owns. */
   flushRefused(writer: RecordWriter): Promise<void>;
   close(): Promise<void>;
 }
@@ -78,8 +78,12 @@ export async function followTables(
       await follow(kafka.openTable({ topic: 'items', onRecord: onItem, onError, onDeadLetter }));
     },
     flushRefused: async (writer) => {
-      for (const { record, error } of refused.splice(0)) {
-        if (!state.ownsItemPartition(record.partition)) continue;
+      for (const item of refused.splice(0)) {
+        const { record, error } = item;
+        if (!state.ownsItemPartition(record.partition)) {
+          refused.push(item); // its owner reports it; this process does once the partition comes to it
+          continue;
+        }
         const raw: RawRecord = {
           topic: 'items',
           partition: record.partition,

@@ -35,7 +35,7 @@ export interface SampleFeedOptions {
   maxBuffered: number;
   /** Offset of the next record by partition, and whose turn it is; null starts at the earliest retained record. */
   resume: { positions: ReadonlyMap<number, number>; cursor: number } | null;
-  acceptLoss: boolean;
+  acceptLostSamples: boolean;
   stopping: AbortSignal;
 }
 
@@ -129,20 +129,20 @@ export class SampleFeed {
   }
 
   async #poll(): Promise<FetchedPartition[]> {
-    const { acceptLoss, log, stopping } = this.#options;
+    const { acceptLostSamples, log, stopping } = this.#options;
     try {
       return await this.#reader.poll({ maxWaitMs: LONGEST_POLL_MS, signal: stopping });
     } catch (error) {
       if (stopping.aborted) return [];
       if (!(error instanceof OffsetOutOfRangeError)) throw error;
-      if (!acceptLoss)
+      if (!acceptLostSamples)
         throw new Error(
-          `Samples that the checkpoint needs are no longer retained: ${error.message}. Set ONEMALL_ACCEPT_LOSS=true once to go on from the earliest retained sample without them.`,
+          `Samples that the checkpoint needs are no longer retained: ${error.message}. Set ONEMALL_ACCEPT_LOST_SAMPLES=true once to go on from the earliest retained sample without them.`,
           { cause: error },
         );
       log.warn(
         { err: error },
-        'samples were lost to retention; going on from the earliest, as acceptLoss says',
+        'samples were lost to retention; going on from the earliest, as acceptLostSamples says',
       );
       await this.#reader.assign(
         this.#partitions.map((partition) => ({ topic: SAMPLES, partition, offset: -2 })),
