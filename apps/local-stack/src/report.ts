@@ -38,6 +38,8 @@ export interface RunReport {
 /** What services/sample-assembler/oracle/verify.ts prints. */
 export interface OracleVerdict {
   ok: boolean;
+  /** Input records by what became of them; wrong are those with no fate or several. */
+  fates?: { wrong: number; [fate: string]: number };
   /** Numbers such as missing, extra, different; or `failure`, why there is no verdict. */
   [figure: string]: unknown;
 }
@@ -54,11 +56,13 @@ export interface ReportInput {
   wasCold: boolean;
   /** Records in the topic dead-letters that this run added. */
   deadLetters: number;
-  /** null where the assembler did not run or the check is not there. */
+  /** null where the assembler is not part of the run, and in a run that is ended by hand. */
   oracle: OracleVerdict | null;
   crashes: number;
   /** A service that would not stay up, and why. */
   gaveUp: string | null;
+  /** Ended by hand before the end of --for: what follows from counts and samples was not awaited. */
+  interrupted: boolean;
 }
 
 const COLD_BAR_S = 240;
@@ -102,6 +106,9 @@ export function buildReport(input: ReportInput): RunReport {
     exactly('crashes', input.crashes, 0),
     ...(input.gaveUp
       ? [{ name: 'a service that stays down', value: input.gaveUp, bar: 'none', ok: false }]
+      : []),
+    ...(input.interrupted
+      ? [{ name: 'interrupted', value: true, bar: 'runs to the end of --for', ok: false }]
       : []),
     ...(trainer ? [firstSampleBar(input), lossBar(training)] : []),
     ...(input.oracle ? [oracleBar(input.oracle)] : []),
@@ -168,6 +175,7 @@ function oracleBar(oracle: OracleVerdict): Bar {
   const figures = Object.entries(oracle)
     .filter(([name, value]) => name !== 'ok' && typeof value !== 'object')
     .map(([name, value]) => (typeof value === 'number' ? `${value} ${name}` : `${name}: ${value}`));
+  if (oracle.fates) figures.push(`${oracle.fates.wrong} wrong fates`);
   return {
     name: 'samples equal to the oracle',
     value: figures.join(', ') || oracle.ok,

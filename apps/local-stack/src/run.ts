@@ -25,9 +25,10 @@ import type { StartFlags } from './flags.ts';
 import { takeLock } from './lock.ts';
 import { askOracle } from './oracle.ts';
 import { planProcesses } from './plan.ts';
-import { buildReport, type RunReport } from './report.ts';
+import { buildReport, type OracleVerdict, type RunReport } from './report.ts';
 import { RunHistory } from './run-history.ts';
 import { type PagePorts, readProfile, retentionOf, runSettings } from './settings.ts';
+import { settle } from './settle.ts';
 import { SupervisedService } from './supervised-service.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -62,8 +63,9 @@ export async function runPipeline(options: RunOptions): Promise<RunReport> {
   const guardian = new Guardian();
   let stack: LocalStack | undefined;
   try {
-    // A log that is replayed for the first time has to be read and prepared before anything else.
-    const unprepared = flags.source !== 'simulator' && !existsSync(path.join(state, 'replay', 'state.json'));
+    // Files that are replayed for the first time have to be read and prepared before anything else; a topic is followed as it is.
+    const isLog = flags.source !== 'simulator' && !flags.source.startsWith('kafka:');
+    const unprepared = isLog && !existsSync(path.join(state, 'replay', 'state.json'));
     const wasCold = options.installed || unprepared || !areDownloaded(downloadsIn(cacheDir()));
     terminal.say('Starting Kafka, the schema registry and Redis');
     stack = await withHeartbeat(terminal, nowMs, (onProgress) =>
@@ -192,8 +194,7 @@ class Run {
       await this.#watch();
       terminal.endLive();
       await this.#stopServices();
-      const oracle =
-        flags.forSeconds !== null && this.#runs('sample-assembler') ? await this.#verify() : null;
+      const oracle = await this.#verify();
       terminal.say('Stopping Redis, the registry and Kafka');
       return buildReport({
         source: flags.source,
@@ -206,6 +207,7 @@ class Run {
         oracle,
         crashes: this.#crashes,
         gaveUp: this.#gaveUp,
+        interrupted: flags.forSeconds !== null && this.#o.stop.aborted,
       });
     } finally {
       await Promise.all(this.#services.map((s) => s.stop()));
@@ -279,32 +281,33 @@ class Run {
   }
 
   async #stopServices(): Promise<void> {
-    const { terminal, flags, nowMs } = this.#o;
+    const { terminal, flags, nowMs, stop } = this.#o;
     terminal.say('Stopping');
     this.#history.markEnd(nowMs());
     await Promise.all(this.#services.filter((s) => s.plan.role === 'source').map((s) => s.stop()));
-    if (flags.forSeconds !== null && !this.#gaveUp) await this.#settle();
+    if (flags.forSeconds !== null && !stop.aborted && !this.#gaveUp) await this.#settle();
     for (const service of this.#services) await service.stop();
   }
 
-  /** Waits until every input is read to its end, so that the counts of the stages belong together. */
-  async #settle(): Promise<void> {
+  #settle(): Promise<void> {
     const { nowMs, stop } = this.#o;
-    const untilMs = nowMs() + SETTLE_MS;
-    let before = '';
-    for (let quiet = 0; quiet < 2 && nowMs() < untilMs; ) {
-      await delay(POLL_MS, undefined, { signal: stop }).catch(() => {});
-      await this.#poll();
-      const views = this.#history.views().filter((v) => v.state === 'running');
-      const now = views.map((v) => `${v.in} ${v.out}`).join();
-      quiet = now === before && views.every((v) => !v.lag) ? quiet + 1 : 0;
-      before = now;
-    }
+    return settle({
+      poll: () => this.#poll(),
+      views: () => this.#history.views(),
+      pause: () => delay(POLL_MS, undefined, { signal: stop }).catch(() => {}),
+      nowMs,
+      untilMs: nowMs() + SETTLE_MS,
+      stop,
+    });
   }
 
-  async #verify() {
-    this.#o.terminal.say('Comparing the samples with the oracle');
-    return askOracle(this.#env);
+  /** null where there is nothing to compare, or nobody waits for it. */
+  async #verify(): Promise<OracleVerdict | null> {
+    const { flags, stop, terminal } = this.#o;
+    if (flags.forSeconds === null || stop.aborted || !this.#runs('sample-assembler')) return null;
+    terminal.say('Comparing the samples with the oracle');
+    const verdict = await askOracle(this.#env, stop);
+    return stop.aborted ? null : verdict;
   }
 
   #runs(name: string): boolean {

@@ -78,6 +78,7 @@ const input = (more: Partial<ReportInput> = {}): ReportInput => ({
   oracle: { ok: true, missing: 0, extra: 0, different: 0 },
   crashes: 0,
   gaveUp: null,
+  interrupted: false,
   ...more,
 });
 
@@ -120,6 +121,7 @@ const FAILURES: [what: string, more: Partial<ReportInput>, bar: RegExp][] = [
   ['a dead letter', { deadLetters: 1 }, /dead letters/],
   ['a crash', { crashes: 1 }, /crashes/],
   ['a service that stays down', { gaveUp: 'x stays down' }, /stays down/],
+  ['the end by hand', { interrupted: true, oracle: null }, /interrupted/],
   ['samples unlike the oracle', { oracle: { ok: false, missing: 2 } }, /oracle/],
 ];
 for (const [what, more, name] of FAILURES)
@@ -132,8 +134,15 @@ for (const [what, more, name] of FAILURES)
   });
 
 test('the oracle bar tells how many samples are wrong', () => {
-  const report = buildReport(input({ oracle: { ok: false, missing: 2, extra: 3, firstDifferences: ['a'] } }));
-  assert.equal(report.bars.at(-1)!.value, '2 missing, 3 extra');
+  const verdict = {
+    ok: false,
+    missing: 2,
+    extra: 3,
+    fates: { counted: 90, wrong: 4 },
+    firstDifferences: ['a'],
+  };
+  const report = buildReport(input({ oracle: verdict }));
+  assert.equal(report.bars.at(-1)!.value, '2 missing, 3 extra, 4 wrong fates');
   const failed = buildReport(input({ oracle: { ok: false, failure: 'exit code 1: no broker' } }));
   assert.equal(failed.bars.at(-1)!.value, 'failure: exit code 1: no broker');
 });
