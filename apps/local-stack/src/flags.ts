@@ -15,7 +15,7 @@ export interface StartFlags {
   source: string;
   mapping: string | null;
   follow: boolean;
-  /** Folder or file of the source's data. */
+  /** Folder of the file of trivago or tmall. */
   data: string | null;
   /** Seconds until the run stops by itself; null runs until it is stopped. */
   forSeconds: number | null;
@@ -31,7 +31,7 @@ export const HELP = `npm start -- [FLAGS]     Runs the whole pipeline on this ma
 npm run reset            Removes what it keeps (.data), so that the next start begins anew.
 
   --source SOURCE        simulator (default), trivago, tmall, a file or folder of your own logs, or kafka:TOPIC
-  --data PATH            where the data of trivago or tmall lies
+  --data FOLDER          where the file of trivago or tmall lies
   --mapping FILE         which columns of your own logs are user, item, time, ... (see apps/replay/README.md)
   --follow               keep reading a kafka:TOPIC that grows
   --rate EVENTS_PER_S    traffic; the default leaves two cores room to breathe
@@ -88,6 +88,8 @@ export function parseStartFlags(argv: readonly string[], cwd = process.cwd()): S
     throw new FlagError(
       `--source ${source} needs --mapping FILE, which says what its columns are (apps/replay/README.md shows how to write one)`,
     );
+  if (LOG_SOURCES.includes(source) && values.data === undefined)
+    throw new FlagError(`--source ${source} needs --data FOLDER, the folder that holds its file`);
   if (source === 'simulator')
     for (const name of ['mapping', 'data', 'follow'])
       if (values[name] !== undefined)
@@ -115,8 +117,10 @@ export function parseStartFlags(argv: readonly string[], cwd = process.cwd()): S
   };
 }
 
-const READY_SOURCES = ['simulator', 'trivago', 'tmall'];
+/** Public logs whose mappings are ready; apps/replay/src/sources.json names their files. */
+export const LOG_SOURCES = ['trivago', 'tmall'];
+const READY_SOURCES = ['simulator', ...LOG_SOURCES];
 const needsMapping = (source: string): boolean => !READY_SOURCES.includes(source);
-const isOwnFile = (source: string): boolean => needsMapping(source) && !source.startsWith('kafka:');
+export const isOwnFile = (source: string): boolean => needsMapping(source) && !source.startsWith('kafka:');
 /** A mapping in apps/replay/mappings rather than a file of the user's. */
 export const PRESET_NAME = /^[a-z0-9-]+$/;

@@ -1,6 +1,7 @@
 /** Composition root of `npm start` and `npm run reset`. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { checkFiles } from './check-files.ts';
 import { FlagError, HELP, parseStartFlags, type StartFlags } from './flags.ts';
 import type { RunReport } from './report.ts';
 import { reset } from './reset.ts';
@@ -22,6 +23,7 @@ async function main(): Promise<number> {
     return 0;
   }
   if (command !== 'start') throw new FlagError(`Expected "start" or "reset", got ${command}`);
+  checkFiles(flags);
   const terminal = new Terminal(process.stdout);
   const report = await runPipeline({
     flags,

@@ -67,8 +67,13 @@ const WRONG: [what: string, argv: string[], says: RegExp][] = [
   ['an unknown flag', ['--sorce', 'tmall'], /--sorce.*--help/s],
   ['own logs without a mapping', ['--source', './logs.csv'], /needs --mapping FILE/],
   ['a topic without a name', ['--source', 'kafka:'], /needs the name of the topic/],
+  ['a public log without its data', ['--source', 'trivago'], /--source trivago needs --data FOLDER/],
   ['a mapping for the simulator', ['--mapping', 'm.json'], /--mapping belongs to a replayed source/],
-  ['following a file', ['--source', 'tmall', '--follow'], /--follow belongs to --source kafka:TOPIC/],
+  [
+    'following a file',
+    ['--source', 'tmall', '--data', '.', '--follow'],
+    /--follow belongs to --source kafka:TOPIC/,
+  ],
 ];
 for (const [what, argv, says] of WRONG)
   test(`${what} gets one clear message`, () => {
@@ -143,5 +148,8 @@ test('--only keeps the named services, the source and the dashboard', () => {
 });
 
 test('a source that is not the simulator is replayed', () => {
-  assert.equal(planProcesses({ flags: parsed('--source', 'trivago'), hasRedis: true })[0]!.name, 'replay');
+  assert.equal(
+    planProcesses({ flags: parsed('--source', 'trivago', '--data', '.'), hasRedis: true })[0]!.name,
+    'replay',
+  );
 });
