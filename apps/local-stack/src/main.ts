@@ -11,6 +11,7 @@ import { Terminal } from './terminal.ts';
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 const [command = 'start', ...argv] = process.argv.slice(2);
+const { askedMs, installed } = takeStartFacts();
 
 async function main(): Promise<number> {
   const flags = parseStartFlags(argv, process.env.INIT_CWD ?? process.cwd());
@@ -29,12 +30,20 @@ async function main(): Promise<number> {
     flags,
     terminal,
     stop: stopSignal(terminal),
-    askedMs: Number(process.env.ONEMALL_ASKED_MS) || Date.now() - process.uptime() * 1000,
-    installed: process.env.ONEMALL_INSTALLED === '1',
+    askedMs,
+    installed,
     nowMs: () => Date.now(),
   });
   finish(flags, report, terminal);
   return flags.forSeconds === null || report.ok ? 0 : EXIT_FAILED;
+}
+
+/** What scripts/bootstrap.mjs tells of this start. It is taken out of the environment, since it is true of no other process. */
+function takeStartFacts(): { askedMs: number; installed: boolean } {
+  const { ONEMALL_ASKED_MS: asked, ONEMALL_INSTALLED: installed } = process.env;
+  delete process.env.ONEMALL_ASKED_MS;
+  delete process.env.ONEMALL_INSTALLED;
+  return { askedMs: Number(asked) || Date.now() - process.uptime() * 1000, installed: installed === '1' };
 }
 
 /** Aborted by Ctrl-C, SIGTERM, or the end of the process that started this one. A second signal ends everything at once. */
