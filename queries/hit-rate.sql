@@ -1,5 +1,6 @@
--- Hit rate at K by policy version and scenario: is the item that the user went on to click among the first K retrieved?
--- Spans are weighed by their requests.
+-- Hit rate at K by policy version and scenario: are the items that the user viewed or clicked among the first K retrieved?
+-- source retriever: hr_K, is the clicked item there. source job-runner: hr_viewed_K and hr_clicked_K, the share of them that is
+-- there, beside popularity_* and random_*. Spans are weighed by their requests.
 SELECT
   version AS policy_version,
   scenario,
@@ -16,10 +17,10 @@ FROM (
     if(mapContains(values, 'requests'), values['requests'], 1) AS weight,
     mapApply(
       (name, value) -> (name, value * weight),
-      mapFilter((name, value) -> startsWith(name, 'hr_'), values)
+      mapFilter((name, value) -> match(name, '^(hr|popularity|random)_'), values)
     ) AS weighted
   FROM {database}.retrieval_metrics FINAL
-  WHERE arrayExists(name -> startsWith(name, 'hr_'), mapKeys(values))
+  WHERE arrayExists(name -> match(name, '^(hr|popularity|random)_'), mapKeys(values))
 )
 GROUP BY policy_version, scenario, source
 ORDER BY at DESC

@@ -15,6 +15,7 @@ export class FileResult {
   readonly file: string;
   #output = '';
   #failures: string[] = [];
+  #skipReasons = new Set<string>();
 
   /** @param file absolute path of the test file */
   constructor(file: string) {
@@ -29,8 +30,10 @@ export class FileResult {
       if (details.type === 'suite') return;
       // The runner reports a file as one passed test when it defines none.
       if (name === this.file) this.fail('The file defines no test');
-      else if (isSet(skip) || isSet(todo)) this.totals.skipped++;
-      else this.totals.passed++;
+      else if (isSet(skip) || isSet(todo)) {
+        this.totals.skipped++;
+        this.#skipReasons.add(`  skipped: ${typeof skip === 'string' ? skip : 'no reason given'}`);
+      } else this.totals.passed++;
     } else if (event.type === 'test:fail') {
       const { line, name, details } = event.data;
       // A suite fails because of its tests: those have been told already.
@@ -51,11 +54,11 @@ export class FileResult {
     this.#failures.push(`  ${message}`);
   }
 
-  /** What failed and what the file printed; nothing when all is well. */
+  /** Why tests were skipped, what failed, and what the file printed; nothing when all is well. */
   details(): string[] {
-    if (this.totals.failed === 0) return [];
+    if (this.totals.failed === 0) return [...this.#skipReasons];
     const output = this.#output.trim();
-    return [...this.#failures, ...(output ? [`  its output:\n${indent(output)}`] : [])];
+    return [...this.#skipReasons, ...this.#failures, ...(output ? [`  its output:\n${indent(output)}`] : [])];
   }
 }
 

@@ -80,11 +80,11 @@ test('HitRates: the policy, popularity and random by hand', () => {
   const near = (name: string, value: number) =>
     assert.ok(Math.abs(product_card![name]! - value) < 1e-12, name);
   near('requests', 1);
-  near('hrViewedAt50', 2 / 3);
-  near('hrClickedAt50', 1);
-  near('popularityViewedAt50', 1 / 3);
-  near('popularityViewedAt100', 2 / 3);
-  near('popularityClickedAt50', 1);
-  near('randomAt50', 0.25);
-  near('randomAt500', 1);
+  near('hr_viewed_50', 2 / 3);
+  near('hr_clicked_50', 1);
+  near('popularity_viewed_50', 1 / 3);
+  near('popularity_viewed_100', 2 / 3);
+  near('popularity_clicked_50', 1);
+  near('random_viewed_50', 0.25);
+  near('random_viewed_500', 1);
 });

@@ -111,6 +111,54 @@ test('every named query runs', async () => {
   assert.throws(() => queryText('nothing'), /known are/);
 });
 
+test('the hit rates of both writers are shown, weighed by requests, with what they are compared to', async () => {
+  const metric = (source: string, values: Record<string, number>) => ({
+    source,
+    scenario: 'short_video',
+    version: 'policy-9',
+    step: 0,
+    values,
+    createdMs: 1_700_000_000_000,
+  });
+  interface HitRateRow {
+    policy_version: string;
+    source: string;
+    requests: number;
+    hit_rates: Record<string, number>;
+  }
+  const points = [
+    metric('retriever', { requests: 3, hits_50: 3, hr_50: 1, legality: 0.9 }),
+    metric('retriever', { requests: 1, hits_50: 0, hr_50: 0, legality: 0.9 }),
+    metric('job-runner', {
+      requests: 8,
+      items: 200,
+      policyVersions: 1,
+      hr_viewed_50: 0.5,
+      hr_clicked_50: 0.75,
+      popularity_viewed_50: 0.375,
+      random_viewed_50: 0.25,
+    }),
+  ];
+  await tables.insert(
+    'retrieval-metrics',
+    points.map((value, i) => toRow(record('retrieval-metrics', 200 + i, value))),
+  );
+  const lines = (await (await ask(queryText('hit-rate'))).text()).trim().split('\n');
+  const rows = lines
+    .map((line) => JSON.parse(line) as HitRateRow)
+    .filter((row) => row.policy_version === 'policy-9')
+    .map(({ source, requests, hit_rates: rates }) => ({ source, requests, rates }))
+    .sort((a, b) => (a.source < b.source ? -1 : 1));
+  assert.deepEqual(rows, [
+    {
+      source: 'job-runner',
+      requests: 8,
+      rates: { hr_viewed_50: 0.5, hr_clicked_50: 0.75, popularity_viewed_50: 0.375, random_viewed_50: 0.25 },
+    },
+    { source: 'retriever', requests: 4, rates: { hr_50: 0.75 } },
+  ]);
+});
+
 test('a folder without a database says what to do', async () => {
   const absent = readConfig({ ONEMALL_CLICKHOUSE_PATH: path.join(folder, 'absent') });
   await assert.rejects(runQuery(absent, 'SELECT 1', 'json'), /npm start/);

@@ -48,14 +48,17 @@ export class HitRates {
     const numItems = this.#numItems.get(scenario) ?? 0;
     for (const k of KS) {
       const add = (name: string, share: number): void => {
-        const key = `${name}At${k}`;
+        const key = `${name}_${k}`;
         sums.shares[key] = (sums.shares[key] ?? 0) + share;
       };
-      add('hrViewed', hitShare(policy, viewed, k));
-      add('hrClicked', hitShare(policy, clicked, k));
-      add('popularityViewed', hitShare(popular, viewed, k));
-      add('popularityClicked', hitShare(popular, clicked, k));
-      add('random', numItems > 0 ? Math.min(1, k / numItems) : 0);
+      add('hr_viewed', hitShare(policy, viewed, k));
+      add('hr_clicked', hitShare(policy, clicked, k));
+      add('popularity_viewed', hitShare(popular, viewed, k));
+      add('popularity_clicked', hitShare(popular, clicked, k));
+      // The same for both: each wanted item is among K drawn ones with this probability.
+      const drawn = numItems > 0 ? Math.min(1, k / numItems) : 0;
+      add('random_viewed', drawn);
+      add('random_clicked', drawn);
     }
   }
 
