@@ -31,7 +31,9 @@ export const jobShape = {
   evaluateMaxRequests: count(1)
     .default(200)
     .describe('newest held-back requests with a click that are asked'),
-  evaluateMinRequests: count(1).default(1).describe('fewer than this are no measurement: the job fails'),
+  evaluateMinRequests: count(1)
+    .default(1)
+    .describe('fewer than this are no measurement: the job writes none and says so'),
   evaluateTimeoutMs: ms.default(30_000).describe('of one /retrieve'),
 };
 

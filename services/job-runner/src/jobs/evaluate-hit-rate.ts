@@ -1,7 +1,7 @@
 /**
  * HR@K of the policy that serves now, on the newest held-back requests with a click, beside popularity and random.
  * Reads the tail of training-samples and the items; asks the retriever; writes one point per scenario to
- * retrieval-metrics.
+ * retrieval-metrics. With too few such requests its result says so, and nothing is written.
  */
 import type { Metric } from '@onemall/contracts';
 import { askRetriever } from '../adapters/ask-retriever.ts';
@@ -9,7 +9,7 @@ import { readNewest } from '../adapters/read-newest.ts';
 import { readTable } from '../adapters/read-table.ts';
 import { groupRequests } from '../stages/group-requests.ts';
 import { HitRates, KS } from '../stages/hit-rates.ts';
-import { type JobContext, JobRefusedError } from './job.ts';
+import type { JobContext } from './job.ts';
 
 const PROGRESS_EVERY = 10;
 
@@ -19,10 +19,11 @@ export async function evaluateHitRate(context: JobContext): Promise<Record<strin
   const samples = await readNewest(kafka, 'training-samples', config.evaluateMaxSamples);
   const { requests, clicksByItem } = groupRequests(samples, config.heldBackFraction);
   const chosen = requests.slice(0, config.evaluateMaxRequests);
+  // A pipeline that has just begun is in this state, so that it is a result and not a failure.
   if (chosen.length < config.evaluateMinRequests)
-    throw new JobRefusedError(
-      `${chosen.length} held-back requests with a click are among the newest ${samples.length} samples; at least ${config.evaluateMinRequests} are needed. Wait for more traffic or raise heldBackFraction (now ${config.heldBackFraction})`,
-    );
+    return {
+      nothingToMeasure: `${chosen.length} held-back requests with a click are among the newest ${samples.length} samples; at least ${config.evaluateMinRequests} are needed. Wait for more traffic or raise heldBackFraction (now ${config.heldBackFraction})`,
+    };
   const items = await readTable(kafka, 'items');
   const rates = new HitRates(clicksByItem, [...items.values()]);
   const versions = new Set<string>();
