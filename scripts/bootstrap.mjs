@@ -52,13 +52,20 @@ const node = path.join(
   'bin',
   process.platform === 'win32' ? 'node.exe' : 'node',
 );
+const hasNode24 = existsSync(node);
+if (!hasNode24 && Number(process.versions.node.split('.')[0]) < 24) {
+  console.error(
+    `OneMall Pipeline runs on Node 24, which the npm package "node" brings, and ${node} is missing: npm ran without install scripts or without this platform's package. Allow them and run npm ci, or start with a Node 24 of your own; this is ${process.version}.`,
+  );
+  process.exit(1);
+}
 const env = { ...process.env, PATH: bin + path.delimiter + process.env.PATH };
 // The launcher's report tells how long a start takes, and whether it had to install first.
 env.ONEMALL_ASKED_MS ??= String(askedMs);
 if (installed) env.ONEMALL_INSTALLED = '1';
 const runningConfig = path.join(root, '.data', 'run', 'config.json');
 if (beside && !env.ONEMALL_CONFIG && existsSync(runningConfig)) env.ONEMALL_CONFIG = runningConfig;
-const child = spawn(existsSync(node) ? node : process.execPath, [path.join(root, entry), ...args], {
+const child = spawn(hasNode24 ? node : process.execPath, [path.join(root, entry), ...args], {
   cwd: root,
   stdio: 'inherit',
   env,
