@@ -2,7 +2,7 @@
  * Follows the publications of one model and keeps the newest that loads: each is checked against its sha256, loaded beside
  * the one in use and then switched to. One that does not load is refused, and the old one goes on.
  */
-import type { ArtifactStore } from './artifact-store.ts';
+import { ArtifactError, type ArtifactStore } from './artifact-store.ts';
 import { HotSwap, type Lease } from './hot-swap.ts';
 import type { Logger } from './service.ts';
 import type { StageMeter } from './stage-meter.ts';
@@ -15,6 +15,8 @@ export interface Publication {
   step: number;
 }
 
+const RETRY_MS = 10_000;
+
 export interface ModelFollowerOptions<P extends Publication, M> {
   artifacts: ArtifactStore;
   log: Logger;
@@ -22,6 +24,8 @@ export interface ModelFollowerOptions<P extends Publication, M> {
   /** Makes the files of an artifact usable. @throws Error that says what is wrong with them */
   load(publication: P, files: Map<string, Buffer>): Promise<M>;
   close(model: M): Promise<void>;
+  /** How long after the store failed the newest publication is tried again; 10,000 by default. */
+  retryMs?: number;
   /** Called after the switch. */
   onLoaded?(publication: P, model: M): void;
 }
@@ -33,6 +37,7 @@ export class ModelFollower<P extends Publication, M> {
   #next: P | undefined;
   #serving: P | undefined;
   #working: Promise<void> | undefined;
+  #retry: NodeJS.Timeout | undefined;
   #first = Promise.withResolvers<void>();
 
   constructor(options: ModelFollowerOptions<P, M>) {
@@ -45,6 +50,7 @@ export class ModelFollower<P extends Publication, M> {
 
   /** A publication was read. Only the newest one is loaded; those between are skipped, and so is the one in use. */
   offer(publication: P): void {
+    clearTimeout(this.#retry);
     this.#next = publication;
     this.#working ??= this.#loadAll().finally(() => {
       this.#working = undefined;
@@ -72,6 +78,7 @@ export class ModelFollower<P extends Publication, M> {
   async close(): Promise<void> {
     this.#next = undefined;
     await this.settled();
+    clearTimeout(this.#retry);
     await this.#swap.close();
   }
 
@@ -97,6 +104,10 @@ export class ModelFollower<P extends Publication, M> {
           { err: error, policyVersion, uri, step },
           `policy ${policyVersion} is refused and the one in use goes on: ${(error as Error).message}`,
         );
+        // A store that does not answer may do so later; bytes that are wrong stay wrong.
+        const storeFailed = error instanceof ArtifactError && error.cause !== undefined;
+        if (storeFailed && !this.#next)
+          this.#retry = setTimeout(() => this.offer(publication), this.#options.retryMs ?? RETRY_MS).unref();
       }
     }
   }

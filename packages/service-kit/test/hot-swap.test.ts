@@ -4,7 +4,14 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import pino from 'pino';
-import { FolderArtifactStore, HotSwap, isHeldBack, ModelFollower, StageMeter } from '../src/index.ts';
+import {
+  artifactSha256,
+  FolderArtifactStore,
+  HotSwap,
+  isHeldBack,
+  ModelFollower,
+  StageMeter,
+} from '../src/index.ts';
 
 const folder = await mkdtemp(path.join(tmpdir(), 'onemall-hot-swap-'));
 after(() => rm(folder, { recursive: true, force: true }));
@@ -98,4 +105,27 @@ test('isHeldBack holds back about the asked share, the same requests each time',
     held,
   );
   assert.equal(ids.filter((id) => isHeldBack(id, 0)).length, 0);
+});
+
+test('ModelFollower tries again when the store failed, not the model', async () => {
+  const store = new FolderArtifactStore(folder);
+  const files = new Map([['model.txt', Buffer.from('late')]]);
+  const ref = { uri: 'policies/late', sha256: artifactSha256(files) };
+  const follower = new ModelFollower({
+    artifacts: store,
+    meter: new StageMeter('follower-retry-test'),
+    log: pino({ level: 'silent' }),
+    retryMs: 1,
+    load: async (_publication, loaded) => loaded.get('model.txt')!.toString(),
+    close: async () => {},
+  });
+  follower.offer({ policyVersion: 'late', step: 1, ...ref });
+  await follower.settled();
+  assert.equal(follower.current, undefined);
+  await store.put(ref.uri, files);
+  const keepAlive = setInterval(() => {}, 1_000);
+  await follower.firstLoaded;
+  clearInterval(keepAlive);
+  assert.equal(follower.current, 'late');
+  await follower.close();
 });

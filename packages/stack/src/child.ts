@@ -1,8 +1,11 @@
 /** A child process with a log file, a guardian, a graceful stop and its memory. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, existsSync, openSync, readFileSync, renameSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync, renameSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import type { Guardian } from './guardian.ts';
+
+/** A service in an error loop may write a log that no string can hold. */
+const LOG_TAIL_BYTES = 65_536;
 
 export interface ChildOptions {
   name: string;
@@ -75,7 +78,15 @@ export class Child {
 
   /** The end of its log. */
   logTail(lines = 15): string {
-    return readFileSync(this.logFile, 'utf8').trimEnd().split('\n').slice(-lines).join('\n');
+    const file = openSync(this.logFile, 'r');
+    try {
+      const { size } = fstatSync(file);
+      const end = Buffer.alloc(Math.min(size, LOG_TAIL_BYTES));
+      readSync(file, end, 0, end.length, size - end.length);
+      return end.toString('utf8').trimEnd().split('\n').slice(-lines).join('\n');
+    } finally {
+      closeSync(file);
+    }
   }
 
   kill(signal: NodeJS.Signals = 'SIGKILL'): void {

@@ -94,7 +94,7 @@ async function gather(
   return fetched;
 }
 
-async function decodeAll({ io, meter }: SinkPipeline, fetched: FetchedPartition[]) {
+async function decodeAll({ io, meter, log }: SinkPipeline, fetched: FetchedPartition[]) {
   const rows = new Map<TopicName, Row[]>();
   const dead: OutRecord[] = [];
   let newestMs = 0;
@@ -108,8 +108,12 @@ async function decodeAll({ io, meter }: SinkPipeline, fetched: FetchedPartition[
       } catch (error) {
         if (!(error instanceof BadRecordError)) throw error;
         // The service that owns the topic reports a bad record; only what nobody else reads is reported here.
-        if (topic === 'dead-letters') throw error;
         if (SINK_ONLY.has(topic)) dead.push(io.deadLetter(raw, error));
+        if (topic === 'dead-letters')
+          log.error(
+            { err: error, partition: raw.partition, offset: raw.offset },
+            'an undecodable dead letter is left out',
+          );
         meter.add('rows_undecodable');
       }
     }

@@ -90,7 +90,7 @@ export class ClickHouseTables {
     await this.#client.command({
       query:
         `CREATE TABLE IF NOT EXISTS ${this.#database}.sink_offsets (topic String, partition Int32, next_offset Int64, ` +
-        'at DateTime64(3) DEFAULT now64(3)) ENGINE = ReplacingMergeTree(next_offset) ORDER BY (topic, partition)',
+        'at DateTime64(6) DEFAULT now64(6)) ENGINE = ReplacingMergeTree(at) ORDER BY (topic, partition)',
     });
     for (const { name } of TOPICS)
       for (const query of tableStatements(this.#database, name)) await this.#client.command({ query });
@@ -99,7 +99,7 @@ export class ClickHouseTables {
   /** Where reading goes on, for partitions that were read before. */
   async offsets(): Promise<Position[]> {
     const result = await this.#client.query({
-      query: `SELECT topic, partition, max(next_offset) AS offset FROM ${this.#database}.sink_offsets GROUP BY topic, partition`,
+      query: `SELECT topic, partition, argMax(next_offset, at) AS offset FROM ${this.#database}.sink_offsets GROUP BY topic, partition`,
       format: 'JSONEachRow',
     });
     const rows = (await result.json()) as unknown as (Omit<Position, 'offset'> & {
