@@ -30,7 +30,7 @@ const UNKNOWN = -1;
 const RECORDS_PER_TURN = 2_000;
 /** Outputs that wait for a transaction; above it joining waits too. */
 const MAX_PENDING_OUTPUTS = 2_000;
-const RETRY_MS = 500;
+const RETRY_MS = 1_000;
 
 /** The part of Kafka that an owner needs. */
 export type OwnerIo = Pick<
@@ -60,6 +60,8 @@ interface Live {
   writer: TransactionalWriter;
   join: PartitionJoin;
   merge: InputMerge;
+  /** Monotonic time before the reader was put at the committed offsets: answers sent earlier began elsewhere. */
+  assignedAtMs: number;
   paused: Set<LogTopic>;
   highWatermarks: Record<LogTopic, number>;
   /** What the inputs allow, and when they did; the join follows once the SID tables were read up to then. */
@@ -154,6 +156,7 @@ export class PartitionOwner {
       join.advance(watermarkMs);
       join.discardReplay();
       const start = await this.#startPositions(isFirst ? null : offsets);
+      const assignedAtMs = monotonicMs();
       await reader.assign(start);
       if (this.#closing.signal.aborted) return reader.unassign(start);
       const reached = { watermarkMs, atMs: clock.nowMs() };
@@ -161,6 +164,7 @@ export class PartitionOwner {
         writer,
         join,
         merge,
+        assignedAtMs,
         paused: new Set(),
         highWatermarks: byTopic(() => 0),
         reached,
@@ -199,6 +203,8 @@ export class PartitionOwner {
     if (!live) return;
     const { io, config, reader } = this.#deps;
     for (const part of fetched) {
+      // Polled for the state before this one and waiting since: taking it would skip what lies between.
+      if (part.sentAtMs < live.assignedAtMs) continue;
       const topic = part.topic as LogTopic;
       const records = await decodeLog(io, part);
       if (this.#live !== live) return;
@@ -355,8 +361,9 @@ export class PartitionOwner {
     void (async () => {
       await live.writer.close().catch(() => {});
       // A newer owner has the partition: the group will say so soon. Fencing it back at once would only go on and on.
-      if (error instanceof FencedError)
-        await clock.sleep(config.sessionTimeoutMs, this.#closing.signal).catch(() => {});
+      // Any other failure may repeat: a pause keeps it from becoming a storm of replays.
+      const pauseMs = error instanceof FencedError ? config.sessionTimeoutMs : RETRY_MS;
+      await clock.sleep(pauseMs, this.#closing.signal).catch(() => {});
       await this.open();
     })().catch(fail);
   }
