@@ -2,7 +2,7 @@
 import { type COMPATIBILITY, SchemaRegistry } from '@kafkajs/confluent-schema-registry';
 import { BadRecordError, fullSchema, type TopicName, topicSpec } from '@onemall/contracts';
 import type { Clock } from '@onemall/service-kit';
-import { SchemaRefusedError } from './errors.ts';
+import { KafkaIoError, SchemaRefusedError } from './errors.ts';
 import type { LogWriter } from './log-writer.ts';
 import type { TopicNames } from './topic-names.ts';
 
@@ -35,6 +35,17 @@ export class Registry {
       host: this.#base,
       clientId: options.clientId,
       retry: { retries: 0 },
+      // An answer that is no schema fails with its status, like one that refuses.
+      middlewares: [
+        ({ resourceName }) => ({
+          response: async (next) => {
+            const response = await next();
+            if (resourceName === 'Schema' && !holdsSchema(response.data()))
+              throw Object.assign(new Error('no schema in the body'), { status: response.status() });
+            return response;
+          },
+        }),
+      ],
     });
   }
 
@@ -90,7 +101,11 @@ export class Registry {
     });
   }
 
-  /** The writer's schema of an id. @throws BadRecordError UNKNOWN_SCHEMA when the registry does not have it */
+  /**
+   * The writer's schema of an id.
+   * @throws BadRecordError UNKNOWN_SCHEMA when the registry answers that it does not have it, UNDECODABLE when it is no
+   * Avro schema; KafkaIoError on any other answer: a registry that refuses us says nothing about the record
+   */
   async schemaOf(id: number): Promise<unknown> {
     const unknown = this.#unknown.get(id);
     if (unknown && this.#clock.nowMs() < unknown.untilMs) throw unknown.error;
@@ -100,14 +115,26 @@ export class Registry {
       return JSON.parse(JSON.stringify(schema)) as unknown;
     } catch (cause) {
       const { status, message } = cause as ResponseError;
-      // Anything but "not found" that is not waited out is a schema of a kind that avsc does not read.
-      const error = new BadRecordError(
-        'UNKNOWN_SCHEMA',
+      if (this.#closing.signal.aborted)
+        throw new KafkaIoError(`Closed while schema ${id} was looked up at ${this.#url}`, { cause });
+      if (status !== undefined && status !== 404)
+        throw new KafkaIoError(
+          `Expected a schema or a 404 from the registry for schema ${id}, got status ${status}${status < 300 ? ' with a body that is no schema' : ''} ` +
+            `from ${this.#url}/schemas/ids/${id}. Check registryUrl, what stands before the registry, and this service's access to it; no record is refused for it`,
+          { cause },
+        );
+      const error =
         status === 404
-          ? `Expected a schema id that the registry at ${this.#url} knows, got ${id}`
-          : `Expected an Avro schema behind id ${id} of the registry at ${this.#url}: ${message}`,
-        { cause },
-      );
+          ? new BadRecordError(
+              'UNKNOWN_SCHEMA',
+              `Expected a schema id that the registry at ${this.#url} knows, got ${id}`,
+              { cause },
+            )
+          : new BadRecordError(
+              'UNDECODABLE',
+              `Expected an Avro schema behind id ${id} of the registry at ${this.#url}: ${message}`,
+              { cause },
+            );
       if (this.#unknown.size > 1_000) this.#unknown.clear();
       this.#unknown.set(id, { untilMs: this.#clock.nowMs() + UNKNOWN_FOR_MS, error });
       throw error;
@@ -152,6 +179,16 @@ async function request(url: string, init?: RequestInit): Promise<Response> {
 /** Without a user's name and password. */
 const printable = (url: string): string => url.replace(/\/\/[^/@]*@/, '//***@');
 
+/** `{"schema": "..."}`, parsed or not: the client parses by content type. */
+function holdsSchema(data: unknown): boolean {
+  try {
+    const body = typeof data === 'string' ? (JSON.parse(data) as unknown) : data;
+    return typeof (body as { schema?: unknown } | null)?.schema === 'string';
+  } catch {
+    return false;
+  }
+}
+
 /** The client reports a request that got no answer with status 0 or 400 and no registry error code. */
 function isAway(error: unknown): boolean {
   const { status, message = '' } = error as ResponseError;
@@ -161,8 +198,9 @@ function isAway(error: unknown): boolean {
     status === 408 ||
     status === 429 ||
     status >= 500 ||
-    /ECONNREFUSED|ECONNRESET|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN|EPIPE|socket hang up|Timeout/i.test(
-      message,
-    )
+    (status === 400 &&
+      /ECONNREFUSED|ECONNRESET|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN|EPIPE|socket hang up|Timeout/i.test(
+        message,
+      ))
   );
 }
