@@ -40,9 +40,9 @@ function launch(command: 'start' | 'reset', ...flags: string[]): Launcher {
 }
 const readReport = (name: string): RunReport => JSON.parse(readFileSync(path.join(folder, name), 'utf8'));
 
-function assertNothingIsLeft(): void {
+function assertNothingIsLeft(atLeast = 10): void {
   const records = readdirSync(path.join(state, 'run')).filter((n) => n.endsWith('.pid'));
-  assert.ok(records.length >= 10, `processes were recorded: ${records}`);
+  assert.ok(records.length >= atLeast, `processes were recorded: ${records}`);
   for (const name of records) {
     const { pid, start } = JSON.parse(readFileSync(path.join(state, 'run', name), 'utf8')) as {
       pid: number;
@@ -116,6 +116,23 @@ describe('npm start', { concurrency: 1 }, () => {
     const report = readReport('second.json');
     assert.equal(report.deadLetters, 0, 'what the first run wrote can still be read');
     assertNothingIsLeft();
+  });
+
+  test('a registry that dies ends the run, with its name and log', async () => {
+    const run = launch('start', '--only', 'metrics-sink');
+    await waitFor(() => run.output().includes('Dashboard: '), {
+      timeoutMs: 120_000,
+      what: 'the dashboard of the third run',
+      check: () => assert.equal(run.process.exitCode, null, run.output()),
+    });
+    const record = readFileSync(path.join(state, 'run', 'registry.pid'), 'utf8');
+    process.kill((JSON.parse(record) as { pid: number }).pid, 'SIGKILL');
+    assert.equal(await run.ended, 1, run.output());
+    assert.match(
+      run.output(),
+      /registry ended \(SIGKILL\), and nothing works without it; its log: .*registry\.log/,
+    );
+    assertNothingIsLeft(1);
   });
 
   test('reset removes it all', async () => {

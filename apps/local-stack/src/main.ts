@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { checkFiles } from './check-files.ts';
 import { FlagError, HELP, parseStartFlags, type StartFlags } from './flags.ts';
-import type { RunReport } from './report.ts';
+import { type RunReport, STAYS_DOWN } from './report.ts';
 import { reset } from './reset.ts';
 import { runPipeline } from './run.ts';
 import { Terminal } from './terminal.ts';
@@ -35,7 +35,8 @@ async function main(): Promise<number> {
     nowMs: () => Date.now(),
   });
   finish(flags, report, terminal);
-  return flags.forSeconds === null || report.ok ? 0 : EXIT_FAILED;
+  const wasAskedToStop = flags.forSeconds === null && !report.bars.some((bar) => bar.name === STAYS_DOWN);
+  return wasAskedToStop || report.ok ? 0 : EXIT_FAILED;
 }
 
 /** What scripts/bootstrap.mjs tells of this start. It is taken out of the environment, since it is true of no other process. */

@@ -1,6 +1,9 @@
 /** The report of a run and the bars it must hold; pure. */
 import type { LossPoint, RunHistory } from './run-history.ts';
 
+/** Name of the bar that fails when a service, Kafka, the registry or Redis ended for good. */
+export const STAYS_DOWN = 'a service that stays down';
+
 export interface Bar {
   name: string;
   value: number | string | boolean | null;
@@ -104,9 +107,7 @@ export function buildReport(input: ReportInput): RunReport {
     producedBar(input, stages),
     exactly('dead letters', deadLetters, 0),
     exactly('crashes', input.crashes, 0),
-    ...(input.gaveUp
-      ? [{ name: 'a service that stays down', value: input.gaveUp, bar: 'none', ok: false }]
-      : []),
+    ...(input.gaveUp ? [{ name: STAYS_DOWN, value: input.gaveUp, bar: 'none', ok: false }] : []),
     ...(input.interrupted
       ? [{ name: 'interrupted', value: true, bar: 'runs to the end of --for', ok: false }]
       : []),

@@ -134,6 +134,8 @@ class Run {
   #env: NodeJS.ProcessEnv;
   #settings: Record<string, unknown>;
   #gaveUp: string | null = null;
+  /** Kafka, the registry or Redis ended by itself. */
+  #stackDown: string | null = null;
   #crashes = 0;
   #dashboardUrl: string | null = null;
   #lastServicesFile = '';
@@ -172,6 +174,10 @@ class Run {
         }),
     );
     for (const { plan } of this.#services) this.#history.addStage(plan.name, plan.role);
+    for (const child of stack.processes)
+      void child.exited.then(({ code, signal }) => {
+        this.#stackDown ??= `${child.name} ended (${signal ?? `exit code ${code}`}), and nothing works without it; its log: ${child.logFile}`;
+      });
   }
 
   async go(): Promise<RunReport> {
@@ -203,7 +209,7 @@ class Run {
         mustProduce: this.#services.filter((s) => s.plan.mustProduce).map((s) => s.plan.name),
         askedMs: this.#o.askedMs,
         wasCold: this.#wasCold,
-        deadLetters: (await deadLetterCount(io)) - deadBefore,
+        deadLetters: this.#stackDown ? 0 : (await deadLetterCount(io)) - deadBefore,
         oracle,
         crashes: this.#crashes,
         gaveUp: this.#gaveUp,
@@ -221,6 +227,11 @@ class Run {
     const endMs =
       flags.forSeconds === null ? Number.POSITIVE_INFINITY : this.#history.beganMs + flags.forSeconds * 1000;
     while (!stop.aborted && nowMs() < endMs) {
+      if (this.#stackDown) {
+        terminal.say(this.#stackDown);
+        this.#gaveUp ??= this.#stackDown;
+        return;
+      }
       if (this.#gaveUp && flags.forSeconds !== null) return;
       await this.#poll();
       this.#startSecondWave();
@@ -304,7 +315,8 @@ class Run {
   /** null where there is nothing to compare, or nobody waits for it. */
   async #verify(): Promise<OracleVerdict | null> {
     const { flags, stop, terminal } = this.#o;
-    if (flags.forSeconds === null || stop.aborted || !this.#runs('sample-assembler')) return null;
+    if (flags.forSeconds === null || stop.aborted || this.#stackDown || !this.#runs('sample-assembler'))
+      return null;
     terminal.say('Comparing the samples with the oracle');
     const verdict = await askOracle(this.#env, stop);
     return stop.aborted ? null : verdict;

@@ -36,13 +36,8 @@ export function testCatalogue(startMs: number): Catalogue {
       };
       catalogue.putItem(itemId, item, validFromMs);
       const sid = { scenario: 'product_card', codebookVersion: 1, c1: i, c2: version, c3: 0 };
-      catalogue.putItemSid(`${itemId}:1`, {
-        itemId,
-        sid,
-        validFromMs,
-        reason: 'NEW_ITEM',
-        createdMs: validFromMs,
-      });
+      const record = { itemId, sid, validFromMs, reason: 'NEW_ITEM', createdMs: validFromMs } as const;
+      catalogue.putItemSid(`${itemId}:1`, record, validFromMs);
     }
   }
   return catalogue;

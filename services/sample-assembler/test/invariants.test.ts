@@ -250,21 +250,25 @@ test('the catalogue answers as of the request, from the newest codebook version 
     c3: 0,
   });
   const put = (version: number, c1: number, validFromMs: number): void =>
-    catalogue.putItemSid(`a:b:${version}`, {
-      itemId: 'a:b',
-      sid: sid(version, c1),
+    catalogue.putItemSid(
+      `a:b:${version}`,
+      { itemId: 'a:b', sid: sid(version, c1), validFromMs, reason: 'NEW_ITEM', createdMs: 0 },
       validFromMs,
-      reason: 'NEW_ITEM',
-      createdMs: 0,
-    });
+    );
   put(1, 10, 0);
   put(1, 11, 100);
   assert.equal(catalogue.sid('a:b', 99)?.c1, 10);
   assert.equal(catalogue.sid('a:b', 100)?.c1, 11);
   put(2, 20, 0);
   assert.equal(catalogue.sid('a:b', 99)?.c1, 20);
-  catalogue.putItemSid('a:b:2', null);
-  assert.equal(catalogue.sid('a:b', 99)?.c1, 10);
+  catalogue.putItemSid('a:b:2', null, 150);
+  assert.equal(catalogue.sid('a:b', 149)?.c1, 20, 'a page shown before the item was removed');
+  assert.equal(catalogue.sid('a:b', 150)?.c1, 11, 'the older codebook version still has it');
+  catalogue.putItemSid('a:b:1', null, 150);
+  assert.equal(catalogue.sid('a:b', 149)?.c1, 20);
+  assert.equal(catalogue.sid('a:b', 150), null);
+  put(2, 21, 151);
+  assert.deepEqual([catalogue.sid('a:b', 150), catalogue.sid('a:b', 151)?.c1], [null, 21], 'sold again');
   catalogue.putLiveSid(
     'room:1',
     {

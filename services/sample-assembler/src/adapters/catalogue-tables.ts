@@ -26,7 +26,7 @@ export async function openCatalogue(
     }),
     io.openTable({
       topic: 'item-sids',
-      onRecord: (r) => catalogue.putItemSid(r.key, r.value),
+      onRecord: (r) => catalogue.putItemSid(r.key, r.value, r.timestampMs),
       onError,
       onDeadLetter,
     }),

@@ -38,11 +38,6 @@ class SidVersions<V> {
     table.put(id, validFromMs, value);
   }
 
-  /** A retired version ends for this id, also for the past: no policy that uses it is left. */
-  retire(id: string, codebookVersion: number): void {
-    this.#byCodebook.get(codebookVersion)?.remove(id);
-  }
-
   /** The id has no value from then on; what was valid before stays so for pages shown before. */
   end(id: string, codebookVersion: number, endMs: number): void {
     this.#byCodebook.get(codebookVersion)?.put(id, endMs, null);
@@ -89,9 +84,10 @@ export class Catalogue implements CatalogueView {
     this.#items.put(itemId, validFromMs, { category, tags, priceCents, sellerId, validFromMs });
   }
 
-  putItemSid(key: string, record: ItemSid | null): void {
+  /** @param timestampMs of the record: a tombstone says that the item is gone, which its exposures may outlive */
+  putItemSid(key: string, record: ItemSid | null, timestampMs: number): void {
     const { id, codebookVersion } = splitSidKey(key);
-    if (record === null) this.#itemSids.retire(id, codebookVersion);
+    if (record === null) this.#itemSids.end(id, codebookVersion, timestampMs);
     else this.#itemSids.put(id, codebookVersion, record.validFromMs, record.sid);
   }
 
