@@ -1,9 +1,17 @@
 /** Typed errors of this package; each message says what was expected, what came and what to do. */
+import type { TopicName } from '@onemall/contracts';
+
 export class KafkaIoError extends Error {
   override name = 'KafkaIoError';
 }
 export class OffsetOutOfRangeError extends KafkaIoError {
   override name = 'OffsetOutOfRangeError';
+  /** The one partition whose position is not in its log: the others of the reader are sound. */
+  readonly at: { readonly topic: TopicName; readonly partition: number } | undefined;
+  constructor(message: string, at?: OffsetOutOfRangeError['at'], options?: ErrorOptions) {
+    super(message, options);
+    this.at = at;
+  }
 }
 export class TransactionFailedError extends KafkaIoError {
   override name = 'TransactionFailedError';

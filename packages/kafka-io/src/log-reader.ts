@@ -286,6 +286,7 @@ export class PartitionReader implements LogReader {
     return new OffsetOutOfRangeError(
       `Offset ${p.offset} of partition ${p.partition} of ${p.physical} is not in the log, which holds ${from!.get(p.partition)} to ${to!.get(p.partition)}. ` +
         'Records were deleted before they were read (check retention.ms), or the topic was created anew. Restore the topic, or reset the committed offset and accept the loss.',
+      { topic: p.topic, partition: p.partition },
     );
   }
 

@@ -275,7 +275,12 @@ describe('the log reader', () => {
       await assert.rejects(next(), kind);
     }
     await assign(99);
-    await assert.rejects(next(), /Offset 99 of partition 0 of ns\.clicks .* holds 3 to 9/);
+    await assert.rejects(next(), (error) => {
+      assert.ok(error instanceof OffsetOutOfRangeError);
+      assert.match(error.message, /Offset 99 of partition 0 of ns\.clicks .* holds 3 to 9/);
+      assert.deepEqual(error.at, { topic: 'clicks', partition: 0 });
+      return true;
+    });
     await assign(6);
     assert.equal((await next())[0]!.records[0]!.offset, 6);
     await reader.close();

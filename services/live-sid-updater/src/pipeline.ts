@@ -102,14 +102,15 @@ export async function startPipeline(
       if (withRooms) await takeChanges(fetched, { kafka, rooms: state.rooms, writer, meter, clock });
     } catch (error) {
       if (stopping.aborted) return;
-      if (!(error instanceof OffsetOutOfRangeError)) throw error;
+      if (!(error instanceof OffsetOutOfRangeError) || !error.at) throw error;
       if (!config.acceptLostChanges)
         throw new Error(
           `${error.message}. Product changes were deleted before they were taken. ONEMALL_ACCEPT_LOST_CHANGES=true goes on at the oldest one; rooms are right again with their next changes.`,
           { cause: error },
         );
-      log.error({ err: error }, 'product changes are lost; going on at the oldest one');
-      await changes.skipToOldest();
+      const { partition } = error.at;
+      log.error({ err: error, partition }, 'product changes are lost; going on at the oldest one');
+      await changes.skipToOldest(partition);
     }
   }
 

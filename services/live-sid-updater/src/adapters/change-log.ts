@@ -117,10 +117,9 @@ export class ChangeLog {
     await owned.writer.close();
   }
 
-  /** Goes on at the oldest retained change of every owned partition; changes in between are lost. */
-  async skipToOldest(): Promise<void> {
-    const positions = this.partitions.map((partition) => ({ topic: TOPIC, partition, offset: -2 }) as const);
-    await this.#reader.assign(positions);
+  /** Goes on at the oldest retained change of one partition; changes in between are lost. */
+  async skipToOldest(partition: number): Promise<void> {
+    await this.#reader.assign([{ topic: TOPIC, partition, offset: -2 }]);
   }
 
   async poll(maxWaitMs: number, signal: AbortSignal): Promise<FetchedPartition[]> {

@@ -82,11 +82,14 @@ export class RewardFeed {
         }
       } catch (error) {
         if (stopping.aborted) return;
-        if (!(error instanceof OffsetOutOfRangeError)) throw error;
+        if (!(error instanceof OffsetOutOfRangeError) || !error.at) throw error;
         // Lost groups cost a little teaching, not a sample: go on.
-        log.warn({ err: error }, 'reward groups were lost to retention; going on from the earliest');
-        const partitions = [...this.#next.keys()];
-        await this.#reader.assign(partitions.map((partition) => ({ topic: REWARDS, partition, offset: -2 })));
+        const { partition } = error.at;
+        log.warn(
+          { err: error, partition },
+          'reward groups of a partition were lost to retention; it goes on from its earliest',
+        );
+        await this.#reader.assign([{ topic: REWARDS, partition, offset: -2 }]);
       }
       if ([...this.#firstEnds].every(([p, end]) => this.#next.get(p)! >= end)) this.#caughtUp.resolve();
     }

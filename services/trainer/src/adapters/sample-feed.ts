@@ -134,19 +134,20 @@ export class SampleFeed {
       return await this.#reader.poll({ maxWaitMs: LONGEST_POLL_MS, signal: stopping });
     } catch (error) {
       if (stopping.aborted) return [];
-      if (!(error instanceof OffsetOutOfRangeError)) throw error;
+      if (!(error instanceof OffsetOutOfRangeError) || !error.at) throw error;
       if (!acceptLostSamples)
         throw new Error(
           `Samples that the checkpoint needs are no longer retained: ${error.message}. Set ONEMALL_ACCEPT_LOST_SAMPLES=true once to go on from the earliest retained sample without them.`,
           { cause: error },
         );
+      const { partition } = error.at;
       log.warn(
-        { err: error },
-        'samples were lost to retention; going on from the earliest, as acceptLostSamples says',
+        { err: error, partition },
+        'samples of a partition were lost to retention; it goes on from its earliest, as acceptLostSamples says',
       );
-      await this.#reader.assign(
-        this.#partitions.map((partition) => ({ topic: SAMPLES, partition, offset: -2 })),
-      );
+      // This one alone: the others would go back to samples that were trained on.
+      await this.#reader.assign([{ topic: SAMPLES, partition, offset: -2 }]);
+      this.#paused.delete(partition); // a new assignment is not paused
       return [];
     }
   }
