@@ -71,10 +71,9 @@ export async function trainOnStream(t: Training): Promise<void> {
     coming.catch(() => {}); // awaited in the next round; until then its failure is not unhandled
     const outcome = await training;
 
-    const guard = guardLoss(t.progress.guard, step, outcome, {
-      spikeFactor: t.config.lossSpikeFactor,
-      graceSteps: t.config.lossGuardGraceSteps,
-    });
+    const rules = { spikeFactor: t.config.lossSpikeFactor, graceSteps: t.config.lossGuardGraceSteps };
+    const full = batch.drawn.samples.length === t.learner.batchSize;
+    const guard = guardLoss(t.progress.guard, step, outcome, rules, full);
     t.progress = advance(t, step, batch.drawn, guard, outcome.loss);
     t.report.stepDone(t.progress, outcome, batch.drawn.samples);
 

@@ -181,16 +181,34 @@ test('NaN and spikes stop training, a falling loss does not', () => {
   const guard = { spikeFactor: 3, graceSteps: 5 };
   let state = freshLossGuard;
   for (let step = 1; step <= 20; step++)
-    state = guardLoss(state, step, { loss: 8 - step * 0.2, gradNorm: 1 }, guard);
-  assert.throws(() => guardLoss(state, 21, { loss: Number.NaN, gradNorm: 1 }, guard), /loss is NaN/);
+    state = guardLoss(state, step, { loss: 8 - step * 0.2, gradNorm: 1 }, guard, true);
+  assert.throws(() => guardLoss(state, 21, { loss: Number.NaN, gradNorm: 1 }, guard, true), /loss is NaN/);
   assert.throws(
-    () => guardLoss(state, 21, { loss: 2, gradNorm: Number.POSITIVE_INFINITY }, guard),
+    () => guardLoss(state, 21, { loss: 2, gradNorm: Number.POSITIVE_INFINITY }, guard, true),
     /gradNorm/,
   );
-  assert.throws(() => guardLoss(state, 21, { loss: 30, gradNorm: 1 }, guard), /more than 3 times/);
-  assert.equal(guardLoss(state, 21, { loss: 30, gradNorm: 1 }, { ...guard, spikeFactor: 0 }).steps, 21);
-  const early = guardLoss(freshLossGuard, 1, { loss: 1, gradNorm: 1 }, guard);
-  assert.equal(guardLoss(early, 2, { loss: 30, gradNorm: 1 }, guard).steps, 2);
+  assert.throws(() => guardLoss(state, 21, { loss: 30, gradNorm: 1 }, guard, true), /more than 3 times/);
+  assert.equal(guardLoss(state, 21, { loss: 30, gradNorm: 1 }, { ...guard, spikeFactor: 0 }, true).steps, 21);
+  const early = guardLoss(freshLossGuard, 1, { loss: 1, gradNorm: 1 }, guard, true);
+  assert.equal(guardLoss(early, 2, { loss: 30, gradNorm: 1 }, guard, true).steps, 2);
+});
+
+test('a partial batch is checked for NaN only, and does not move the mean that full batches are held to', () => {
+  const guard = { spikeFactor: 3, graceSteps: 5 };
+  let state = freshLossGuard;
+  assert.deepEqual(guardLoss(state, 1, { loss: 50, gradNorm: 1 }, guard, false), freshLossGuard);
+  for (let step = 1; step <= 20; step++)
+    state = guardLoss(state, step, { loss: 4, gradNorm: 1 }, guard, true);
+  let after = state;
+  for (let step = 21; step <= 60; step++)
+    after = guardLoss(after, step, { loss: step % 2 ? 1_000 : 0.001, gradNorm: 1 }, guard, false);
+  assert.deepEqual(after, state);
+  assert.equal(guardLoss(after, 61, { loss: 5, gradNorm: 1 }, guard, true).steps, 21);
+  assert.throws(() => guardLoss(after, 61, { loss: 13, gradNorm: 1 }, guard, true), /more than 3 times/);
+  for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
+    assert.throws(() => guardLoss(after, 61, { loss: bad, gradNorm: 1 }, guard, false), /Step 61: loss/);
+    assert.throws(() => guardLoss(after, 61, { loss: 1, gradNorm: bad }, guard, false), /gradNorm/);
+  }
 });
 
 const manifest = (step: number, from: number, to: number, settings = 's'): StepManifest => ({

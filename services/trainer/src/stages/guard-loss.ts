@@ -1,8 +1,9 @@
 /** Stops training before bad numbers reach a checkpoint. */
 
 export interface LossGuardState {
-  /** Exponential mean of the loss, decay 0.98; null before the first step. */
+  /** Exponential mean of the loss of full batches, decay 0.98; null before the first one. */
   mean: number | null;
+  /** Steps with a full batch. */
   steps: number;
 }
 export const freshLossGuard: LossGuardState = { mean: null, steps: 0 };
@@ -21,7 +22,10 @@ export class LossGuardError extends Error {
 const DECAY = 0.98;
 
 /**
- * The state after a step's loss.
+ * The state after a step's loss. Spikes are looked for in full batches only, and only these make the mean: the loss of a
+ * partial batch is that of a few samples, down to one, and says nothing about the weights. As a partial batch is repeated
+ * from its manifest after a restart, a spike in it would stop training for good.
+ * @param full the batch held as many samples as a batch can
  * @throws LossGuardError on NaN, infinity or a spike; the caller stops and keeps the last good checkpoint
  */
 export function guardLoss(
@@ -29,12 +33,14 @@ export function guardLoss(
   step: number,
   measured: { loss: number; gradNorm: number },
   rules: LossGuardRules,
+  full: boolean,
 ): LossGuardState {
   for (const [name, value] of Object.entries(measured))
     if (!Number.isFinite(value))
       throw new LossGuardError(
         `Step ${step}: ${name} is ${value}, expected a finite number. Training stops; the last checkpoint is kept. Look at the batch in the manifest of this step, lower learningRate or gradClipNorm.`,
       );
+  if (!full) return state;
   const { loss } = measured;
   if (
     rules.spikeFactor > 0 &&
