@@ -13,6 +13,7 @@ import {
 } from '@onemall/kafka-io';
 import type { ArtifactStore, Clock, Logger } from '@onemall/service-kit';
 import type { Learner } from '../learner.ts';
+import { outdatedPolicies } from '../stages/outdated-policies.ts';
 import { type StoredCheckpoint, stepName } from './checkpoint-store.ts';
 
 const FIRST_RETRY_MS = 200;
@@ -81,8 +82,8 @@ export class PolicyPublisher {
         createdMs: clock.nowMs(),
       },
     });
-    const published = await artifacts.list(folder);
-    for (const old of published.slice(0, -keep)) await artifacts.remove(old);
+    const stored = await artifacts.list(folder);
+    for (const old of outdatedPolicies(stored, uri, keep)) await artifacts.remove(old);
     return policyVersion;
   }
 
