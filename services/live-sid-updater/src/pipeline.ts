@@ -125,7 +125,7 @@ export async function startPipeline(
     );
     if (records.length === 0) return;
     await writer.send(records);
-    for (const { key, value } of records) state.itemSids.apply(key, value);
+    for (const { key, value, timestampMs } of records) state.itemSids.apply(key, value, timestampMs);
     meter.recordOut(records.length);
     for (const [, stampMs] of ids) if (stampMs !== null) meter.recordLatency(clock.nowMs() - stampMs);
     if (state.dirtyItems.size === 0) reporter.catalogueChanged();
@@ -139,7 +139,7 @@ export async function startPipeline(
       reporter.countComputed(computed, productChanges, itemChanges);
       for (const room of rooms) state.rooms.stored(room);
       if (records.length === 0 || !(await commit(partition, records))) continue;
-      for (const { key, value } of records) state.liveSids.apply(key, value);
+      for (const { key, value, timestampMs } of records) state.liveSids.apply(key, value, timestampMs);
       meter.recordOut(records.length);
       for (const { oldestAppendedMs } of rooms)
         if (oldestAppendedMs !== null && oldestAppendedMs >= servingSinceMs.get(LIVE_STREAM)!)

@@ -129,6 +129,7 @@ describe('decideLiveSid', () => {
       liveId: 'room',
       sid: c1 === null ? null : sid(c1),
       before,
+      endedMs: null,
       sellingItemIds: ['a'],
       explainingItemId: null,
       sourcePartition: 1,
@@ -167,6 +168,14 @@ describe('decideLiveSid', () => {
     assert.equal(decide(none, 1, 20)!.validFromMs, 0);
   });
 
+  test('a room that closed and is live again rewrites nothing: its SID comes after the end of the last one', () => {
+    const reopened = decide(null, 1, 150, { endedMs: 200 })!;
+    assert.equal(reopened.validFromMs, 201);
+    assert.equal(decide(null, 1, 300, { endedMs: 200 })!.validFromMs, 300);
+    const withoutSid = decide(null, null, 300, { endedMs: 200 })!;
+    assert.equal(decide(withoutSid, 1, 300, { endedMs: 200 })!.validFromMs, 301);
+  });
+
   test('the list and the explained product are state too', () => {
     const before = decide(null, 1, 10)!;
     assert.equal(decide(before, 1, 20), null);
@@ -176,12 +185,19 @@ describe('decideLiveSid', () => {
 });
 
 test('decideItemSid: first from 0, equal codes publish nothing, a change is valid from its item, after the one before', () => {
-  const input = { itemId: 'a', sid: sid(2), itemValidFromMs: 50, firstReason: 'NEW_ITEM', nowMs: 1 } as const;
+  const fixed = { itemId: 'a', sid: sid(2), itemValidFromMs: 50, firstReason: 'NEW_ITEM', nowMs: 1 } as const;
+  const input = { ...fixed, endedMs: null };
   assert.deepEqual(decideItemSid({ ...input, before: null })?.validFromMs, 0);
   assert.equal(decideItemSid({ ...input, before: { c1: 2, c2: 0, c3: 0, validFromMs: 0 } }), null);
   const before = { c1: 1, c2: 0, c3: 0, validFromMs: 0 };
   assert.equal(decideItemSid({ ...input, before })?.validFromMs, 50);
   assert.equal(decideItemSid({ ...input, before: { ...before, validFromMs: 70 } })?.validFromMs, 71);
+  assert.equal(
+    decideItemSid({ ...input, before: null, endedMs: 40 })?.validFromMs,
+    50,
+    'back after its removal',
+  );
+  assert.equal(decideItemSid({ ...input, before: null, endedMs: 60 })?.validFromMs, 61);
 });
 
 test('keys keep colons of ids', () => {

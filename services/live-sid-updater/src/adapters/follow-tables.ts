@@ -48,7 +48,7 @@ export async function followTables(
   const itemSids = await follow(
     kafka.openTable({
       topic: 'item-sids',
-      onRecord: ({ key, value }) => state.takeItemSid(key, value),
+      onRecord: ({ key, value, timestampMs }) => state.takeItemSid(key, value, timestampMs),
       onError,
       onDeadLetter,
     }),
@@ -56,7 +56,7 @@ export async function followTables(
   const liveSids = await follow(
     kafka.openTable({
       topic: 'live-sids',
-      onRecord: ({ key, value }) => state.takeLiveSid(key, value),
+      onRecord: ({ key, value, timestampMs }) => state.takeLiveSid(key, value, timestampMs),
       onError,
       onDeadLetter,
     }),

@@ -8,6 +8,8 @@ export interface ItemSidRecord {
   topic: 'item-sids';
   key: string;
   value: ItemSid | null;
+  /** Readers end a removed item's SID here. */
+  timestampMs: number;
 }
 
 /** Records that bring item-sids up to the catalogue for these items: new and changed SIDs, tombstones of removed items. */
@@ -23,7 +25,7 @@ export function computeItemSids(
     const scenario = catalogue.scenarioOf(itemId);
     if (scenario === null) {
       for (const version of itemSids.versionsOf(itemId))
-        records.push({ topic: 'item-sids', key: sidKey(itemId, version), value: null });
+        records.push({ topic: 'item-sids', key: sidKey(itemId, version), value: null, timestampMs: nowMs });
       continue;
     }
     const ofScenario = byScenario.get(scenario);
@@ -57,11 +59,13 @@ function computeInVersion(
       itemId,
       sid,
       before: itemSids.get(itemId, codebookVersion),
+      endedMs: itemSids.endedMs(itemId, codebookVersion),
       itemValidFromMs: catalogue.validFromMs(itemId),
       firstReason: elsewhere ? 'NEW_CODEBOOK' : 'NEW_ITEM',
       nowMs,
     });
-    if (value) records.push({ topic: 'item-sids', key: sidKey(itemId, codebookVersion), value });
+    if (value)
+      records.push({ topic: 'item-sids', key: sidKey(itemId, codebookVersion), value, timestampMs: nowMs });
   }
   return records;
 }

@@ -9,6 +9,8 @@ export interface LiveSidRecord {
   topic: 'live-sids';
   key: string;
   value: LiveSid | null;
+  /** Readers end a closed room's SID here. */
+  timestampMs: number;
 }
 export interface ComputedLiveSids {
   records: LiveSidRecord[];
@@ -33,7 +35,7 @@ export function computeLiveSids(
       const key = sidKey(liveId, codebook.version);
       const before = state.liveSids.get(liveId, codebook.version);
       if (room.state.endedMs !== null) {
-        if (before) result.records.push({ topic: 'live-sids', key, value: null });
+        if (before) result.records.push({ topic: 'live-sids', key, value: null, timestampMs: nowMs });
         continue;
       }
       result.computed++;
@@ -42,6 +44,7 @@ export function computeLiveSids(
         liveId,
         sid,
         before,
+        endedMs: state.liveSids.endedMs(liveId, codebook.version),
         sellingItemIds: room.state.sellingItemIds,
         explainingItemId: room.state.explainingItemId,
         sourcePartition: room.partition,
@@ -51,7 +54,7 @@ export function computeLiveSids(
         nowMs,
       });
       if (!value) continue;
-      result.records.push({ topic: 'live-sids', key, value });
+      result.records.push({ topic: 'live-sids', key, value, timestampMs: nowMs });
       if (!before?.sid || sameSid(before.sid, sid)) continue;
       if (room.reason === 'PRODUCT_CHANGE') result.productChanges++;
       else if (room.reason === 'ITEM_CHANGED') result.itemChanges++;

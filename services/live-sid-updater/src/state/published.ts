@@ -10,13 +10,31 @@ export function parseSidKey(key: string): { id: string; version: number } {
   return { id: key.slice(0, at), version: Number(key.slice(at + 1)) };
 }
 
+/**
+ * Until when keys with a tombstone had their last value. Kept when the key gets a new value: readers end the old one at
+ * the tombstone's timestamp, so nothing that comes after it may be valid earlier.
+ */
+class SidEnds {
+  readonly #endedMs = new Map<string, number>();
+
+  end(key: string, timestampMs: number, last: { validFromMs: number } | undefined): void {
+    this.#endedMs.set(key, Math.max(timestampMs, last?.validFromMs ?? 0, this.#endedMs.get(key) ?? 0));
+  }
+  of(key: string): number | null {
+    return this.#endedMs.get(key) ?? null;
+  }
+}
+
 export class PublishedItemSids {
   readonly #versions = new Map<number, Map<string, PublishedSid & { scenario: string }>>();
+  readonly #ends = new SidEnds();
 
-  apply(key: string, value: ItemSid | null): void {
+  /** @param timestampMs of the record */
+  apply(key: string, value: ItemSid | null, timestampMs: number): void {
     const { id, version } = parseSidKey(key);
     let ofVersion = this.#versions.get(version);
     if (!value) {
+      this.#ends.end(key, timestampMs, ofVersion?.get(id));
       ofVersion?.delete(id);
       return;
     }
@@ -29,6 +47,10 @@ export class PublishedItemSids {
   }
   get(itemId: string, version: number): PublishedSid | null {
     return this.#versions.get(version)?.get(itemId) ?? null;
+  }
+  /** When the SID of an item that was removed ended; null where it never was. */
+  endedMs(itemId: string, version: number): number | null {
+    return this.#ends.of(sidKey(itemId, version));
   }
   /** Versions in which the item has a SID. */
   versionsOf(itemId: string): number[] {
@@ -61,10 +83,20 @@ export class PublishedItemSids {
 
 export class PublishedLiveSids {
   readonly #records = new Map<string, LiveSid>();
+  readonly #ends = new SidEnds();
 
-  apply(key: string, value: LiveSid | null): void {
-    if (value) this.#records.set(key, value);
-    else this.#records.delete(key);
+  /** @param timestampMs of the record */
+  apply(key: string, value: LiveSid | null, timestampMs: number): void {
+    if (value) {
+      this.#records.set(key, value);
+      return;
+    }
+    this.#ends.end(key, timestampMs, this.#records.get(key));
+    this.#records.delete(key);
+  }
+  /** When the SID of a room that closed ended; null where it never did. */
+  endedMs(liveId: string, version: number): number | null {
+    return this.#ends.of(sidKey(liveId, version));
   }
   get(liveId: string, version: number): LiveSid | null {
     return this.#records.get(sidKey(liveId, version)) ?? null;

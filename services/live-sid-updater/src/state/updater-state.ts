@@ -54,21 +54,21 @@ export class UpdaterState {
   }
 
   /** Records come back to their writer, older than what it knows: a version only moves forward. */
-  takeItemSid(key: string, value: ItemSid | null): void {
+  takeItemSid(key: string, value: ItemSid | null, timestampMs: number): void {
     const { id, version } = parseSidKey(key);
     if (!value && this.catalogue.has(id)) return;
     const known = this.itemSids.get(id, version);
     if (value && known && known.validFromMs > value.validFromMs) return;
-    this.itemSids.apply(key, value);
+    this.itemSids.apply(key, value, timestampMs);
   }
 
-  takeLiveSid(key: string, value: LiveSid | null): void {
+  takeLiveSid(key: string, value: LiveSid | null, timestampMs: number): void {
     const { id, version } = parseSidKey(key);
     if (!value && this.rooms.isLive(id)) return;
     const known = this.liveSids.get(id, version);
     if (value && known && known.sourceOffset >= value.sourceOffset && known.validFromMs >= value.validFromMs)
       return;
-    this.liveSids.apply(key, value);
+    this.liveSids.apply(key, value, timestampMs);
   }
 
   takeCodebook(record: CodebookRecord): void {
