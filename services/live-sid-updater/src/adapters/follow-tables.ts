@@ -27,7 +27,8 @@ export async function followTables(
 ): Promise<Tables> {
   const { clock, meter, onError } = parts;
   const onDeadLetter = (reason: string): void => meter.recordDeadLetter(reason);
-  const refused: Refused[] = [];
+  /** By item: the newest record counts, and one that is right or gone has nothing to report. */
+  const refused = new Map<string, Refused>();
   const open: TableReader[] = [];
   const follow = async <R extends TableReader>(table: Promise<R>): Promise<R> => {
     const opened = await table;
@@ -65,10 +66,11 @@ export async function followTables(
     meter.recordIn();
     try {
       state.takeItem(record, clock.nowMs());
+      refused.delete(record.key);
     } catch (error) {
       const { value } = record;
       if (!value || !(error instanceof ItemRefusedError)) throw error;
-      refused.push({ record: { ...record, value }, error });
+      refused.set(record.key, { record: { ...record, value }, error });
     }
   };
   return {
@@ -78,12 +80,10 @@ export async function followTables(
       await follow(kafka.openTable({ topic: 'items', onRecord: onItem, onError, onDeadLetter }));
     },
     flushRefused: async (writer) => {
-      for (const item of refused.splice(0)) {
+      for (const [key, item] of refused) {
         const { record, error } = item;
-        if (!state.ownsItemPartition(record.partition)) {
-          refused.push(item); // its owner reports it; this process does once the partition comes to it
-          continue;
-        }
+        // Its owner reports it; this process does once the partition comes to it.
+        if (!state.ownsItemPartition(record.partition)) continue;
         const raw: RawRecord = {
           topic: 'items',
           partition: record.partition,
@@ -93,6 +93,7 @@ export async function followTables(
           value: await kafka.encode('items', record.value),
         };
         await writer.send([kafka.deadLetter(raw, error)]);
+        if (refused.get(key) === item) refused.delete(key); // not one that came while this one was sent
         meter.recordDeadLetter(error.reason);
       }
     },
