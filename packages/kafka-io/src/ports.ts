@@ -239,7 +239,7 @@ export interface KafkaIo {
     transactionalId: string,
     options?: { transactionTimeoutMs?: number },
   ): Promise<TransactionalWriter>;
-  /** A dead letter for a bad record, with its bytes, coordinates and reason. */
+  /** A dead letter for a bad record, with its bytes (of a payload the first MiB), coordinates and reason. */
   deadLetter(record: RawRecord, error: { reason: string; message: string }): OutRecord<'dead-letters'>;
   close(): Promise<void>;
 }

@@ -14,6 +14,21 @@ import type { Clock } from '@onemall/service-kit';
 import type { OutRecord, RawRecord, TypedRecord } from './ports.ts';
 import type { Registry } from './registry.ts';
 
+/** Topics that others' servers write. Batches are limited compressed, so that a value may be larger than a topic allows. */
+const INPUTS: ReadonlySet<TopicName> = new Set<TopicName>([
+  'exposures',
+  'clicks',
+  'buys',
+  'items',
+  'live-product-changes',
+]);
+/** Of an input, and of a dead letter's payload: with the limits below a dead letter fits its topic's max.message.bytes. */
+const MAX_VALUE_BYTES = 1 << 20;
+/** Of a dead letter. Its key stands in the record twice, once as text, where a byte that is no UTF-8 takes three. */
+const MAX_KEY_BYTES = 4 << 10;
+/** Of a dead letter: a reason may quote the record. */
+const MAX_DETAIL_CHARACTERS = 4 << 10;
+
 type Reader<T extends TopicName> = ValueReader<T> | BadRecordError;
 
 export class ValueCodec {
@@ -73,6 +88,11 @@ export class ValueCodec {
   /** undefined for a tombstone. */
   #idOf(topic: TopicName, record: RawRecord): number | undefined {
     if (record.value === null && topicSpec(topic).cleanup === 'compact') return undefined;
+    if (record.value && record.value.length > MAX_VALUE_BYTES && INPUTS.has(topic))
+      throw new BadRecordError(
+        'TOO_LARGE',
+        `Expected a value of at most ${MAX_VALUE_BYTES} bytes in ${topic}, got ${record.value.length}`,
+      );
     return schemaIdOf(record.value);
   }
 
@@ -113,23 +133,35 @@ export class ValueCodec {
     return { topic, partition, offset, timestampMs, key: r.key?.toString('utf8') ?? '', value };
   }
 
+  /** Keys, payloads and details beyond their limits are cut, and the detail says so. */
   deadLetter(record: RawRecord, error: { reason: string; message: string }): OutRecord<'dead-letters'> {
+    // The buffers are views of a fetched batch: a dead letter may outlive it.
+    const key = record.key && Buffer.from(record.key.subarray(0, MAX_KEY_BYTES));
+    const payload = record.value && Buffer.from(record.value.subarray(0, MAX_VALUE_BYTES));
+    const cuts = [cutNote('key', record.key, key), cutNote('payload', record.value, payload)].join('');
     return {
       topic: 'dead-letters',
-      key: record.key?.toString('utf8') ?? '',
+      key: key?.toString('utf8') ?? '',
       value: {
         service: this.#service,
         reason: error.reason,
-        detail: error.message,
+        detail: `${shortened(error.message)}${cuts}`,
         topic: record.topic,
         partition: record.partition,
         offset: record.offset,
         appendTimeMs: record.timestampMs,
-        // The buffers are views of a fetched batch: a dead letter may outlive it.
-        key: record.key && Buffer.from(record.key),
-        payload: record.value && Buffer.from(record.value),
+        key,
+        payload,
         createdMs: this.#clock.nowMs(),
       },
     };
   }
 }
+
+const cutNote = (what: string, whole: Buffer | null, kept: Buffer | null): string =>
+  whole && kept && kept.length < whole.length
+    ? `. The ${what} of ${whole.length} bytes is cut to its first ${kept.length}: topic, partition and offset name the original`
+    : '';
+
+const shortened = (detail: string): string =>
+  detail.length > MAX_DETAIL_CHARACTERS ? `${detail.slice(0, MAX_DETAIL_CHARACTERS)}...` : detail;
