@@ -103,7 +103,7 @@ async function withHeartbeat<T>(
   let current = 'starting';
   let sinceMs = nowMs();
   const timer = setInterval(() => {
-    terminal.say(`  ... ${current}, ${Math.round((nowMs() - sinceMs) / 1000)} s`);
+    terminal.say(`  ... still waiting, ${Math.round((nowMs() - sinceMs) / 1000)} s after: ${current}`);
   }, 5_000);
   try {
     return await work((line) => {
