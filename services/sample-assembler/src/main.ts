@@ -62,6 +62,7 @@ await runService({
         }),
       pause: (ms) => clock.sleep(ms, stopping).catch(() => {}),
       monotonicMs,
+      keepVersionsMs: windows.longestOpenMs + longestOutageMs,
       stopping,
       fail,
     });

@@ -16,6 +16,7 @@ import type { CatalogueTables } from './adapters/catalogue-tables.ts';
 import type { JoinMeter } from './adapters/join-meter.ts';
 import type { PartitionOwner } from './adapters/partition-owner.ts';
 import type { SampleAssemblerConfig } from './config.ts';
+import { forgettableBeforeMs } from './stages/catalogue.ts';
 import { LOG_TOPICS } from './stages/log-record.ts';
 
 export interface Pipeline {
@@ -28,6 +29,8 @@ export interface Pipeline {
   newOwner: (partition: number) => PartitionOwner;
   pause: (ms: number) => Promise<void>;
   monotonicMs: () => number;
+  /** Versions of items and SIDs stay this long after no sample needs them. */
+  keepVersionsMs: number;
   stopping: AbortSignal;
   fail: (error: unknown) => void;
 }
@@ -35,6 +38,7 @@ export interface Pipeline {
 const POLL_MS = 50;
 const TABLE_MS = 10;
 const PUBLISH_MS = 250;
+const FORGET_MS = 60_000;
 
 export async function assembleSamples(p: Pipeline): Promise<RunningService> {
   const owners = new Map<number, PartitionOwner>();
@@ -93,11 +97,18 @@ async function readAndJoin(p: Pipeline, owners: ReadonlyMap<number, PartitionOwn
 
 /** A record leaves only when the SID tables have answered up to their end since the watermark passed its exposure. */
 async function followTables(p: Pipeline, owners: ReadonlyMap<number, PartitionOwner>): Promise<void> {
+  let forgotMs = p.monotonicMs();
   while (!p.stopping.aborted) {
     const covers = [...owners.values()].map((owner) => owner.uncovered()).filter((cover) => cover !== null);
     if (covers.length > 0) {
       await p.tables.readToEnd();
       for (const cover of covers) cover();
+    }
+    if (p.monotonicMs() - forgotMs >= FORGET_MS) {
+      forgotMs = p.monotonicMs();
+      const needed = [...owners.values()].map((owner) => owner.neededFromMs);
+      const beforeMs = forgettableBeforeMs(needed, p.keepVersionsMs);
+      if (beforeMs !== null) p.tables.catalogue.forgetBefore(beforeMs);
     }
     await p.pause(TABLE_MS);
   }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Buy, Click, Exposure } from '@onemall/contracts';
-import { Catalogue, splitSidKey } from '../src/stages/catalogue.ts';
+import { Catalogue, forgettableBeforeMs, splitSidKey } from '../src/stages/catalogue.ts';
 import { formatMetadata, parseMetadata } from '../src/stages/commit-metadata.ts';
 import { PartitionJoin } from '../src/stages/join-partition.ts';
 import type { JoinOutput, LogRecord } from '../src/stages/log-record.ts';
@@ -238,6 +238,21 @@ test('histories hold what came before the request, and nothing of the same reque
     clicks: [{ itemId: 'i0', eventTimeMs: T - 700, category: '' }],
     buys: [],
   });
+});
+
+test('nothing may be forgotten while a partition does not say what it needs', () => {
+  assert.equal(forgettableBeforeMs([], 10), null);
+  assert.equal(forgettableBeforeMs([500, null], 10), null);
+  assert.equal(forgettableBeforeMs([500, 300], 10), 290);
+});
+
+test('an open exposure keeps what was valid at its request, however long ago that was', () => {
+  const join = newJoin();
+  join.feed(record('exposures', exposureOf({ requestTimeMs: T - DAY_MS / 2 })));
+  join.advance(T + 1);
+  assert.equal(join.neededFromMs, T - DAY_MS / 2);
+  join.advance(T + DAY_MS);
+  assert.equal(join.neededFromMs, T + DAY_MS - WINDOWS.knownSpanMs);
 });
 
 test('the catalogue answers as of the request, from the newest codebook version that has the item', () => {

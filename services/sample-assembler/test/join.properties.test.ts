@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { SeededRandom } from '@onemall/service-kit';
 import fc from 'fast-check';
+import { forgettableBeforeMs } from '../src/stages/catalogue.ts';
 import type { JoinOutput } from '../src/stages/log-record.ts';
 import { ATTRIBUTION, appendAll, Driver, normal, pollTimes, RULES, testCatalogue } from './drive.ts';
 import { referenceJoin } from './reference.ts';
@@ -84,6 +85,36 @@ test('a crash after any cut and any number of times leaves every sample exactly 
     }),
     { numRuns: 60, seed: SEED },
   );
+});
+
+test('what the catalogue may forget no sample asks for again, not even after a crash', () => {
+  let timesForgotten = 0;
+  fc.assert(
+    fc.property(traffic, schedule, (options, seed) => {
+      const arrivals = makeTraffic({ ...options, startMs: START_MS });
+      const log = appendAll(arrivals);
+      const random = new SeededRandom(seed);
+      const catalogue = testCatalogue(START_MS);
+      let driver = new Driver(log, catalogue, RULES);
+      let committed = driver.cut();
+      const durable: JoinOutput[] = [];
+      for (const atMs of pollTimes(START_MS, log.endMs, () => random.next())) {
+        driver.poll(atMs);
+        if (random.next() < 0.5) {
+          durable.push(...driver.take());
+          committed = driver.cut();
+          const beforeMs = forgettableBeforeMs([driver.join.neededFromMs], 0);
+          assert.ok(beforeMs !== null);
+          catalogue.forgetBefore(beforeMs);
+        } else if (random.next() < 0.05) driver = driver.restored(committed, atMs);
+      }
+      durable.push(...driver.take());
+      assert.deepEqual(samplesOf(durable), expected(arrivals, true));
+      if (catalogue.item('item-1', START_MS) === null) timesForgotten++;
+    }),
+    { numRuns: 40, seed: SEED },
+  );
+  assert.ok(timesForgotten > 10, `the first version of an item was forgotten ${timesForgotten} times`);
 });
 
 test('restored from any cut the join goes on as if it had never stopped, late events and all', () => {

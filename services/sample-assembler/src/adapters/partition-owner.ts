@@ -26,10 +26,8 @@ import { refuseMissingCommits, type StartFacts, StartRefusedError } from './star
 
 const EARLIEST = -2;
 const UNKNOWN = -1;
-/** Records joined before others get their turn. */
-const RECORDS_PER_TURN = 2_000;
-/** Outputs that wait for a transaction; above it joining waits too. */
-const MAX_PENDING_OUTPUTS = 2_000;
+const RECORDS_PER_TURN = 2_000; // before others get their turn
+const MAX_PENDING_OUTPUTS = 2_000; // that wait for a transaction; above it joining waits too
 const RETRY_MS = 1_000;
 
 /** The part of Kafka that an owner needs. */
@@ -86,6 +84,11 @@ export class PartitionOwner {
 
   get isLive(): boolean {
     return this.#live !== null;
+  }
+
+  /** The oldest moment that samples ask the catalogue for; null where that is not known. */
+  get neededFromMs(): number | null {
+    return this.#live?.join.neededFromMs ?? null;
   }
 
   /** Takes the partition over, however long brokers are away. @throws StartRefusedError */

@@ -58,6 +58,17 @@ class SidVersions<V> {
   }
 }
 
+/**
+ * Before when catalogue versions may be forgotten; null where nothing may, because a partition has not said yet.
+ * @param neededFromMs of each partition
+ * @param keepMs kept beyond that, for pages requested long before they were seen and for partitions that stood still
+ *   elsewhere and come here
+ */
+export function forgettableBeforeMs(neededFromMs: readonly (number | null)[], keepMs: number): number | null {
+  const known = neededFromMs.filter((ms) => ms !== null);
+  return known.length === 0 || known.length < neededFromMs.length ? null : Math.min(...known) - keepMs;
+}
+
 interface LiveState {
   sid: Sid | null;
   sellingItemIds: string[];

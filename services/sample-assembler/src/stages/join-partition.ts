@@ -98,6 +98,14 @@ export class PartitionJoin {
     return this.#outputs.length;
   }
 
+  /** No sample that is still to leave asks the catalogue for a moment before this one less a window and grace. */
+  get neededFromMs(): number {
+    let fromMs = this.#watermarkMs - this.#rules.windows.knownSpanMs;
+    for (const { open, requestTimeMs } of this.#exposures.values())
+      if (open && requestTimeMs < fromMs) fromMs = requestTimeMs;
+    return fromMs;
+  }
+
   /** Takes one record. @returns its event time, or null for bad input, which moves no watermark */
   feed(record: LogRecord): number | null {
     if (record.event === null) {
