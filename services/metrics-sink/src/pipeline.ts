@@ -7,13 +7,14 @@
  *                 the same rows again, which ReplacingMergeTree by (_partition, _offset) folds into one
  */
 import { BadRecordError, TOPICS, type TopicName } from '@onemall/contracts';
-import type {
-  FetchedPartition,
-  KafkaIo,
-  LogReader,
-  OutRecord,
-  Position,
-  RecordWriter,
+import {
+  type FetchedPartition,
+  type KafkaIo,
+  type LogReader,
+  OffsetOutOfRangeError,
+  type OutRecord,
+  type Position,
+  type RecordWriter,
 } from '@onemall/kafka-io';
 import type { Clock, Logger, StageMeter } from '@onemall/service-kit';
 import type { ClickHouseTables } from './adapters/clickhouse.ts';
@@ -76,15 +77,13 @@ async function startPositions({ io, tables }: SinkPipeline): Promise<Map<string,
 }
 
 /** Polls until there are enough rows for one insert or the first has waited flushMs. */
-async function gather(
-  { clock, stopping, flushMs, maxRows }: SinkPipeline,
-  reader: LogReader,
-): Promise<FetchedPartition[]> {
+async function gather(sink: SinkPipeline, reader: LogReader): Promise<FetchedPartition[]> {
+  const { clock, stopping, flushMs, maxRows } = sink;
   const fetched: FetchedPartition[] = [];
   let rows = 0;
   let until = clock.nowMs() + flushMs;
   do {
-    const part = await reader.poll({ maxWaitMs: Math.max(1, until - clock.nowMs()) });
+    const part = await pollPastGaps(sink, reader, Math.max(1, until - clock.nowMs()));
     if (rows === 0) until = clock.nowMs() + flushMs;
     for (const p of part) {
       rows += p.records.length;
@@ -92,6 +91,23 @@ async function gather(
     }
   } while (rows < maxRows && clock.nowMs() < until && !stopping.aborted);
   return fetched;
+}
+
+/** Records that retention took before they were stored are gone for the metrics: the partition goes on at its earliest. */
+async function pollPastGaps(
+  { log, meter }: SinkPipeline,
+  reader: LogReader,
+  maxWaitMs: number,
+): Promise<FetchedPartition[]> {
+  try {
+    return await reader.poll({ maxWaitMs });
+  } catch (error) {
+    if (!(error instanceof OffsetOutOfRangeError) || !error.at) throw error;
+    log.error({ err: error }, 'records were deleted before they were stored; going on at the earliest');
+    meter.add('partitions_with_gaps');
+    await reader.assign([{ ...error.at, offset: EARLIEST }]);
+    return [];
+  }
 }
 
 async function decodeAll({ io, meter, log }: SinkPipeline, fetched: FetchedPartition[]) {

@@ -6,6 +6,8 @@ import { after, test } from 'node:test';
 import { TOPICS } from '@onemall/contracts';
 import { connectKafka, type KafkaIo } from '@onemall/kafka-io';
 import { type SpawnedService, spawnService, startTestStack, waitFor } from '@onemall/testkit';
+import { ClickHouseTables, openClickHouse } from '../src/adapters/clickhouse.ts';
+import { readConfig } from '../src/config.ts';
 
 const stack = await startTestStack();
 const folder = mkdtempSync(path.join(tmpdir(), 'onemall-sink-'));
@@ -42,8 +44,8 @@ async function setUp(): Promise<KafkaIo> {
   return io;
 }
 
-async function count(table: string): Promise<number> {
-  const { sqlUrl } = JSON.parse(readFileSync(`${clickhousePath}.address.json`, 'utf8')) as { sqlUrl: string };
+async function count(table: string, database = clickhousePath): Promise<number> {
+  const { sqlUrl } = JSON.parse(readFileSync(`${database}.address.json`, 'utf8')) as { sqlUrl: string };
   const query = `SELECT count() AS n FROM {database}.${table} FINAL`;
   const response = await fetch(sqlUrl, {
     method: 'POST',
@@ -90,4 +92,41 @@ test('every record becomes one row, through kill -9 and restart; poison bytes st
   const status = await sink.status();
   assert.equal(status.lag, 0);
   assert.equal(await sink.stop(), 0);
+});
+
+test('a topic that was made anew goes on at its earliest record', async () => {
+  const io = await connectKafka({
+    brokers: stack.brokers,
+    registryUrl: stack.registryUrl,
+    namespace: `${namespace}-anew`,
+    clientId: 'sink-test',
+  });
+  closing.push(() => io.close());
+  const names = TOPICS.map((t) => t.name);
+  await io.createTopics(names, { retention });
+  await io.registerSchemas(names);
+  const folderAnew = path.join(folder, 'anew');
+  const config = readConfig({ ONEMALL_CLICKHOUSE_PATH: folderAnew });
+  const clickhouse = await openClickHouse(config);
+  const tables = new ClickHouseTables(clickhouse.writer, config.clickhouseDatabase);
+  await tables.create();
+  const partitions = await io.endOffsets('clicks');
+  await tables.saveOffsets(partitions.map((p) => ({ ...p, offset: 1_000 })));
+  await clickhouse.close();
+  const writer = await io.openWriter();
+  closing.push(() => writer.close());
+  const value = { actionId: 'a', exposureId: null, userId: 'u', itemId: 'i', eventTimeMs: 1 };
+  await writer.send([{ topic: 'clicks', key: 'u', value }]);
+  const sink = await spawnService('metrics-sink', {
+    ...env,
+    ONEMALL_NAMESPACE: `${namespace}-anew`,
+    ONEMALL_CLICKHOUSE_PATH: folderAnew,
+  });
+  closing.push(() => sink.stop());
+  await sink.ready();
+  await waitFor(async () => (await count('clicks', folderAnew)) === 1, {
+    timeoutMs: 30_000,
+    what: 'the click after the gap',
+  });
+  assert.ok((await sink.status()).values.partitions_with_gaps! >= 1);
 });
