@@ -21,7 +21,7 @@ const benchmark: Benchmark = async (print) => {
   const stack = await startTestStack();
   const namespace = stack.newNamespace();
   const io = await connectKafka({ ...stack, namespace, clientId: 'bench' });
-  const kafka = new Kafka({ clientId: 'plain', brokers: [stack.brokers], logLevel: logLevel.ERROR });
+  const kafka = new Kafka({ clientId: 'plain', brokers: [stack.brokers], logLevel: logLevel.NOTHING });
   const producer = kafka.producer({
     idempotent: true,
     maxInFlightRequests: 1,
@@ -110,6 +110,7 @@ const benchmark: Benchmark = async (print) => {
       peer: {
         name: 'plain kafkajs',
         produceCpuUs: middle('produceKafkajs'),
+        transactCpuUs: middle('transactKafkajs'),
         readCpuUs: middle('readKafkajs'),
       },
       ratios: {
