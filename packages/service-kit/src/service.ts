@@ -41,7 +41,10 @@ export interface ServiceDefinition<C extends CommonConfig> {
 export const LISTENING_PREFIX = 'onemall-listening ';
 
 export function createLogger(name: string, level: string): Logger {
-  return pino({ name, level, base: { service: name }, timestamp: pino.stdTimeFunctions.isoTime });
+  // Written at once: an asynchronous write still under way when the process exits lands behind, or is lost from, what
+  // the exit flushes, and those last lines are the ones that tell why it ended.
+  const stdout = pino.destination({ dest: 1, sync: true });
+  return pino({ name, level, base: { service: name }, timestamp: pino.stdTimeFunctions.isoTime }, stdout);
 }
 
 export async function runService<C extends CommonConfig>(definition: ServiceDefinition<C>): Promise<void> {
@@ -61,7 +64,6 @@ export async function runService<C extends CommonConfig>(definition: ServiceDefi
 
   const exit = (code: number): void => {
     server?.close();
-    log.flush();
     process.exit(code);
   };
   const lifecycle = new Lifecycle((action) => {
