@@ -6,8 +6,23 @@ module.exports = {
       name: 'services-never-import-each-other',
       comment: 'Topics are the only integration points: move shared code to a package.',
       severity: 'error',
-      from: { path: '^(services|apps)/([^/]+)/' },
+      from: { path: '^(services|apps)/([^/]+)/', pathNot: '^apps/evaluate/' },
       to: { path: '^(services|apps)/', pathNot: '^(services|apps)/$2/' },
+    },
+    {
+      name: 'evaluation-measures-what-serves',
+      comment:
+        'The evaluation runs the pure parts of services, not copies of them, and alone may ask the world for its truth.',
+      severity: 'error',
+      from: { path: '^apps/evaluate/' },
+      to: {
+        path: '^(services|apps)/',
+        pathNot: [
+          '^apps/evaluate/',
+          '^apps/simulator/src/(world/|adapters/world-file)',
+          '^services/[^/]+/src/stages/',
+        ],
+      },
     },
     {
       name: 'packages-never-import-services',

@@ -77,6 +77,33 @@ test('quality and prices move clicks while they are on', () => {
   assert.ok(priceOn! < -0.03 && priceOff! > priceOn! / 2, `${priceOff} against ${priceOn}`);
 });
 
+test('users differ in how much prices move them, and not when off', () => {
+  // the slope of the true log-odds of a click over the relative price, by user
+  const slopes = (world: World): number[] =>
+    [...Array(20).keys()].map((u) => {
+      const user = world.users.at(u);
+      const ids = [...Array(100).keys()].map((i) => `p${i}`);
+      const scores = world.trueScores(user.id, ids, new Float32Array(world.spec.latentDim));
+      const points = scores.map((s, i) => [
+        world.catalogue.relativePrice[i]!,
+        Math.log(s!.pCtr / (1 - s!.pCtr)) - world.spec.click.quality * world.catalogue.clickQuality[i]!,
+      ]) as [number, number][];
+      const of = (k: 0 | 1) => points.reduce((sum, p) => sum + p[k], 0) / points.length;
+      const [mx, my] = [of(0), of(1)];
+      return (
+        points.reduce((sum, [x, y]) => sum + (x - mx) * (y - my), 0) /
+        points.reduce((sum, [x]) => sum + (x - mx) ** 2, 0)
+      );
+    });
+  const [on, off] = withOption('priceSensitivity').map(slopes);
+  on!.forEach((slope, u) => {
+    const { spec, users } = smallWorld();
+    assert.ok(Math.abs(slope + spec.click.price * users.at(u).priceSensitivity) < 1e-6);
+  });
+  assert.ok(Math.max(...on!) / Math.min(...on!) < 0.5, 'the most sensitive is moved at least twice as much');
+  assert.ok(off!.every((slope) => Math.abs(slope) < 1e-9));
+});
+
 test('position: the top of the page is clicked more', () => {
   const clickRates = (world: World): [top: number, bottom: number] => {
     const records = take(world, 30_000);
@@ -207,13 +234,10 @@ test('rooms match what they sell now, or what they first sold when off', () => {
 
 test('the oracle ranks what users click above what they leave', () => {
   const world = smallWorld();
-  const pairs = clicksBy(
-    world,
-    (itemId, t) => world.trueScores(t.userId, [itemId], t.want)[0]?.pClick ?? null,
-  );
+  const pairs = clicksBy(world, (itemId, t) => world.trueScores(t.userId, [itemId], t.want)[0]?.pCtr ?? null);
   assert.ok(correlation(pairs) > 0.35);
   const [card, none] = world.trueScores('u1', ['p1', 'p99999'], world.wantOf('u1'));
-  assert.ok(card!.pClick > 0 && card!.pClick < 1 && card!.expectedValueCents >= 0);
+  assert.ok(card!.pCtr > 0 && card!.pCtr < 1 && card!.expectedValueCents >= 0);
   assert.equal(none, null);
   assert.throws(() => world.trueScores('x9', ['p1'], world.wantOf('u1')), /No user x9/);
 });

@@ -4,6 +4,7 @@ import { SeededRandom } from '@onemall/service-kit';
 import { near, randomDirection, streamSeed } from './latent.ts';
 import type { WorldSpec } from './spec.ts';
 import { attributeWords, CONTENT_CATEGORIES, type TopicWords, topicWords, writeTitle } from './text.ts';
+import type { Shown } from './truth.ts';
 
 const STREAM = { topics: 1, items: 2, text: 3, projection: 4, order: 5 } as const;
 
@@ -100,25 +101,48 @@ export class Catalogue {
     const { spec } = this;
     const random = new SeededRandom(streamSeed(this.#seed, STREAM.text, this.family[index]!));
     const topic = this.topic[index]!;
-    const words = this.topics.words[topic]!;
     const latent = this.latentOf(index);
     const attributes = attributeWords(latent, this.topics.centres[topic]!);
-    const title = writeTitle(words, attributes, spec.options.noisyText ? spec.wordNoise : 0, random);
+    const wordNoise = spec.options.noisyText ? spec.wordNoise : 0;
+    const title = writeTitle(this.topics.words[topic]!, attributes, wordNoise, random);
     const isVideo = index >= this.numProducts;
-    const content = this.isContent(index);
     const promoted = this.promotes[index]!;
     return {
       itemId: this.itemId(index),
       scenario: isVideo ? 'short_video' : 'product_card',
       validFromMs,
       title: isVideo ? `watch ${title}` : title,
+      ...this.facts(index),
+      productId: promoted < 0 ? null : this.itemId(promoted),
+      contentVideo: this.isContent(index),
+      embedding: spec.embeddingDim === 0 ? null : this.#embed(latent, random),
+    };
+  }
+
+  /** The fields of an item that samples carry. */
+  facts(index: number): Pick<Item, 'category' | 'tags' | 'priceCents' | 'sellerId'> {
+    const topic = this.topic[index]!;
+    const words = this.topics.words[topic]!;
+    const attributes = attributeWords(this.latentOf(index), this.topics.centres[topic]!);
+    const content = this.isContent(index);
+    return {
       category: content ? CONTENT_CATEGORIES[topic % CONTENT_CATEGORIES.length]! : words.category,
       tags: [words.nouns[0]!, words.styles[0]!, attributes[0]!],
       priceCents: content ? 0 : this.priceCents[index]!,
       sellerId: `s${this.seller[index]}`,
-      productId: promoted < 0 ? null : this.itemId(promoted),
-      contentVideo: content,
-      embedding: spec.embeddingDim === 0 ? null : this.#embed(latent, random),
+    };
+  }
+
+  /** What the truth of clicks and buys reads of an item. */
+  shown(index: number): Shown {
+    const content = this.isContent(index);
+    return {
+      latent: this.latent,
+      row: index,
+      clickQuality: this.clickQuality[index]!,
+      buyQuality: this.buyQuality[index]!,
+      relativePrice: content ? 0 : this.relativePrice[index]!,
+      sells: !content,
     };
   }
 

@@ -43,3 +43,7 @@ export function streamSeed(seed: number, kind: number, index: number): number {
 /** Index below n with probability about proportional to 1 / (index + 1): Zipf's law with exponent 1. */
 export const zipfIndex = (n: number, random: SeededRandom): number =>
   Math.min(n - 1, Math.floor(Math.exp(random.next() * Math.log(n + 1))) - 1);
+
+/** The chance of each index that `zipfIndex` draws. */
+export const zipfChance = (index: number, n: number): number =>
+  Math.log((index + 2) / (index + 1)) / Math.log(n + 1);

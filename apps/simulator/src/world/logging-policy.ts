@@ -4,7 +4,7 @@
  */
 import type { SeededRandom } from '@onemall/service-kit';
 import type { Catalogue } from './catalogue.ts';
-import { dotRow, zipfIndex } from './latent.ts';
+import { dotRow, zipfChance, zipfIndex } from './latent.ts';
 import type { Rooms } from './rooms.ts';
 import type { User } from './users.ts';
 
@@ -32,6 +32,52 @@ export function choosePage(
     if (choice >= 0 && !page.includes(choice)) page.push(choice);
   }
   return page;
+}
+
+/**
+ * The chance that one draw of the policy shows each candidate to a user as she is now: what a perfect predictor of views
+ * would know. Pages draw without repeats, which leaves the order of these chances as it is.
+ * @returns float64 [candidates]: product cards by index, videos by index - numProducts, rooms by row
+ */
+export function viewChances(
+  catalogue: Catalogue,
+  rooms: Rooms,
+  user: User,
+  scenario: ScenarioName,
+): Float64Array {
+  const { policy } = catalogue.spec;
+  const sum = policy.taste + policy.popularity + policy.random;
+  if (scenario === 'live_stream') {
+    const n = rooms.open.length;
+    const chances = new Float64Array(n);
+    for (let row = 0; row < n; row++)
+      chances[row] = (policy.popularity * zipfChance(row, n) + policy.random / n) / sum;
+    const matches = Float64Array.from({ length: n }, (_, row) => dotRow(user.want, rooms.latent, row));
+    const byMatch = Int32Array.from({ length: n }, (_, row) => row).sort((a, b) => matches[b]! - matches[a]!);
+    // the best of ROOMS_COMPARED draws is the room of rank r if none of them is better and not all are worse
+    byMatch.forEach((row, r) => {
+      const best = ((n - r) / n) ** ROOMS_COMPARED - ((n - r - 1) / n) ** ROOMS_COMPARED;
+      chances[row]! += (policy.taste * best) / sum;
+    });
+    return chances;
+  }
+  const videos = scenario === 'short_video';
+  const all = videos ? catalogue.videosByPopularity : catalogue.productsByPopularity;
+  const first = videos ? catalogue.numProducts : 0;
+  const n = all.length;
+  const chances = new Float64Array(n);
+  all.forEach((index, rank) => {
+    chances[index - first] = (policy.popularity * zipfChance(rank, n) + policy.random / n) / sum;
+  });
+  const follow = (topic: number, weight: number): void => {
+    const list = (videos ? catalogue.videosOfTopic : catalogue.productsOfTopic)[topic]!;
+    list.forEach((index, rank) => {
+      chances[index - first]! += (weight * policy.taste * zipfChance(rank, list.length)) / sum;
+    });
+  };
+  follow(user.intent.topic, FOLLOW_INTENT);
+  for (const topic of user.interests) follow(topic, (1 - FOLLOW_INTENT) / user.interests.length);
+  return chances;
 }
 
 type Source = 'taste' | 'popularity' | 'random';

@@ -29,6 +29,7 @@ export class Rooms {
   readonly #catalogue: Catalogue;
   readonly #random: SeededRandom;
   readonly #runId: string;
+  readonly #byId = new Map<string, Room>();
   #opened = 0;
   #changes = 0;
 
@@ -37,6 +38,11 @@ export class Rooms {
     this.#random = random;
     this.#runId = runId;
     this.latent = new Float32Array(catalogue.spec.liveRooms * catalogue.spec.latentDim);
+  }
+
+  /** An open room, or undefined. */
+  byId(liveId: string): Room | undefined {
+    return this.#byId.get(liveId);
   }
 
   /** Opens a room in a free row and tells its item and first products. */
@@ -54,6 +60,9 @@ export class Rooms {
       clickQuality: spec.options.quality ? random.normal() : 0,
       endsAtMs: nowMs + random.exponential(spec.rooms.lifetimeMs),
     };
+    const before = this.open[row];
+    if (before) this.#byId.delete(before.liveId);
+    this.#byId.set(room.liveId, room);
     this.open[row] = room;
     const wanted = spec.rooms.minProducts + random.int(spec.rooms.maxProducts - spec.rooms.minProducts + 1);
     const records: RoomRecord[] = [];

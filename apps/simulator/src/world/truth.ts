@@ -22,14 +22,19 @@ export interface Shown {
   sells: boolean;
 }
 
+/** Exact, not estimated. Delays never pass a window, so these are also the chances inside the attribution windows. */
 export interface TrueScore {
   /** Chance of a click at position 0. */
-  pClick: number;
-  /** Chance of a buy given the click. */
-  pBuyGivenClick: number;
-  /** pClick * pBuyGivenClick * price in minor units. */
+  pCtr: number;
+  /** Chance of a click and a buy. */
+  pCtcvr: number;
+  /** Expected paid value of the exposure: pCtcvr x price x MEAN_QUANTITY, minor units. */
   expectedValueCents: number;
 }
+
+/** A buy takes two pieces with this chance, else one. */
+export const TWO_PIECES = 0.15;
+export const MEAN_QUANTITY = 1 + TWO_PIECES;
 
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
 
@@ -57,4 +62,18 @@ export function buyProbability(spec: WorldSpec, user: User, s: Shown, match: num
   let x = buy.bias + user.buyPropensity + buy.affinity * match + buy.quality * s.buyQuality;
   if (options.priceSensitivity) x -= buy.price * user.priceSensitivity * s.relativePrice;
   return sigmoid(x);
+}
+
+/** @param priceCents what is paid for one piece */
+export function trueScore(
+  spec: WorldSpec,
+  user: User,
+  want: Float32Array,
+  shown: Shown,
+  priceCents: number,
+): TrueScore {
+  const match = affinity(spec, want, shown);
+  const pCtr = clickProbability(spec, user, shown, 0, match);
+  const pCtcvr = pCtr * buyProbability(spec, user, shown, match);
+  return { pCtr, pCtcvr, expectedValueCents: pCtcvr * priceCents * MEAN_QUANTITY };
 }

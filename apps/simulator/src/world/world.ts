@@ -2,7 +2,7 @@
  * A simulated mall: the same spec and settings give the same records, byte for byte, in the same order.
  * Pure: it reads no clock; time moves as records are taken.
  */
-import type { Buy, Click, Exposure, Item } from '@onemall/contracts';
+import type { Buy, Click, Exposure, Item, RequestFeatures } from '@onemall/contracts';
 import { SeededRandom } from '@onemall/service-kit';
 import { Agenda } from './agenda.ts';
 import { Catalogue } from './catalogue.ts';
@@ -11,7 +11,14 @@ import { streamSeed } from './latent.ts';
 import { choosePage, type ScenarioName } from './logging-policy.ts';
 import { type RoomRecord, Rooms } from './rooms.ts';
 import type { WorldSpec } from './spec.ts';
-import { affinity, buyProbability, clickProbability, type Shown, type TrueScore } from './truth.ts';
+import {
+  affinity,
+  buyProbability,
+  clickProbability,
+  type TrueScore,
+  TWO_PIECES,
+  trueScore,
+} from './truth.ts';
 import { type User, Users } from './users.ts';
 
 const STREAM = { traffic: 20, rooms: 21, disorder: 22 } as const;
@@ -165,14 +172,11 @@ export class World {
     const user = this.users.byId(userId);
     return itemIds.map((itemId) => {
       const index = this.catalogue.indexOf(itemId);
-      const room = index < 0 ? this.rooms.open.find((r) => r.liveId === itemId) : undefined;
+      const room = index < 0 ? this.rooms.byId(itemId) : undefined;
       if (index < 0 && !room) return null;
-      const shown = room ? this.rooms.shown(room) : this.#shownItem(index);
-      const price = room ? this.rooms.priceCents(room) : this.catalogue.priceCents[index]!;
-      const match = affinity(this.spec, want, shown);
-      const pClick = clickProbability(this.spec, user, shown, 0, match);
-      const pBuyGivenClick = buyProbability(this.spec, user, shown, match);
-      return { pClick, pBuyGivenClick, expectedValueCents: pClick * pBuyGivenClick * price };
+      const shown = room ? this.rooms.shown(room) : this.catalogue.shown(index);
+      const priceCents = room ? this.rooms.priceCents(room) : this.catalogue.priceCents[index]!;
+      return trueScore(this.spec, user, want, shown, priceCents);
     });
   }
 
@@ -244,7 +248,7 @@ export class World {
     const random = this.#traffic;
     const live = scenario.name === 'live_stream';
     const room = live ? this.rooms.open[choice]! : undefined;
-    const shown = room ? this.rooms.shown(room) : this.#shownItem(choice);
+    const shown = room ? this.rooms.shown(room) : this.catalogue.shown(choice);
     const itemId = room ? room.liveId : this.catalogue.itemId(choice);
     const priceCents = room ? this.rooms.priceCents(room) : this.catalogue.priceCents[choice]!;
     const match = affinity(this.spec, user.want, shown);
@@ -264,7 +268,7 @@ export class World {
           ? null
           : Math.round(15_000 * Math.exp(1.5 * match + 0.8 * random.normal())),
       priceCents,
-      requestFeatures: { ints: [user.index % 3, Math.floor(eventTimeMs / 3_600_000) % 24], floats: [] },
+      requestFeatures: requestFeatures(user.index, eventTimeMs),
     };
     this.counts.exposures++;
     user.events++;
@@ -305,7 +309,7 @@ export class World {
         itemId,
         eventTimeMs: Math.round(at + buyDelayMs),
         priceCents,
-        quantity: random.next() < 0.85 ? 1 : 2,
+        quantity: random.next() < 1 - TWO_PIECES ? 1 : 2,
       },
     });
   }
@@ -324,19 +328,13 @@ export class World {
     this.counts.duplicates++;
     this.#agenda.add(at + handover.delayMs + handover.copyAfterMs, { what: 'record', record });
   }
-
-  #shownItem(index: number): Shown {
-    const { catalogue } = this;
-    return {
-      latent: catalogue.latent,
-      row: index,
-      clickQuality: catalogue.clickQuality[index]!,
-      buyQuality: catalogue.buyQuality[index]!,
-      relativePrice: catalogue.isContent(index) ? 0 : catalogue.relativePrice[index]!,
-      sells: !catalogue.isContent(index),
-    };
-  }
 }
+
+/** What the server logs with a request: the user's device and the hour of the day. */
+export const requestFeatures = (userIndex: number, timeMs: number): RequestFeatures => ({
+  ints: [userIndex % 3, Math.floor(timeMs / 3_600_000) % 24],
+  floats: [],
+});
 
 const delay = (meanShare: number, windowMs: number, random: SeededRandom): number =>
   Math.min(LATEST_SHARE * windowMs, random.exponential(meanShare * windowMs));
