@@ -1,4 +1,5 @@
 import { compilePublished } from './engine/program.ts';
+import { cacheWidth, nextCodes } from './models/next-codes.ts';
 import { itemVectors, nextCode, type RetrievalSizes, userContext } from './models/onemall.ts';
 import { POLICY_FORMAT, type PolicyManifest } from './policy-ports.ts';
 import type { RetrievalExport } from './trainer-ports.ts';
@@ -15,7 +16,12 @@ export function exportPolicy(
   weights: ReadonlyMap<string, Float32Array>,
   step: number,
   sizes: RetrievalSizes,
-  { policyVersion, codebookVersions, beamWidths = DEFAULT_BEAM_WIDTHS }: RetrievalExport,
+  {
+    policyVersion,
+    codebookVersions,
+    beamWidths = DEFAULT_BEAM_WIDTHS,
+    plainDecoders = false,
+  }: RetrievalExport,
 ): Map<string, Uint8Array> {
   const widths = [...new Set(beamWidths)].sort((a, b) => a - b);
   if (widths.length === 0 || !widths.every((w) => Number.isInteger(w) && w >= 1))
@@ -35,17 +41,23 @@ export function exportPolicy(
     'item-tower',
     compilePublished(weights, (ops) => ({ vectors: itemVectors(ops, sizes, ITEM_TOWER_ROWS) })),
   );
-  // All first codes come from the same empty prefix.
   put(
-    'decode-1-0',
-    compilePublished(weights, (ops) => ({ logProbs: nextCode(ops, sizes, 0, 1) })),
+    'decode-0',
+    compilePublished(weights, (ops) => nextCodes(ops, sizes, 0, 1)),
   );
   for (const width of widths)
-    for (const level of [1, 2])
+    for (const level of [1, 2] as const)
       put(
-        `decode-${width}-${level}`,
-        compilePublished(weights, (ops) => ({ logProbs: nextCode(ops, sizes, level, width) })),
+        `decode-${level}-${width}`,
+        compilePublished(weights, (ops) => nextCodes(ops, sizes, level, width)),
       );
+  if (plainDecoders)
+    for (const width of [1, ...widths])
+      for (const level of width === 1 ? [0] : [1, 2])
+        put(
+          `plain-${level}-${width}`,
+          compilePublished(weights, (ops) => ({ logProbs: nextCode(ops, sizes, level, width) })),
+        );
   const manifest: PolicyManifest = {
     model: 'RETRIEVER',
     format: POLICY_FORMAT,
@@ -57,6 +69,7 @@ export function exportPolicy(
     scenarios: [...layout.scenarios],
     codebookVersions,
     numCodes: Object.fromEntries(layout.scenarios.map((s) => [s, [...layout.numCodes[s]!]])),
+    cacheWidth: cacheWidth(sizes),
     historyLength,
     beamWidths: widths,
     itemTowerRows: ITEM_TOWER_ROWS,

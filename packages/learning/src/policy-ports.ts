@@ -7,7 +7,7 @@ import type { ItemTensors, RequestTensors } from '@onemall/features';
 export type { ItemTensors, RequestTensors } from '@onemall/features';
 
 /** Goes up when the inputs or outputs of the published graphs change. */
-export const POLICY_FORMAT = 1;
+export const POLICY_FORMAT = 2;
 export const RANKER_FORMAT = 1;
 
 /** policy.json of a published retriever. */
@@ -27,6 +27,8 @@ export interface PolicyManifest {
   codebookVersions: Record<string, number>;
   /** Codes per level by scenario. */
   numCodes: Record<string, [number, number, number]>;
+  /** Values per token that a decode graph gives and the next one takes: keys and values of all layers. */
+  cacheWidth: number;
   /** History events per behaviour that the context graph takes. */
   historyLength: number;
   /** Beam widths with a decode graph of that static size, ascending; a smaller beam is padded up. */
@@ -43,11 +45,33 @@ export interface UserContext {
   data: Float32Array;
 }
 
+/** log p of all codes of a level for some prefixes: row i begins at i x stride; only the scenario's own codes mean anything. */
+export interface CodeLogProbs {
+  data: Float32Array;
+  stride: number;
+}
+
+/** One beam search, level by level: what was computed for a prefix is kept for those that go on from it. */
+export interface Decoding {
+  /** log p(s1): one row. */
+  first(): Promise<CodeLogProbs>;
+  /**
+   * log p of the next code of n = codes.length prefixes. The answer stays valid until the next call.
+   * @param level 1: codes are first codes; 2: second codes, each of the row `parents[i]` of the call for level 1
+   */
+  next(level: 1 | 2, codes: Int32Array, parents: Int32Array): Promise<CodeLogProbs>;
+  /** The user's side of the dense head, of length 1, after `first`; null for a model without one. */
+  readonly user: Float32Array | null;
+  /** The memory may be used by another decoding from now on. */
+  release(): void;
+}
+
 export interface PolicyRuntime {
   readonly manifest: PolicyManifest;
   encode(request: RequestTensors): Promise<UserContext>;
+  begin(context: UserContext): Decoding;
   /**
-   * log p(code | prefix, context) over all codes of the next level.
+   * log p(code | prefix, context) over all codes of the next level, without a memory of earlier calls.
    * @param prefixes int32 [N, level] codes chosen so far, level 0, 1 or 2
    * @returns float32 [N, K_level], each row a log-softmax over all codes
    */

@@ -29,6 +29,7 @@ export function readPolicyManifest(files: Files): PolicyManifest {
     ['scenarios', isNames, 'a list of names'],
     ['codebookVersions', isObject, 'an object'],
     ['numCodes', isCodeCounts, 'three counts by scenario'],
+    ['cacheWidth', isCount, 'a count'],
     ['historyLength', isCount, 'a count'],
     ['beamWidths', isWidths, 'a list of counts'],
     ['itemTowerRows', isCount, 'a count'],

@@ -178,6 +178,11 @@ export interface RetrievalExport {
   codebookVersions: Record<string, number>;
   /** Ascending; one pair of decode graphs each. Default [64]. */
   beamWidths?: readonly number[];
+  /**
+   * Adds graphs plain-<level>-<width> that read whole prefixes and keep nothing between levels: a reference for other
+   * runtimes and for benchmarks.
+   */
+  plainDecoders?: boolean;
 }
 
 export interface RetrievalTrainer {
@@ -204,7 +209,7 @@ export interface RetrievalTrainer {
   state(): Promise<TrainerState>;
   /** @throws StateError when names, sizes or hyper-parameters do not fit; nothing changed then. */
   restore(state: TrainerState): Promise<void>;
-  /** Files of a published policy: context.onnx, decode-<width>-<level>.onnx, item-tower.onnx, policy.json. */
+  /** Files of a published policy: context.onnx, decode-0.onnx, decode-<level>-<width>.onnx, item-tower.onnx, policy.json. */
   exportPolicy(options: RetrievalExport): Promise<Map<string, Uint8Array>>;
   close(): Promise<void>;
 }

@@ -82,12 +82,12 @@ test('corrupt, incomplete and foreign files are named', async () => {
     changed((f) => f.set('policy.json', Buffer.from('{'))),
     named(/no JSON/),
   );
-  await assert.rejects(withManifest({ format: 99 }), named(/format 99, this code reads format 1/));
+  await assert.rejects(withManifest({ format: 99 }), named(/format 99, this code reads format 2/));
   await assert.rejects(withManifest({ model: 'RANKER' }), named(/describes a RANKER/));
   await assert.rejects(withManifest({ numCodes: { product_card: [1, 2] } }), named(/numCodes must be/));
   await assert.rejects(
-    changed((f) => f.delete('decode-8-2.onnx')),
-    named(/no decode-8-2.onnx/),
+    changed((f) => f.delete('decode-2-8.onnx')),
+    named(/no decode-2-8.onnx/),
   );
   await assert.rejects(
     changed((f) => f.set('context.onnx', f.get('context.onnx')!.subarray(0, 1000))),

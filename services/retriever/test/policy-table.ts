@@ -1,6 +1,6 @@
 /** A policy given by a table: log-probabilities that depend on level and prefix, drawn from a seed. Brute force is easy on it. */
 import type { PolicyVersion } from '@onemall/contracts';
-import type { PolicyRuntime } from '@onemall/learning';
+import type { Decoding, PolicyRuntime } from '@onemall/learning';
 import { SeededRandom } from '@onemall/service-kit';
 import { type LoadedPolicy, loadedPolicy } from '../src/retrieval.ts';
 import type { NumCodes } from '../src/stages/build-trie.ts';
@@ -36,6 +36,27 @@ export class PolicyTable {
       out.set(this.row([...prefixes.subarray(i * level, (i + 1) * level)]), i * width);
     return out;
   };
+
+  /** A beam search over the table; `before` is called at each level. */
+  decoding(before: () => Promise<void> = async () => {}): Decoding {
+    let firsts = new Int32Array(0);
+    return {
+      user: null,
+      first: async () => {
+        await before();
+        return { data: this.row([]), stride: this.numCodes[0] };
+      },
+      next: async (level, codes, parents) => {
+        await before();
+        const prefixes = new Int32Array(codes.length * level);
+        for (const [i, code] of codes.entries())
+          prefixes.set(level === 1 ? [code] : [firsts[parents[i]!]!, code], i * level);
+        if (level === 1) firsts = codes.slice();
+        return { data: await this.decode(level, prefixes, codes.length), stride: this.numCodes[level] };
+      },
+      release: () => {},
+    };
+  }
 
   /** log p(sid), level by level. */
   tokenLogProbs({ c1, c2, c3 }: { c1: number; c2: number; c3: number }): [number, number, number] {
@@ -78,9 +99,10 @@ export function tablePolicy(
     manifest: {
       model: 'RETRIEVER',
       policyVersion,
-      format: 1,
+      format: 2,
       dim: 1,
       contextRows: 0,
+      cacheWidth: 0,
       itemTowerRows: 1,
       step: seed,
       preset: 'table',
@@ -92,6 +114,12 @@ export function tablePolicy(
       files: {},
     },
     encode: async ({ scenario }) => ({ scenario, data: new Float32Array(0) }),
+    begin: () =>
+      table.decoding(async () => {
+        if (seen.closed) throw new Error('decode after close');
+        seen.decodes++;
+        await beforeDecode?.();
+      }),
     async decode(_context, level, prefixes, n) {
       if (seen.closed) throw new Error('decode after close');
       seen.decodes++;

@@ -15,9 +15,9 @@ import { normal, type Ops } from '../ops.ts';
 import type { RetrievalPreset } from './presets.ts';
 
 const LEVELS = [0, 1, 2] as const;
-const NUM_BEHAVIOURS = 3;
+export const NUM_BEHAVIOURS = 3;
 /** Small first logits: training starts at the loss of a uniform guess. */
-const HEAD_GAIN = 0.1;
+export const HEAD_GAIN = 0.1;
 
 export interface RlSizes {
   form: 'grpo' | 'dpo';
@@ -46,7 +46,7 @@ function sidEmbedding<T>(ops: Ops<T>, sizes: RetrievalSizes, rows: readonly T[])
     .map((ids, level) => ops.gather(levelTable(ops, sizes, level), ops.clampIds(ids)))
     .reduce((a, b) => ops.add(a, b));
 }
-function levelTable<T>(ops: Ops<T>, { preset, layout }: RetrievalSizes, level: number): T {
+export function levelTable<T>(ops: Ops<T>, { preset, layout }: RetrievalSizes, level: number): T {
   return ops.parameter(
     `sid.level${level + 1}`,
     [layout.rows[level]!, preset.dim],
@@ -54,7 +54,7 @@ function levelTable<T>(ops: Ops<T>, { preset, layout }: RetrievalSizes, level: n
     { decay: false },
   );
 }
-function embedding<T>(ops: Ops<T>, name: string, count: number, dim: number): T {
+export function embedding<T>(ops: Ops<T>, name: string, count: number, dim: number): T {
   return ops.parameter(name, [count, dim], normal(1 / Math.sqrt(dim)), { decay: false });
 }
 

@@ -127,6 +127,24 @@ export class GraphBuilder {
     return value;
   }
 
+  /** A node with several results; -1 in a shape is a size known when it runs only. */
+  emitMany(
+    op: string,
+    inputs: readonly Value[],
+    results: readonly { shape: readonly number[]; type: OnnxType }[],
+    attributes: Attributes = {},
+  ): Value[] {
+    const values = results.map(({ shape, type }) => ({
+      name: this.#fresh(),
+      shape,
+      type,
+      needsGradient: false,
+    }));
+    const names = (list: readonly Value[]): string[] => list.map((v) => v.name);
+    this.#nodes.push({ op, domain: '', inputs: names(inputs), outputs: names(values), attributes });
+    return values;
+  }
+
   // --- element by element
   unary(op: string, x: Value): Value {
     return this.emit(op, [x], x.shape, x.type);
