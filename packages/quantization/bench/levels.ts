@@ -2,7 +2,13 @@
  * `node packages/quantization/bench/levels.ts`: k-means against FSQ as last level with equally many codes, on seeded
  * clusters. CPU seconds rather than elapsed ones, so that a busy machine shows the same.
  */
-import { codesForCatalogue, measureCodebook, seededSource, trainCodebook } from '../src/index.ts';
+import {
+  codesForCatalogue,
+  measureCodebook,
+  seededSource,
+  trainCodebook,
+  withEncoder,
+} from '../src/index.ts';
 
 const NUM_VECTORS = 4_000;
 const DIM = 64;
@@ -21,16 +27,18 @@ const numCodes = codesForCatalogue(NUM_VECTORS, 'fsq');
 
 for (const lastLevel of ['kmeans', 'fsq'] as const) {
   const before = process.cpuUsage();
-  const codebook = trainCodebook(vectors, {
+  const codebook = await trainCodebook(vectors, {
     scenario: 'bench',
     version: 1,
     numCodes,
     lastLevel,
     cutoffMs: 0,
-    random: seededSource(1),
+    seed: 1,
   });
   const { user, system } = process.cpuUsage(before);
-  const { conflict, exclusive, relativeErrors } = measureCodebook(codebook, vectors);
+  const { conflict, exclusive, relativeErrors } = await withEncoder(codebook, (encoder) =>
+    measureCodebook(encoder, vectors),
+  );
   console.log(
     JSON.stringify({
       lastLevel,

@@ -2,10 +2,11 @@
  * A codebook turns a vector m into three codes: two levels of residual k-means (OneMall, equations 1 and 2) and a last
  * level that is either a third k-means ("vanilla") or FSQ on what the first two leave over.
  */
-import { decodeFsq, encodeFsq, type FsqLevel, type FsqTraining, trainFsq } from './fsq.ts';
-import { trainKmeans } from './kmeans.ts';
-import { nearestCodes } from './nearest-code.ts';
-import { QuantizationError, type RandomSource, requireFinite, type Vectors } from './vectors.ts';
+import { type FsqLevel, type FsqTraining, trainFsq } from './fsq.ts';
+import { type KmeansState, trainKmeans } from './kmeans.ts';
+import { NearestSearch } from './nearest-search.ts';
+import { isInMemory, mapSource, sampleVectors, toSource, type VectorSource } from './vector-source.ts';
+import { seededSource, type Vectors } from './vectors.ts';
 
 export const NUM_LEVELS = 3;
 
@@ -36,36 +37,69 @@ export interface CodebookTraining {
   numCodes: readonly [number, number, number];
   lastLevel: 'kmeans' | 'fsq';
   cutoffMs: number;
-  random: RandomSource;
+  seed: number;
   maxIterations?: number;
+  tolerance?: number;
+  maxVectorsPerCode?: number;
   fsq?: FsqTraining;
-  /** Told after each level. */
-  onLevel?: (level: number) => void;
+  numThreads?: number;
+  /** Goes on from here and ends with the same codebook as a training that was never stopped. */
+  resume?: TrainingState;
+  /** Told after each iteration of k-means and after each level. */
+  onState?: (state: TrainingState) => void | Promise<void>;
 }
 
-/** @throws QuantizationError for vectors that no codebook can be trained from */
-export function trainCodebook(vectors: Vectors, options: CodebookTraining): Codebook {
-  requireFinite(vectors);
-  const { numCodes, random, maxIterations } = options;
-  const residual: Vectors = { ...vectors, data: vectors.data.slice() };
+/** How far a training is: levels that are done, and k-means of the next one where it has begun. */
+export interface TrainingState {
+  levels: readonly CodebookLevel[];
+  kmeans: KmeansState | null;
+}
+
+const FSQ_VECTORS = 20_000;
+
+/**
+ * Vectors in memory are sampled down where there are very many per code; those of a source are read in whole, once per
+ * iteration, with nothing kept but sums and a sample.
+ * @throws QuantizationError for vectors that no codebook can be trained from
+ */
+export async function trainCodebook(
+  vectors: Vectors | VectorSource,
+  options: CodebookTraining,
+): Promise<Codebook> {
+  const { numCodes, numThreads = 1, resume, onState } = options;
   const levels: CodebookLevel[] = [];
+  let rest = vectors;
   for (const [l, k] of numCodes.entries()) {
-    const last = l === NUM_LEVELS - 1;
-    const level: CodebookLevel =
-      last && options.lastLevel === 'fsq'
-        ? trainFsq(residual, { numCodes: k, random, ...options.fsq })
-        : {
-            kind: 'kmeans',
-            numCodes: k,
-            centroids: trainKmeans(residual, {
-              numCodes: k,
-              random,
-              ...(maxIterations !== undefined && { maxIterations }),
-            }).centroids,
-          };
+    // Each level has random numbers of its own, so that a resumed training draws the same ones.
+    const random = seededSource(options.seed * NUM_LEVELS + l);
+    const done = resume?.levels[l];
+    const level = done ?? (await trainLevel(l, k));
     levels.push(level);
-    if (!last) subtract(residual, level, encodeLevel(level, residual));
-    options.onLevel?.(l + 1);
+    if (!done) await onState?.({ levels: [...levels], kmeans: null });
+    if (level.kind === 'kmeans' && l < NUM_LEVELS - 1) rest = await residualOf(rest, level, numThreads);
+
+    async function trainLevel(at: number, count: number): Promise<CodebookLevel> {
+      if (at === NUM_LEVELS - 1 && options.lastLevel === 'fsq') {
+        const { sample } = await sampleVectors(
+          toSource(rest),
+          options.fsq?.maxVectors ?? FSQ_VECTORS,
+          random,
+        );
+        return trainFsq(sample, { numCodes: count, random, ...options.fsq });
+      }
+      const from = resume?.levels.length === at ? resume.kmeans : null;
+      const { centroids } = await trainKmeans(rest, {
+        numCodes: count,
+        random,
+        numThreads,
+        ...(options.maxIterations !== undefined && { maxIterations: options.maxIterations }),
+        ...(options.tolerance !== undefined && { tolerance: options.tolerance }),
+        ...(options.maxVectorsPerCode !== undefined && { maxVectorsPerCode: options.maxVectorsPerCode }),
+        ...(from && { from }),
+        ...(onState && { onIteration: (kmeans) => onState({ levels: [...levels], kmeans }) }),
+      });
+      return { kind: 'kmeans', numCodes: count, centroids };
+    }
   }
   return {
     scenario: options.scenario,
@@ -77,54 +111,37 @@ export function trainCodebook(vectors: Vectors, options: CodebookTraining): Code
   };
 }
 
-/**
- * Codes of each vector: int32 [N, 3].
- * @throws QuantizationError if the vectors' length is not the codebook's, or a number is not finite
- */
-export function encode(codebook: Codebook, vectors: Vectors): Int32Array {
-  return encodeWithResidual(codebook, vectors).codes;
-}
-
-/** Codes [N, 3] and, per level, the mean squared length of what is left after it, as a share of that of the vectors. */
-export function encodeWithResidual(
-  codebook: Codebook,
-  vectors: Vectors,
-): { codes: Int32Array; relativeErrors: number[] } {
-  if (vectors.dim !== codebook.dim)
-    throw new QuantizationError(
-      `Codebook ${codebook.version} of ${codebook.scenario} takes vectors of ${codebook.dim} numbers, got ${vectors.dim}`,
-    );
-  requireFinite(vectors);
-  const residual: Vectors = { ...vectors, data: vectors.data.slice() };
-  const codes = new Int32Array(vectors.numVectors * NUM_LEVELS);
-  const whole = sumOfSquares(vectors.data);
-  const relativeErrors: number[] = [];
-  for (const [l, level] of codebook.levels.entries()) {
-    const ofLevel = encodeLevel(level, residual);
-    for (let i = 0; i < ofLevel.length; i++) codes[i * NUM_LEVELS + l] = ofLevel[i]!;
-    subtract(residual, level, ofLevel);
-    relativeErrors.push(whole > 0 ? sumOfSquares(residual.data) / whole : 0);
-  }
-  return { codes, relativeErrors };
-}
-
-const encodeLevel = (level: CodebookLevel, vectors: Vectors): Int32Array =>
-  level.kind === 'kmeans' ? nearestCodes(vectors, level.centroids) : encodeFsq(level, vectors);
-
-function subtract(residual: Vectors, level: CodebookLevel, codes: Int32Array): void {
-  const { data, dim } = residual;
-  const reconstruction = level.kind === 'fsq' ? decodeFsq(level, codes, dim) : undefined;
-  for (let i = 0; i < codes.length; i++) {
-    const from = level.kind === 'kmeans' ? level.centroids : reconstruction!;
-    let at = (level.kind === 'kmeans' ? codes[i]! : i) * dim;
-    for (let d = i * dim; d < (i + 1) * dim; d++) data[d]! -= from[at++]!;
-  }
-}
-
-function sumOfSquares(data: Float32Array): number {
-  let sum = 0;
-  for (let i = 0; i < data.length; i++) sum += data[i]! * data[i]!;
-  return sum;
+/** What a k-means level leaves over: computed at once for vectors in memory, on each pass for a source. */
+async function residualOf(
+  vectors: Vectors | VectorSource,
+  { centroids }: KmeansLevel,
+  numThreads: number,
+): Promise<Vectors | VectorSource> {
+  const { dim } = vectors;
+  const subtract = async (search: NearestSearch, chunk: Vectors): Promise<Vectors> => {
+    const codes = await search.search(chunk);
+    const data = new Float32Array(chunk.data.length);
+    for (let i = 0, at = 0; i < chunk.numVectors; i++)
+      for (let d = 0, from = codes[i]! * dim; d < dim; d++, at++, from++)
+        data[at] = chunk.data[at]! - centroids[from]!;
+    return { ...chunk, data };
+  };
+  const withSearch = async <T>(use: (search: NearestSearch) => Promise<T>): Promise<T> => {
+    const search = await NearestSearch.open(centroids, dim, numThreads);
+    return use(search).finally(() => search.close());
+  };
+  if (isInMemory(vectors)) return withSearch((search) => subtract(search, vectors));
+  return {
+    dim,
+    async *chunks() {
+      const search = await NearestSearch.open(centroids, dim, numThreads);
+      try {
+        yield* mapSource(vectors, (chunk) => subtract(search, chunk)).chunks();
+      } finally {
+        await search.close();
+      }
+    },
+  };
 }
 
 export const MIN_CODES = 16;

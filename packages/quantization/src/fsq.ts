@@ -30,10 +30,15 @@ export interface FsqTraining {
 export const fsqNumWeights = (dim: number, hidden: number, bits: number): number =>
   hidden * dim + hidden + bits * hidden + bits + hidden * bits + hidden + dim * hidden + dim;
 
-type Network = ReturnType<typeof network>;
+type Network = ReturnType<typeof fsqLayers<Float64Array | Float32Array>>;
 
 /** Views of one flat block of weights (or gradients) as the layers. */
-function network<A extends Float32Array | Float64Array>(flat: A, dim: number, hidden: number, bits: number) {
+export function fsqLayers<A extends Float32Array | Float64Array>(
+  flat: A,
+  dim: number,
+  hidden: number,
+  bits: number,
+) {
   let at = 0;
   const part = (n: number): A => {
     at += n;
@@ -137,7 +142,7 @@ export function trainFsq(
   const scale = Math.fround(Math.sqrt(squares / data.length) || 1);
 
   const weights = new Float64Array(fsqNumWeights(dim, hidden, bits));
-  const net = network(weights, dim, hidden, bits);
+  const net = fsqLayers(weights, dim, hidden, bits);
   const init = (w: Float64Array, inputs: number): void => {
     for (let i = 0; i < w.length; i++) w[i] = (2 * random.next() - 1) * Math.sqrt(3 / inputs);
   };
@@ -147,7 +152,7 @@ export function trainFsq(
   init(net.v2, hidden);
 
   const gradient = new Float64Array(weights.length);
-  const grad = network(gradient, dim, hidden, bits);
+  const grad = fsqLayers(gradient, dim, hidden, bits);
   const adam = new Adam(weights.length);
   const act = new Activations(dim, hidden, bits);
   const gy = new Float64Array(dim);
@@ -211,7 +216,7 @@ class Adam {
 
 /** Codes of residuals: bit i of a code is set where the i-th squeezed number is not negative. int32 [N] */
 export function encodeFsq(level: FsqLevel, { data, numVectors, dim }: Vectors): Int32Array {
-  const net = network(level.weights, dim, level.hidden, level.bits);
+  const net = fsqLayers(level.weights, dim, level.hidden, level.bits);
   const act = new Activations(dim, level.hidden, level.bits);
   const codes = new Int32Array(numVectors);
   for (let i = 0; i < numVectors; i++) {
@@ -226,7 +231,7 @@ export function encodeFsq(level: FsqLevel, { data, numVectors, dim }: Vectors): 
 
 /** The residual that each code stands for: float32 [N, dim] */
 export function decodeFsq(level: FsqLevel, codes: Int32Array, dim: number): Float32Array {
-  const net = network(level.weights, dim, level.hidden, level.bits);
+  const net = fsqLayers(level.weights, dim, level.hidden, level.bits);
   const act = new Activations(dim, level.hidden, level.bits);
   const out = new Float32Array(codes.length * dim);
   for (const [i, code] of codes.entries()) {

@@ -1,10 +1,12 @@
 export * from './catalogue.ts';
 export * from './codebook.ts';
+export * from './codebook-encoder.ts';
 export * from './codebook-files.ts';
 export * from './fsq.ts';
 export * from './item-vectors.ts';
 export * from './kmeans.ts';
-export * from './nearest-code.ts';
+export { NearestSearch, nearestCodes } from './nearest-search.ts';
 export * from './sid-metrics.ts';
 export * from './text-embedding.ts';
+export * from './vector-source.ts';
 export * from './vectors.ts';

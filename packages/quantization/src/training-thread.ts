@@ -11,6 +11,7 @@ export interface TrainingTask {
   lastLevel: 'kmeans' | 'fsq';
   cutoffMs: number;
   seed: number;
+  numThreads?: number;
 }
 export interface TrainedCodebook {
   /** As writeCodebook gives them. */

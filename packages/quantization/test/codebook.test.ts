@@ -9,7 +9,7 @@ import {
   codesPerLevel,
   decodeFsq,
   encode,
-  encodeWithResidual,
+  encodeFsq,
   type FsqLevel,
   measureCodebook,
   measureSids,
@@ -17,8 +17,10 @@ import {
   QuantizationError,
   readCodebook,
   stackVectors,
+  type TrainingState,
   trainCodebook,
   trainFsq,
+  withEncoder,
   writeCodebook,
 } from '../src/index.ts';
 import { clusters, slowConflict, slowNearest } from './reference.ts';
@@ -31,67 +33,100 @@ const trained = (lastLevel: 'kmeans' | 'fsq', seed = 1) =>
     numCodes: [16, 16, 64],
     lastLevel,
     cutoffMs: 1_000,
-    random: new SeededRandom(seed),
+    seed,
   });
+const kept = { kmeans: await trained('kmeans'), fsq: await trained('fsq') };
 
 for (const lastLevel of ['kmeans', 'fsq'] as const)
   describe(`a codebook with ${lastLevel} as last level`, () => {
-    const codebook = trained(lastLevel);
+    const codebook = kept[lastLevel];
 
-    test('the same seed gives the same codebook', () => {
-      assert.deepEqual(trained(lastLevel), codebook);
-      assert.notDeepEqual(trained(lastLevel, 2), codebook);
+    test('the same seed gives the same codebook', async () => {
+      assert.deepEqual(await trained(lastLevel), codebook);
+      assert.notDeepEqual(await trained(lastLevel, 2), codebook);
     });
 
-    test('each level leaves less over, and codes stay in range', () => {
-      const { codes, relativeErrors } = encodeWithResidual(codebook, vectors);
+    test('each level leaves less over, and codes stay in range', async () => {
+      const { codes, relativeErrors } = await withEncoder(codebook, (encoder) =>
+        encoder.encodeWithErrors(vectors),
+      );
       const [first, second, third] = relativeErrors;
       assert.ok(first! < 1 && second! < first! && third! < second!, String(relativeErrors));
       for (const [i, code] of codes.entries()) assert.ok(code >= 0 && code < codebook.numCodes[i % 3]!);
     });
 
-    test('a vector has the same codes alone and among others', () => {
-      const all = encode(codebook, vectors);
+    test('a vector has the same codes alone and among others', async () => {
+      const all = await encode(codebook, vectors);
       for (const i of [0, 17, 799]) {
         const alone = stackVectors([vectors.data.subarray(i * 16, (i + 1) * 16)]);
-        assert.deepEqual(encode(codebook, alone), all.slice(i * 3, i * 3 + 3));
+        assert.deepEqual(await encode(codebook, alone), all.slice(i * 3, i * 3 + 3));
       }
     });
 
-    test('its files give it back, and their bytes depend on it alone', () => {
+    test('its files give it back, and their bytes depend on it alone', async () => {
       const files = writeCodebook(codebook);
       const read = readCodebook(files);
       assert.deepEqual(read, codebook);
-      assert.deepEqual(encode(read, vectors), encode(codebook, vectors));
+      assert.deepEqual(await encode(read, vectors), await encode(codebook, vectors));
       assert.deepEqual(writeCodebook(read), files);
     });
 
-    test('refuses vectors of another length, and numbers that are none', () => {
-      assert.throws(() => encode(codebook, stackVectors([[1, 2]])), /takes vectors of 16 numbers, got 2/);
+    test('refuses vectors of another length, and numbers that are none', async () => {
+      await assert.rejects(encode(codebook, stackVectors([[1, 2]])), /takes vectors of 16 numbers, got 2/);
       const bad = stackVectors([Array.from({ length: 16 }, (_, d) => (d === 4 ? Number.NaN : 0))]);
-      assert.throws(
-        () => encode(codebook, bad),
+      await assert.rejects(
+        encode(codebook, bad),
         (error) => error instanceof QuantizationError && /holds NaN at place 4/.test(error.message),
       );
     });
   });
 
-test('residual codes are those of a plain search, level by level', () => {
-  const codebook = trained('kmeans');
-  const codes = encode(codebook, vectors);
-  const residual = { ...vectors, data: vectors.data.slice() };
-  for (const [l, level] of codebook.levels.entries()) {
-    assert.ok(level.kind === 'kmeans');
-    for (const [i, { code }] of slowNearest(residual, level.centroids).entries()) {
-      assert.equal(codes[i * 3 + l], code);
-      for (let d = 0; d < 16; d++) residual.data[i * 16 + d]! -= level.centroids[code * 16 + d]!;
+for (const lastLevel of ['kmeans', 'fsq'] as const)
+  test(`with ${lastLevel} last, codes and errors are those of the levels one by one`, async () => {
+    const codebook = kept[lastLevel];
+    const { codes, relativeErrors } = await withEncoder(codebook, (encoder) =>
+      encoder.encodeWithErrors(vectors),
+    );
+    const residual = { ...vectors, data: vectors.data.slice() };
+    const squares = () => residual.data.reduce((sum, v) => sum + v * v, 0);
+    const whole = squares();
+    for (const [l, level] of codebook.levels.entries()) {
+      const expected =
+        level.kind === 'kmeans'
+          ? slowNearest(residual, level.centroids).map(({ code }) => code)
+          : [...encodeFsq(level, residual)];
+      for (const [i, code] of expected.entries()) assert.equal(codes[i * 3 + l], code);
+      const restored =
+        level.kind === 'kmeans'
+          ? Float32Array.from(expected.flatMap((k) => [...level.centroids.subarray(k * 16, k * 16 + 16)]))
+          : decodeFsq(level, Int32Array.from(expected), 16);
+      for (const [at, v] of restored.entries()) residual.data[at]! -= v;
+      assert.ok(Math.abs(squares() / whole - relativeErrors[l]!) < 1e-5);
     }
-  }
+  });
+
+test('a training that goes on from any of its states ends with the same codebook', async () => {
+  const options = {
+    scenario: 's',
+    version: 1,
+    numCodes: [16, 16, 16] as const,
+    lastLevel: 'fsq' as const,
+    cutoffMs: 1,
+    seed: 5,
+    tolerance: 1e-2,
+    fsq: { epochs: 1 },
+  };
+  const states: TrainingState[] = [];
+  const whole = await trainCodebook(vectors, { ...options, onState: (state) => void states.push(state) });
+  assert.ok(states.length > 5);
+  for (const resume of states) assert.deepEqual(await trainCodebook(vectors, { ...options, resume }), whole);
 });
 
-test('FSQ separates residuals that k-means with as many codes throws together', () => {
-  const conflict = (lastLevel: 'kmeans' | 'fsq') => measureCodebook(trained(lastLevel), vectors).conflict;
-  assert.ok(conflict('fsq') < conflict('kmeans'), `${conflict('fsq')} against ${conflict('kmeans')}`);
+test('FSQ separates residuals that k-means with as many codes throws together', async () => {
+  const [fsq, kmeans] = await Promise.all(
+    [kept.fsq, kept.kmeans].map((codebook) => withEncoder(codebook, (e) => measureCodebook(e, vectors))),
+  );
+  assert.ok(fsq!.conflict < kmeans!.conflict, `${fsq!.conflict} against ${kmeans!.conflict}`);
 });
 
 test('FSQ restores a code from its bits', () => {
@@ -103,7 +138,7 @@ test('FSQ restores a code from its bits', () => {
 });
 
 describe('files of a codebook', () => {
-  const files = () => new Map(writeCodebook(trained('fsq')));
+  const files = () => new Map(writeCodebook(kept.fsq));
   const withHeader = (change: Record<string, unknown>) => {
     const changed = files();
     const header = JSON.parse(Buffer.from(changed.get('codebook.json')!).toString('utf8')) as object;
@@ -184,22 +219,23 @@ describe('metrics', () => {
     assert.match(broken[0]!, /conflict is 0\.800, of which equal vectors explain 0\.100/);
   });
 
-  test('equal vectors are counted', () => {
+  test('equal vectors are counted', async () => {
     const twice = stackVectors([
       [1, 2],
       [3, 4],
       [1, 2],
       [5, 6],
     ]);
-    const codebook = trainCodebook(twice, {
+    const codebook = await trainCodebook(twice, {
       scenario: 's',
       version: 1,
       numCodes: [2, 2, 2],
       lastLevel: 'kmeans',
       cutoffMs: 0,
-      random: new SeededRandom(1),
+      seed: 1,
     });
-    assert.equal(measureCodebook(codebook, twice).duplicateShare, 0.5);
+    const metrics = await withEncoder(codebook, (encoder) => measureCodebook(encoder, twice));
+    assert.equal(metrics.duplicateShare, 0.5);
   });
 });
 

@@ -2,7 +2,15 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { SeededRandom } from '@onemall/service-kit';
 import fc from 'fast-check';
-import { nearestCodes, QuantizationError, stackVectors, trainKmeans, type Vectors } from '../src/index.ts';
+import {
+  type KmeansState,
+  nearestCodes,
+  QuantizationError,
+  stackVectors,
+  trainKmeans,
+  type Vectors,
+} from '../src/index.ts';
+import { squaredDistance } from '../src/nearest-search.ts';
 import { clusters, slowMeans, slowNearest } from './reference.ts';
 
 const vectorsOf = (dim: number, min: number, max: number): fc.Arbitrary<Vectors> =>
@@ -14,85 +22,112 @@ const vectorsOf = (dim: number, min: number, max: number): fc.Arbitrary<Vectors>
     .map(stackVectors);
 
 describe('nearestCodes', () => {
-  test('takes the same centroid as a plain search, the lowest of equals', () => {
-    fc.assert(
-      fc.property(
-        fc.integer({ min: 1, max: 7 }).chain((dim) => fc.tuple(vectorsOf(dim, 1, 20), vectorsOf(dim, 1, 13))),
-        ([vectors, centroids]) => {
-          const distances = new Float64Array(vectors.numVectors);
-          const codes = nearestCodes(vectors, centroids.data, distances);
-          for (const [i, slow] of slowNearest(vectors, centroids.data).entries()) {
-            // Whole numbers: both sums are exact, so equal distances are equal.
-            assert.equal(codes[i], slow.code);
-            assert.equal(distances[i], slow.distance);
-          }
+  test('takes the same centroid as a plain search, the lowest of equals', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc
+          .integer({ min: 1, max: 7 })
+          .chain((dim) => fc.tuple(vectorsOf(dim, 1, 20), vectorsOf(dim, 1, 200))),
+        async ([vectors, centroids]) => {
+          // Twice as many as a power of two, mean zero: every sum is exact, so equal distances are equal.
+          const mirrored = new Float32Array(centroids.data.length * 2);
+          mirrored.set(centroids.data);
+          mirrored.set(
+            centroids.data.map((v) => -v),
+            centroids.data.length,
+          );
+          const codes = await nearestCodes(vectors, mirrored);
+          for (const [i, slow] of slowNearest(vectors, mirrored).entries()) assert.equal(codes[i], slow.code);
         },
       ),
-      { seed: 11, numRuns: 200 },
+      { seed: 11, numRuns: 60 },
     );
   });
 
-  test('is as close as a plain search on real numbers', () => {
-    const random = new SeededRandom(5);
-    const vectors = clusters(random, { numVectors: 300, dim: 17, numClusters: 9, spread: 0.7 });
-    const { centroids } = trainKmeans(vectors, { numCodes: 21, random });
-    const codes = nearestCodes(vectors, centroids);
-    for (const [i, slow] of slowNearest(vectors, centroids).entries()) {
-      let own = 0;
-      for (let d = 0; d < 17; d++) own += (vectors.data[i * 17 + d]! - centroids[codes[i]! * 17 + d]!) ** 2;
-      assert.ok(own <= slow.distance * (1 + 1e-9), `vector ${i}: ${own} against ${slow.distance}`);
+  test('is as close as a plain search on real numbers, whatever their number, also far from the origin', async () => {
+    for (const [numCodes, dim, offset] of [
+      [21, 17, 0],
+      [64, 5, 300],
+      [65, 8, 0],
+      [200, 12, -1e4],
+    ] as const) {
+      const random = new SeededRandom(5);
+      const vectors = clusters(random, { numVectors: 300, dim, numClusters: 9, spread: 0.7 });
+      for (let i = 0; i < vectors.data.length; i++) vectors.data[i]! += offset;
+      const { centroids } = await trainKmeans(vectors, { numCodes, random });
+      const codes = await nearestCodes(vectors, centroids);
+      for (const [i, slow] of slowNearest(vectors, centroids).entries()) {
+        const own = squaredDistance(vectors.data, i * dim, centroids, codes[i]! * dim, dim);
+        assert.ok(
+          own <= slow.distance + 1e-5 * dim,
+          `${numCodes}, vector ${i}: ${own} against ${slow.distance}`,
+        );
+      }
     }
   });
 
-  test('refuses centroids of another length', () => {
-    assert.throws(
-      () => nearestCodes(stackVectors([[1, 2, 3]]), new Float32Array(4)),
+  test('a vector has the same code alone and among others, at one thread and at two', async () => {
+    const random = new SeededRandom(6);
+    const vectors = clusters(random, { numVectors: 700, dim: 24, numClusters: 40, spread: 0.5 });
+    const { centroids } = await trainKmeans(vectors, { numCodes: 128, random, maxIterations: 3 });
+    const codes = await nearestCodes(vectors, centroids);
+    assert.deepEqual(await nearestCodes(vectors, centroids, 2), codes);
+    for (const i of [0, 255, 256, 699]) {
+      const alone = stackVectors([vectors.data.subarray(i * 24, (i + 1) * 24)]);
+      assert.equal((await nearestCodes(alone, centroids))[0], codes[i]);
+    }
+  });
+
+  test('refuses centroids of another length', async () => {
+    await assert.rejects(
+      nearestCodes(stackVectors([[1, 2, 3]]), new Float32Array(4)),
       (error) => error instanceof QuantizationError && /4 numbers are no centroids of 3/.test(error.message),
     );
   });
 });
 
 describe('trainKmeans', () => {
-  test('the same seed gives the same centroids, bit by bit', () => {
+  test('the same seed gives the same centroids, bit by bit', async () => {
     const vectors = clusters(new SeededRandom(2), { numVectors: 500, dim: 8, numClusters: 12, spread: 0.3 });
     const train = (seed: number) => trainKmeans(vectors, { numCodes: 16, random: new SeededRandom(seed) });
-    assert.deepEqual(train(7).centroids, train(7).centroids);
-    assert.notDeepEqual(train(7).centroids, train(8).centroids);
+    const [first, again, other] = await Promise.all([train(7), train(7), train(8)]);
+    assert.deepEqual(first, again);
+    assert.notDeepEqual(first.centroids, other.centroids);
   });
 
-  test('each centroid is the mean of its vectors once it has converged', () => {
+  test('each centroid is the mean of its vectors once it has converged', async () => {
     const vectors = clusters(new SeededRandom(3), { numVectors: 400, dim: 6, numClusters: 10, spread: 0.2 });
-    const { centroids } = trainKmeans(vectors, {
+    const { centroids } = await trainKmeans(vectors, {
       numCodes: 10,
       random: new SeededRandom(1),
       tolerance: 0,
-      maxIterations: 200,
+      maxIterations: 100,
     });
-    const codes = nearestCodes(vectors, centroids);
+    const codes = await nearestCodes(vectors, centroids);
     for (const [k, mean] of slowMeans(vectors, codes, 10).entries())
       for (const [d, m] of (mean ?? []).entries())
         assert.ok(Math.abs(m - centroids[k * 6 + d]!) < 1e-5, `code ${k} place ${d}`);
   });
 
-  test('finds clusters that lie apart', () => {
+  test('finds clusters that lie apart', async () => {
     const vectors = clusters(new SeededRandom(4), { numVectors: 600, dim: 12, numClusters: 6, spread: 0.02 });
-    const { centroids, meanSquaredError } = trainKmeans(vectors, {
+    const { centroids, meanSquaredError } = await trainKmeans(vectors, {
       numCodes: 6,
       random: new SeededRandom(1),
     });
-    const codes = nearestCodes(vectors, centroids);
+    const codes = await nearestCodes(vectors, centroids);
     for (let i = 0; i < 600; i++) assert.equal(codes[i], codes[i % 6]);
     assert.ok(meanSquaredError < 12 * 0.02 ** 2 * 1.2);
   });
 
-  test('no code stays empty while there are enough different vectors', () => {
-    fc.assert(
-      fc.property(
+  test('no code stays empty while there are enough different vectors', async () => {
+    await fc.assert(
+      fc.asyncProperty(
         vectorsOf(2, 1, 60),
         fc.integer({ min: 1, max: 16 }),
         fc.nat(1000),
-        (vectors, numCodes, seed) => {
-          const { centroids } = trainKmeans(vectors, {
+        async (vectors, numCodes, seed) => {
+          const { centroids } = await trainKmeans(vectors, {
             numCodes,
             random: new SeededRandom(seed),
             maxIterations: 60,
@@ -101,29 +136,105 @@ describe('trainKmeans', () => {
           const different = new Set(
             Array.from({ length: vectors.numVectors }, (_, i) => vectors.data.slice(i * 2, i * 2 + 2).join()),
           ).size;
-          const used = new Set(nearestCodes(vectors, centroids)).size;
+          const used = new Set(await nearestCodes(vectors, centroids)).size;
           assert.ok(used <= different);
           if (different <= numCodes) assert.equal(used, different);
         },
       ),
-      { seed: 12, numRuns: 150 },
+      { seed: 12, numRuns: 40 },
     );
   });
 
-  test('an outlier far away does not lose precision for the rest', () => {
+  test('takes the steps of a plain Lloyd', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.nat(1000), fc.integer({ min: 2, max: 90 }), async (seed, numCodes) => {
+        const random = new SeededRandom(seed);
+        const vectors = clusters(random, { numVectors: 400, dim: 5, numClusters: 12, spread: 0.6 });
+        const start = vectors.data.slice(0, numCodes * 5);
+        const from = {
+          centroids: start,
+          iterations: 0,
+          meanSquaredError: Number.POSITIVE_INFINITY,
+          reseeded: 0,
+          converged: false,
+        };
+        const { centroids, reseeded } = await trainKmeans(vectors, {
+          numCodes,
+          random,
+          from,
+          maxIterations: 3,
+          tolerance: 0,
+        });
+        let slow = start;
+        for (let i = 0; i < 3; i++) {
+          const codes = Int32Array.from(slowNearest(vectors, slow), ({ code }) => code);
+          slow = Float32Array.from(
+            slowMeans(vectors, codes, numCodes).flatMap(
+              (mean, k) => mean ?? [...slow.subarray(k * 5, k * 5 + 5)],
+            ),
+          );
+        }
+        if (reseeded > 0) return;
+        for (const [at, v] of slow.entries()) assert.ok(Math.abs(v - centroids[at]!) < 1e-5, `${at}`);
+      }),
+      { seed: 17, numRuns: 20 },
+    );
+  });
+
+  test('vectors read in chunks on each pass give the centroids of those in memory', async () => {
+    const vectors = clusters(new SeededRandom(9), {
+      numVectors: 1_000,
+      dim: 8,
+      numClusters: 30,
+      spread: 0.4,
+    });
+    let passes = 0;
+    const source = {
+      dim: 8,
+      *chunks() {
+        passes++;
+        for (let from = 0; from < 1_000; from += 256) {
+          const data = vectors.data.slice(from * 8, Math.min(1_000, from + 256) * 8);
+          yield { data, numVectors: data.length / 8, dim: 8 };
+        }
+      },
+    };
+    const inMemory = await trainKmeans(vectors, { numCodes: 100, random: new SeededRandom(1) });
+    const streamed = await trainKmeans(source, { numCodes: 100, random: new SeededRandom(1) });
+    assert.deepEqual(streamed, inMemory);
+    assert.equal(passes, 1 + streamed.iterations);
+  });
+
+  test('a run that goes on from any of its states ends where the whole run ends', async () => {
+    const vectors = clusters(new SeededRandom(3), { numVectors: 600, dim: 6, numClusters: 15, spread: 0.5 });
+    const states: KmeansState[] = [];
+    const options = { numCodes: 70, tolerance: 1e-3 };
+    const whole = await trainKmeans(vectors, {
+      ...options,
+      random: new SeededRandom(4),
+      onIteration: (state) => void states.push(state),
+    });
+    assert.equal(states.length, whole.iterations);
+    assert.ok(states.length > 3);
+    for (const from of states)
+      assert.deepEqual(await trainKmeans(vectors, { ...options, random: new SeededRandom(4), from }), whole);
+  });
+
+  test('an outlier far away does not lose precision for the rest', async () => {
     const rows = Array.from({ length: 1000 }, (_, i) => [1e6 + (i % 2), 0]);
-    const { centroids } = trainKmeans(stackVectors(rows), { numCodes: 2, random: new SeededRandom(1) });
+    const { centroids } = await trainKmeans(stackVectors(rows), { numCodes: 2, random: new SeededRandom(1) });
     assert.deepEqual([centroids[0], centroids[2]].sort(), [1e6, 1e6 + 1]);
   });
 
-  test('refuses what it cannot train on', () => {
+  test('refuses what it cannot train on', async () => {
     const random = new SeededRandom(1);
     assert.throws(() => stackVectors([]), /at least one vector/);
     assert.throws(() => stackVectors([[1], [1, 2]]), /vector 1 has 2/);
-    assert.throws(
-      () => trainKmeans(stackVectors([[1], [Number.NaN]]), { numCodes: 1, random }),
+    await assert.rejects(
+      trainKmeans(stackVectors([[1], [Number.NaN]]), { numCodes: 1, random }),
       /Vector 1 holds NaN/,
     );
-    assert.throws(() => trainKmeans(stackVectors([[1]]), { numCodes: 0, random }), /at least 1, got 0/);
+    await assert.rejects(trainKmeans(stackVectors([[1]]), { numCodes: 0, random }), /at least 1, got 0/);
+    await assert.rejects(trainKmeans({ dim: 2, chunks: () => [] }, { numCodes: 1, random }), /got none/);
   });
 });

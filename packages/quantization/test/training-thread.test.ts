@@ -4,9 +4,9 @@ import { SeededRandom } from '@onemall/service-kit';
 import {
   measureCodebook,
   readCodebook,
-  seededSource,
   stackVectors,
   trainCodebook,
+  withEncoder,
   writeCodebook,
 } from '../src/index.ts';
 import { trainInThread } from '../src/training-thread.ts';
@@ -27,10 +27,10 @@ test('a thread trains the codebook that a direct call trains', async () => {
     { ...task, vectors: made(), seed: 3 },
     { onLevel: (level) => levels.push(level) },
   );
-  const direct = trainCodebook(made(), { ...task, random: seededSource(3) });
+  const direct = await trainCodebook(made(), { ...task, seed: 3 });
   assert.deepEqual(readCodebook(files), direct);
   assert.deepEqual(readCodebook(writeCodebook(direct)), direct);
-  assert.deepEqual(metrics, measureCodebook(direct, made()));
+  assert.deepEqual(metrics, await withEncoder(direct, (encoder) => measureCodebook(encoder, made())));
   assert.deepEqual(levels, [1, 2, 3]);
 });
 

@@ -123,7 +123,7 @@ describe('job-runner', () => {
       assert.equal(record.codebookVersion, version);
       const codebook = readCodebook(await artifacts.get(record));
       assert.deepEqual([codebook.version, codebook.dim, codebook.scenario], [version, 8, 'product_card']);
-      assert.equal(encode(codebook, stackVectors([vectorOf(1)])).length, 3);
+      assert.equal((await encode(codebook, stackVectors([vectorOf(1)]))).length, 3);
       assert.ok(
         record.metrics.conflict! <= 1 && record.metrics.relativeError3! < record.metrics.relativeError1!,
       );

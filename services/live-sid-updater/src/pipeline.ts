@@ -13,7 +13,7 @@ import {
   type OutRecord,
   TransactionFailedError,
 } from '@onemall/kafka-io';
-import { LIVE_STREAM } from '@onemall/quantization';
+import { CodebookEncoder, LIVE_STREAM } from '@onemall/quantization';
 import type { RunningService, ServiceContext } from '@onemall/service-kit';
 import { CodebookBootstrap } from './adapters/bootstrap-codebooks.ts';
 import { ChangeLog } from './adapters/change-log.ts';
@@ -68,12 +68,12 @@ export async function startPipeline(
   async function adoptCodebooks(): Promise<void> {
     for (const scenario of state.scenarios) {
       const known = state.codebookRecords.get(scenario) ?? [];
-      const served = new Set(state.codebooks(scenario).map((codebook) => codebook.version));
+      const served = new Set(state.encoders(scenario).map(({ codebook }) => codebook.version));
       if (known.every((record) => served.has(record.codebookVersion))) continue;
       const published = served.size > 0 ? served : state.publishedVersions(scenario);
       for (const record of chooseVersions(scenario, known, published, config.followNewCodebooks)) {
         if (served.has(record.codebookVersion)) continue;
-        state.serve(await loadCodebook(artifacts, record));
+        state.serve(await CodebookEncoder.open(await loadCodebook(artifacts, record)));
         servingSinceMs.set(scenario, servingSinceMs.get(scenario) ?? clock.nowMs());
         log.info({ scenario, codebookVersion: record.codebookVersion }, 'serving a codebook');
       }
@@ -118,7 +118,7 @@ export async function startPipeline(
     const ids = state.dirtyItems.entries().take(config.itemsPerTurn).toArray();
     if (ids.length === 0) return;
     for (const [itemId] of ids) state.dirtyItems.delete(itemId);
-    const records = computeItemSids(
+    const records = await computeItemSids(
       state,
       ids.map(([itemId]) => itemId),
       clock.nowMs(),
@@ -132,10 +132,14 @@ export async function startPipeline(
   }
 
   async function publishLiveSids(options: { all?: boolean; partition?: number } = {}): Promise<void> {
-    if (state.codebooks(LIVE_STREAM).length === 0) return;
+    if (state.encoders(LIVE_STREAM).length === 0) return;
     const byPartition = Map.groupBy(state.rooms.settle(clock.nowMs(), options), (room) => room.partition);
     for (const [partition, rooms] of byPartition) {
-      const { records, computed, productChanges, itemChanges } = computeLiveSids(state, rooms, clock.nowMs());
+      const { records, computed, productChanges, itemChanges } = await computeLiveSids(
+        state,
+        rooms,
+        clock.nowMs(),
+      );
       reporter.countComputed(computed, productChanges, itemChanges);
       for (const room of rooms) state.rooms.stored(room);
       if (records.length === 0 || !(await commit(partition, records))) continue;

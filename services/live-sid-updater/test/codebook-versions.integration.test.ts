@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Codebook as CodebookRecord } from '@onemall/contracts';
-import { seededSource, stackVectors, trainCodebook, writeCodebook } from '@onemall/quantization';
+import { stackVectors, trainCodebook, writeCodebook } from '@onemall/quantization';
 import { startTestStack, type TestStack } from '@onemall/testkit';
 import { Harness } from './broker-harness.ts';
 import { item, vectorOf } from './items.ts';
@@ -16,13 +16,13 @@ const products = Array.from({ length: 50 }, (_, n) => item(`p${n}`, { embedding:
 
 /** Publishes version 2 of a scenario's codebook, as a training job does. */
 async function publishSecond(h: Harness, scenario: string): Promise<void> {
-  const codebook = trainCodebook(stackVectors(products.map((p) => p.embedding!)), {
+  const codebook = await trainCodebook(stackVectors(products.map((p) => p.embedding!)), {
     scenario,
     version: 2,
     numCodes: [16, 16, 16],
     lastLevel: 'kmeans',
     cutoffMs: 1_000,
-    random: seededSource(99),
+    seed: 99,
   });
   const ref = await h.artifacts.put(`codebooks/${scenario}/2`, writeCodebook(codebook));
   const value: CodebookRecord = {

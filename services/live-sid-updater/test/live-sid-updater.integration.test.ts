@@ -17,14 +17,14 @@ const products = Array.from({ length: 60 }, (_, n) =>
 );
 
 /** What the room's SID must be, from the artifact and the products alone: the explained product counts twice. */
-function expectedSid(codebook: Codebook, selling: number[], explained: number | null) {
+async function expectedSid(codebook: Codebook, selling: number[], explained: number | null) {
   const weights = selling.map((n) => (n === explained ? 2 : 1));
   const total = weights.reduce((a, b) => a + b, 0);
   const mean = Array.from(
     { length: 8 },
     (_, d) => selling.reduce((sum, n, i) => sum + weights[i]! * vectorOf(n)[d]!, 0) / total,
   );
-  const [c1, c2, c3] = encode(codebook, stackVectors([mean]));
+  const [c1, c2, c3] = await encode(codebook, stackVectors([mean]));
   return { scenario: 'live_stream', codebookVersion: 1, c1, c2, c3 };
 }
 
@@ -57,7 +57,7 @@ describe('live-sid-updater', () => {
       await h.change('room', kind, `p${n}`, eventTimeMs);
       await h.until(`the live SID after ${kind} p${n}`, () => h.liveSids.length > before);
       const value = h.room('room')!;
-      assert.deepEqual({ ...value.sid }, expectedSid(codebook, selling, explained));
+      assert.deepEqual({ ...value.sid }, await expectedSid(codebook, selling, explained));
       assert.deepEqual(
         value.sellingItemIds,
         selling.map((i) => `p${i}`),
@@ -120,14 +120,14 @@ describe('live-sid-updater', () => {
       const { c1, c2, c3 } = h.item(id)!.sid;
       return [c1, c2, c3];
     };
-    assert.deepEqual(codes('p5'), [...encode(cards!, stackVectors([vectorOf(5)]))]);
+    assert.deepEqual(codes('p5'), [...(await encode(cards!, stackVectors([vectorOf(5)])))]);
     assert.deepEqual(codes('v5'), [
-      ...encode(clips!, stackVectors([[...vectorOf(5), ...vectorOf(1005, 4)]])),
+      ...(await encode(clips!, stackVectors([[...vectorOf(5), ...vectorOf(1005, 4)]]))),
     ]);
 
     await h.put(item('new', { embedding: vectorOf(77) }));
     await h.until('the SID of a new item', () => h.item('new') !== null);
-    assert.deepEqual(codes('new'), [...encode(cards!, stackVectors([vectorOf(77)]))]);
+    assert.deepEqual(codes('new'), [...(await encode(cards!, stackVectors([vectorOf(77)])))]);
     assert.equal(h.item('new')!.validFromMs, 0);
 
     // p5 becomes another product: its SID and that of the video which promotes it change as of then.

@@ -1,7 +1,13 @@
 /** What ends and comes back: a reader that ends SIDs at their tombstones finds the right one at every moment. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { LIVE_STREAM, PRODUCT_CARD, seededSource, stackVectors, trainCodebook } from '@onemall/quantization';
+import {
+  CodebookEncoder,
+  LIVE_STREAM,
+  PRODUCT_CARD,
+  stackVectors,
+  trainCodebook,
+} from '@onemall/quantization';
 import { computeItemSids } from '../src/stages/compute-item-sids.ts';
 import { computeLiveSids } from '../src/stages/compute-live-sids.ts';
 import { UpdaterState } from '../src/state/updater-state.ts';
@@ -27,6 +33,22 @@ function codesAsOf(log: readonly Written[], timeMs: number): number[] | null {
   return found?.codes ?? null;
 }
 
+const vectors = stackVectors(ITEMS.map((_, n) => Float32Array.from(vectorOf(n))));
+const encoders = await Promise.all(
+  [PRODUCT_CARD, LIVE_STREAM].map(async (scenario) =>
+    CodebookEncoder.open(
+      await trainCodebook(vectors, {
+        scenario,
+        version: 1,
+        numCodes: [4, 4, 4],
+        lastLevel: 'kmeans',
+        cutoffMs: 0,
+        seed: 7,
+      }),
+    ),
+  ),
+);
+
 class Updater {
   readonly state = new UpdaterState({
     scenarios: [PRODUCT_CARD, LIVE_STREAM],
@@ -44,34 +66,23 @@ class Updater {
       if (record.topic === 'item-sids') state.takeItemSid(key, record.value as never, timestampMs);
       else state.takeLiveSid(key, record.value as never, timestampMs);
     }
-    const vectors = stackVectors(ITEMS.map((_, n) => Float32Array.from(vectorOf(n))));
-    for (const scenario of [PRODUCT_CARD, LIVE_STREAM])
-      this.state.serve(
-        trainCodebook(vectors, {
-          scenario,
-          version: 1,
-          numCodes: [4, 4, 4],
-          lastLevel: 'kmeans',
-          cutoffMs: 0,
-          random: seededSource(7),
-        }),
-      );
+    for (const encoder of encoders) this.state.serve(encoder);
     for (const value of ITEMS)
       this.state.takeItem({ key: value.itemId, value, partition: 0, timestampMs: 0 }, 0);
     this.state.own(0);
     this.#offset = log.length;
   }
 
-  publishItem(itemId: string, nowMs: number) {
-    const records = computeItemSids(this.state, [itemId], nowMs);
+  async publishItem(itemId: string, nowMs: number) {
+    const records = await computeItemSids(this.state, [itemId], nowMs);
     for (const { key, value, timestampMs } of records) this.state.itemSids.apply(key, value, timestampMs);
     return records;
   }
 
-  publishRoom(kind: 'ADDED' | 'ROOM_ENDED', itemId: string | null, eventTimeMs: number, nowMs: number) {
+  async publishRoom(kind: 'ADDED' | 'ROOM_ENDED', itemId: string | null, eventTimeMs: number, nowMs: number) {
     const change = { changeId: 'c', liveId: 'room', kind, itemId, eventTimeMs };
     this.state.rooms.take({ partition: 0, offset: this.#offset++, appendedMs: nowMs, change }, nowMs);
-    const { records } = computeLiveSids(this.state, this.state.rooms.settle(nowMs), nowMs);
+    const { records } = await computeLiveSids(this.state, this.state.rooms.settle(nowMs), nowMs);
     for (const { key, value, timestampMs } of records) this.state.liveSids.apply(key, value, timestampMs);
     return records;
   }
@@ -80,14 +91,14 @@ class Updater {
 for (const restarts of [false, true]) {
   const when = restarts ? ' after a restart' : '';
 
-  test(`a room that opens again${when} keeps its past, has none in between, and a SID from then on`, () => {
+  test(`a room that opens again${when} keeps its past, has none in between, and a SID from then on`, async () => {
     let updater = new Updater();
-    const log = updater.publishRoom('ADDED', 'p1', 1_000, 1_100);
-    log.push(...updater.publishRoom('ROOM_ENDED', null, 2_000, 2_100));
+    const log = await updater.publishRoom('ADDED', 'p1', 1_000, 1_100);
+    log.push(...(await updater.publishRoom('ROOM_ENDED', null, 2_000, 2_100)));
     const before = codesAsOf(log, 1_500);
     assert.ok(before);
     if (restarts) updater = new Updater(log);
-    log.push(...updater.publishRoom('ADDED', 'p9', 3_000, 3_100));
+    log.push(...(await updater.publishRoom('ADDED', 'p9', 3_000, 3_100)));
     assert.equal(log.length, 3);
     const after = codesAsOf(log, 3_000);
     assert.ok(after);
@@ -98,17 +109,17 @@ for (const restarts of [false, true]) {
     );
   });
 
-  test(`an item that is sold again${when} keeps its past, has none in between, and a SID from then on`, () => {
+  test(`an item that is sold again${when} keeps its past, has none in between, and a SID from then on`, async () => {
     let updater = new Updater();
-    const log = updater.publishItem('p1', 1_100);
+    const log = await updater.publishItem('p1', 1_100);
     updater.state.takeItem({ key: 'p1', value: null, partition: 0, timestampMs: 2_000 }, 2_000);
-    log.push(...updater.publishItem('p1', 2_100));
+    log.push(...(await updater.publishItem('p1', 2_100)));
     const before = codesAsOf(log, 1_500);
     assert.ok(before);
     if (restarts) updater = new Updater(log);
     const back = item('p1', { embedding: vectorOf(9), validFromMs: 3_000 });
     updater.state.takeItem({ key: 'p1', value: back, partition: 0, timestampMs: 3_000 }, 3_000);
-    log.push(...updater.publishItem('p1', 3_100));
+    log.push(...(await updater.publishItem('p1', 3_100)));
     assert.equal(log.length, 3);
     const after = codesAsOf(log, 3_000);
     assert.ok(after);
@@ -120,11 +131,11 @@ for (const restarts of [false, true]) {
   });
 }
 
-test('a room that opens again before its tombstone was written is valid after the tombstone', () => {
+test('a room that opens again before its tombstone was written is valid after the tombstone', async () => {
   const updater = new Updater();
-  const log = updater.publishRoom('ADDED', 'p1', 1_000, 1_100);
-  log.push(...updater.publishRoom('ROOM_ENDED', null, 2_000, 2_100));
-  log.push(...updater.publishRoom('ADDED', 'p9', 2_050, 2_150));
+  const log = await updater.publishRoom('ADDED', 'p1', 1_000, 1_100);
+  log.push(...(await updater.publishRoom('ROOM_ENDED', null, 2_000, 2_100)));
+  log.push(...(await updater.publishRoom('ADDED', 'p9', 2_050, 2_150)));
   assert.equal(log.at(-1)!.value!.validFromMs, 2_101);
   assert.ok(codesAsOf(log, 9_999));
 });

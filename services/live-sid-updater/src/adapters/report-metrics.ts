@@ -84,7 +84,8 @@ export class SidReporter {
   #catalogueMetrics(nowMs: number): Metric[] {
     const points: Metric[] = [];
     for (const scenario of this.#state.scenarios)
-      for (const { version, numCodes } of this.#state.codebooks(scenario)) {
+      for (const { codebook } of this.#state.encoders(scenario)) {
+        const { version, numCodes } = codebook;
         const codes =
           scenario === LIVE_STREAM
             ? this.#state.liveSids.codes(version)

@@ -1,5 +1,5 @@
 import type { ItemSid } from '@onemall/contracts';
-import { type Codebook, encode, NUM_LEVELS, stackVectors } from '@onemall/quantization';
+import { type CodebookEncoder, NUM_LEVELS, stackVectors } from '@onemall/quantization';
 import { sidKey } from '../state/published.ts';
 import type { UpdaterState } from '../state/updater-state.ts';
 import { decideItemSid } from './decide-item-sid.ts';
@@ -13,11 +13,11 @@ export interface ItemSidRecord {
 }
 
 /** Records that bring item-sids up to the catalogue for these items: new and changed SIDs, tombstones of removed items. */
-export function computeItemSids(
+export async function computeItemSids(
   state: UpdaterState,
   itemIds: readonly string[],
   nowMs: number,
-): ItemSidRecord[] {
+): Promise<ItemSidRecord[]> {
   const { catalogue, itemSids } = state;
   const records: ItemSidRecord[] = [];
   const byScenario = new Map<string, string[]>();
@@ -33,23 +33,25 @@ export function computeItemSids(
     else byScenario.set(scenario, [itemId]);
   }
   for (const [scenario, ids] of byScenario)
-    for (const codebook of state.codebooks(scenario))
-      records.push(...computeInVersion(state, codebook, ids, nowMs));
+    for (const encoder of state.encoders(scenario))
+      records.push(...(await computeInVersion(state, encoder, ids, nowMs)));
   return records;
 }
 
-function computeInVersion(
+async function computeInVersion(
   state: UpdaterState,
-  codebook: Codebook,
+  encoder: CodebookEncoder,
   itemIds: readonly string[],
   nowMs: number,
-): ItemSidRecord[] {
+): Promise<ItemSidRecord[]> {
   const { catalogue, itemSids } = state;
   const vectors = itemIds.map((itemId) => catalogue.vector(itemId));
   const encodable = itemIds.filter((_, i) => vectors[i] !== null);
   if (encodable.length === 0) return [];
-  const codes = encode(codebook, stackVectors(vectors.filter((v) => v !== null)));
-  const { scenario, version: codebookVersion } = codebook;
+  // Read beside the vectors: a newer version of an item may come while they are encoded.
+  const validFromMs = encodable.map((itemId) => catalogue.validFromMs(itemId));
+  const codes = await encoder.encode(stackVectors(vectors.filter((v) => v !== null)));
+  const { scenario, version: codebookVersion } = encoder.codebook;
   const records: ItemSidRecord[] = [];
   for (const [i, itemId] of encodable.entries()) {
     const at = i * NUM_LEVELS;
@@ -60,7 +62,7 @@ function computeInVersion(
       sid,
       before: itemSids.get(itemId, codebookVersion),
       endedMs: itemSids.endedMs(itemId, codebookVersion),
-      itemValidFromMs: catalogue.validFromMs(itemId),
+      itemValidFromMs: validFromMs[i]!,
       firstReason: elsewhere ? 'NEW_CODEBOOK' : 'NEW_ITEM',
       nowMs,
     });

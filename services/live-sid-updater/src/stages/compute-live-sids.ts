@@ -1,5 +1,5 @@
 import type { LiveSid, Sid } from '@onemall/contracts';
-import { type Codebook, encode, LIVE_STREAM, NUM_LEVELS, stackVectors } from '@onemall/quantization';
+import { type CodebookEncoder, LIVE_STREAM, NUM_LEVELS, stackVectors } from '@onemall/quantization';
 import { sidKey } from '../state/published.ts';
 import type { SettledRoom } from '../state/rooms.ts';
 import type { UpdaterState } from '../state/updater-state.ts';
@@ -22,18 +22,19 @@ export interface ComputedLiveSids {
 }
 
 /** Records that bring live-sids up to these rooms: new and changed SIDs or products, tombstones of rooms that ended. */
-export function computeLiveSids(
+export async function computeLiveSids(
   state: UpdaterState,
   rooms: readonly SettledRoom[],
   nowMs: number,
-): ComputedLiveSids {
+): Promise<ComputedLiveSids> {
   const result: ComputedLiveSids = { records: [], computed: 0, productChanges: 0, itemChanges: 0 };
-  for (const codebook of state.codebooks(LIVE_STREAM)) {
-    const sids = encodeRooms(state, codebook, rooms);
+  for (const encoder of state.encoders(LIVE_STREAM)) {
+    const { version } = encoder.codebook;
+    const sids = await encodeRooms(state, encoder, rooms);
     for (const [i, room] of rooms.entries()) {
       const { liveId } = room;
-      const key = sidKey(liveId, codebook.version);
-      const before = state.liveSids.get(liveId, codebook.version);
+      const key = sidKey(liveId, version);
+      const before = state.liveSids.get(liveId, version);
       if (room.state.endedMs !== null) {
         if (before) result.records.push({ topic: 'live-sids', key, value: null, timestampMs: nowMs });
         continue;
@@ -44,7 +45,7 @@ export function computeLiveSids(
         liveId,
         sid,
         before,
-        endedMs: state.liveSids.endedMs(liveId, codebook.version),
+        endedMs: state.liveSids.endedMs(liveId, version),
         sellingItemIds: room.state.sellingItemIds,
         explainingItemId: room.state.explainingItemId,
         sourcePartition: room.partition,
@@ -63,14 +64,18 @@ export function computeLiveSids(
   return result;
 }
 
-function encodeRooms(state: UpdaterState, codebook: Codebook, rooms: readonly SettledRoom[]): (Sid | null)[] {
+async function encodeRooms(
+  state: UpdaterState,
+  encoder: CodebookEncoder,
+  rooms: readonly SettledRoom[],
+): Promise<(Sid | null)[]> {
   const vectors = rooms.map(({ state: room }) =>
     room.endedMs === null ? state.catalogue.room(room.sellingItemIds, room.explainingItemId) : null,
   );
   const known = vectors.filter((v) => v !== null);
   if (known.length === 0) return rooms.map(() => null);
-  const codes = encode(codebook, stackVectors(known));
-  const { scenario, version: codebookVersion } = codebook;
+  const codes = await encoder.encode(stackVectors(known));
+  const { scenario, version: codebookVersion } = encoder.codebook;
   let at = 0;
   return vectors.map((vector) => {
     if (!vector) return null;

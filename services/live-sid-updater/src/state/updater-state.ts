@@ -1,6 +1,12 @@
 /** Everything the updater knows: all items, what is published, the codebooks served, and the rooms it owns. */
 import type { Codebook as CodebookRecord, Item, ItemSid, LiveSid } from '@onemall/contracts';
-import { Catalogue, type Codebook, LIVE_STREAM, PRODUCT_CARD, SHORT_VIDEO } from '@onemall/quantization';
+import {
+  Catalogue,
+  type CodebookEncoder,
+  LIVE_STREAM,
+  PRODUCT_CARD,
+  SHORT_VIDEO,
+} from '@onemall/quantization';
 import { PublishedItemSids, PublishedLiveSids, parseSidKey } from './published.ts';
 import { Rooms } from './rooms.ts';
 
@@ -22,7 +28,7 @@ export class UpdaterState {
   /** Codebook records by scenario, as read. */
   readonly codebookRecords = new Map<string, CodebookRecord[]>();
   /** Codebooks in use by scenario, lowest version first. */
-  readonly served = new Map<string, Codebook[]>();
+  readonly #served = new Map<string, CodebookEncoder[]>();
   /** Items to encode, with the stamp of the record that asks for it; null where none does. */
   readonly dirtyItems = new Map<string, number | null>();
   /** When an item of the scenario came last, by the clock. */
@@ -85,22 +91,25 @@ export class UpdaterState {
   }
 
   /** Puts a codebook to use: everything of its scenario is to be encoded. */
-  serve(codebook: Codebook): void {
-    const { scenario, dim } = codebook;
+  serve(encoder: CodebookEncoder): void {
+    const { scenario, dim } = encoder.codebook;
     const { catalogue } = this;
     if (scenario === SHORT_VIDEO) {
       const productDim = catalogue.contentDim(PRODUCT_CARD);
       catalogue.fixContentDim(PRODUCT_CARD, productDim);
       catalogue.fixContentDim(SHORT_VIDEO, dim - productDim);
     } else catalogue.fixContentDim(scenario === LIVE_STREAM ? PRODUCT_CARD : scenario, dim);
-    const served = [...(this.served.get(scenario) ?? []), codebook].sort((a, b) => a.version - b.version);
-    this.served.set(scenario, served);
+    const served = [...this.encoders(scenario), encoder];
+    this.#served.set(
+      scenario,
+      served.sort((a, b) => a.codebook.version - b.codebook.version),
+    );
     if (scenario === LIVE_STREAM) this.rooms.codebookArrived();
     else for (const itemId of catalogue.ids(scenario)) this.#markDirty(itemId, null);
   }
 
-  codebooks(scenario: string): readonly Codebook[] {
-    return this.served.get(scenario) ?? [];
+  encoders(scenario: string): readonly CodebookEncoder[] {
+    return this.#served.get(scenario) ?? [];
   }
 
   /** The partition is this process's: its rooms come back from live-sids, its items are compared with item-sids. */
