@@ -1,0 +1,16 @@
+/** What a model under test gives for a request. */
+import type { UserHistory } from '@onemall/contracts';
+import type { ScenarioName } from '@onemall/simulator/world';
+
+export interface AskedRequest {
+  request: number;
+  scenario: ScenarioName;
+  requestTimeMs: number;
+  history: UserHistory;
+}
+
+export interface ListModel {
+  readonly name: string;
+  /** Item numbers, best first, distinct, at most `depth`, all of them there as of the request. */
+  rank(asked: AskedRequest, depth: number): Promise<Int32Array>;
+}

@@ -1,0 +1,97 @@
+/** Lists that need no model: what was most viewed, and what the oracle knows. */
+import type { ScenarioName } from '@onemall/simulator/world';
+import { Column } from './columns.ts';
+import type { WorldLog } from './world-log.ts';
+
+/** How often items were shown and clicked so far; a click counts as much as ten views, as in the retriever. */
+const CLICK_WEIGHT = 10;
+/** The list is ranked anew after so many exposures. */
+const RANK_EVERY = 2_000;
+
+/** Popularity from the log up to the newest request: its own exposures and what came after count for nothing. */
+export class Popularity {
+  readonly #log: WorldLog;
+  readonly #counts = Column.ints();
+  #takenExposures = 0;
+  #takenClicks = 0;
+  #rankedAt = new Map<ScenarioName, { at: number; list: Int32Array }>();
+
+  constructor(log: WorldLog) {
+    this.#log = log;
+  }
+
+  /** Counts the exposures and clicks before this request. */
+  follow(request: number): void {
+    const { clicked, exposures, requests } = this.#log;
+    while (this.#counts.length < this.#log.numItems) this.#counts.push(0);
+    const count = (row: number, weight: number): void => {
+      const item = exposures.item.at(row);
+      this.#counts.set(item, this.#counts.at(item) + weight);
+    };
+    const [end] = this.#log.exposuresOf(request);
+    while (this.#takenExposures < end) count(this.#takenExposures++, 1);
+    const nowMs = requests.timeMs.at(request);
+    for (; this.#takenClicks < clicked.length; this.#takenClicks++) {
+      const row = clicked.at(this.#takenClicks);
+      if (exposures.clickMs.at(row) >= nowMs) break;
+      count(row, CLICK_WEIGHT);
+    }
+  }
+
+  of(item: number): number {
+    return item < this.#counts.length ? this.#counts.at(item) : 0;
+  }
+
+  /** The k most popular candidates of now, most popular first. */
+  top(scenario: ScenarioName, k: number): Int32Array {
+    const live = scenario === 'live_stream';
+    const known = this.#rankedAt.get(scenario);
+    if (!live && known && this.#takenExposures - known.at < RANK_EVERY) return known.list;
+    const candidates = candidatesOf(this.#log, scenario);
+    const scores = Float64Array.from(candidates, (item) => this.of(item));
+    const list = topOf(scores, k).map((c) => candidates[c]!);
+    this.#rankedAt.set(scenario, { at: this.#takenExposures, list });
+    return list;
+  }
+}
+
+/** Item numbers of all candidates of now, in the oracle's order. */
+export function candidatesOf(log: WorldLog, scenario: ScenarioName): Int32Array {
+  if (scenario === 'live_stream') return log.openRooms();
+  const { catalogue } = log.world;
+  const first = scenario === 'short_video' ? catalogue.numProducts : 0;
+  return Int32Array.from({ length: log.oracle.numCandidates(scenario) }, (_, i) => first + i);
+}
+
+/** Indices of the k greatest scores, greatest first, equal ones by index. */
+export function topOf(scores: ArrayLike<number>, k: number): Int32Array {
+  const n = scores.length;
+  if (n > 4 * k) {
+    // a threshold from a sorted copy leaves few to order
+    const least = Float64Array.from(scores).sort()[n - k]!;
+    const kept: number[] = [];
+    for (let i = 0; i < n; i++) if (scores[i]! >= least) kept.push(i);
+    return Int32Array.from(kept.sort((a, b) => scores[b]! - scores[a]! || a - b).slice(0, k));
+  }
+  const all = Array.from({ length: n }, (_, i) => i);
+  return Int32Array.from(all.sort((a, b) => scores[b]! - scores[a]! || a - b).slice(0, k));
+}
+
+/**
+ * What nobody can beat but by luck: the order by the exact chance that the logging policy shows an item, and for clicked items by
+ * that chance times the exact pCtr.
+ */
+export function oracleLists(
+  log: WorldLog,
+  request: number,
+  k: number,
+): { viewed: Int32Array; clicked: Int32Array } {
+  const scenario = log.scenario(request);
+  const userId = `u${log.requests.user.at(request)}`;
+  const candidates = candidatesOf(log, scenario);
+  const chances = log.oracle.viewChances(userId, scenario);
+  const { pCtr } = log.oracle.truths(userId, log.newestWant, scenario);
+  const clicks = chances.map((chance, c) => chance * pCtr[c]!);
+  const itemsOf = (scores: Float64Array): Int32Array => topOf(scores, k).map((c) => candidates[c]!);
+  return { viewed: itemsOf(chances), clicked: itemsOf(clicks) };
+}
