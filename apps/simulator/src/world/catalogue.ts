@@ -4,9 +4,19 @@ import { SeededRandom } from '@onemall/service-kit';
 import { near, randomDirection, streamSeed } from './latent.ts';
 import type { WorldSpec } from './spec.ts';
 import { attributeWords, CONTENT_CATEGORIES, type TopicWords, topicWords, writeTitle } from './text.ts';
-import type { Shown } from './truth.ts';
 
 const STREAM = { topics: 1, items: 2, text: 3, projection: 4, order: 5 } as const;
+
+/** What the truth of clicks and buys reads of a thing shown: a row of a latent table and its scalars. */
+export interface Shown {
+  latent: Float32Array;
+  row: number;
+  clickQuality: number;
+  buyQuality: number;
+  relativePrice: number;
+  /** Content videos are watched and never bought. */
+  sells: boolean;
+}
 
 /** Latent topics: centre and usual price. */
 export interface Topics {
@@ -133,7 +143,6 @@ export class Catalogue {
     };
   }
 
-  /** What the truth of clicks and buys reads of an item. */
   shown(index: number): Shown {
     const content = this.isContent(index);
     return {

@@ -1,9 +1,8 @@
 /** Live rooms: what they sell changes every few seconds, and what they match changes with it. */
 import type { Item, ProductChange, ProductChangeKind } from '@onemall/contracts';
 import type { SeededRandom } from '@onemall/service-kit';
-import type { Catalogue } from './catalogue.ts';
+import type { Catalogue, Shown } from './catalogue.ts';
 import { normalize, zipfIndex } from './latent.ts';
-import type { Shown } from './truth.ts';
 
 export interface Room {
   liveId: string;

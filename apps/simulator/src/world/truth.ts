@@ -7,20 +7,10 @@
  * dp_i is ln price minus the usual ln price of the topic, beta_u the user's price sensitivity; (a_c, a_b) and (q_c, q_b)
  * are correlated by `correlation`.
  */
+import type { Shown } from './catalogue.ts';
 import { dotRow } from './latent.ts';
 import type { WorldSpec } from './spec.ts';
 import type { User } from './users.ts';
-
-/** What the model sees of a thing shown: a row of a latent table and its scalars. */
-export interface Shown {
-  latent: Float32Array;
-  row: number;
-  clickQuality: number;
-  buyQuality: number;
-  relativePrice: number;
-  /** Content videos are watched and never bought. */
-  sells: boolean;
-}
 
 /** Exact, not estimated. Delays never pass a window, so these are also the chances inside the attribution windows. */
 export interface TrueScore {
