@@ -6,8 +6,8 @@ import type { Sid } from '@onemall/contracts';
 import type { NumCodes } from '@onemall/features';
 import {
   type Codebook,
+  CodebookEncoder,
   codesForCatalogue,
-  encode,
   roomVector,
   sampleIndices,
   seededSource,
@@ -121,7 +121,7 @@ export async function trainCodebooks(
         numCodes,
         lastLevel: options.lastLevel,
         cutoffMs,
-        random: seededSource(options.seed),
+        seed: options.seed,
         maxIterations: options.maxIterations,
       }),
     );
@@ -142,10 +142,13 @@ export async function encodeItems(
     ['short_video', catalogue.numProducts, catalogue.size],
   ] as const) {
     const codebook = codebooks.find((c) => c.scenario === scenario);
-    for (let at = from; codebook && at < to; at += CHUNK) {
+    if (!codebook) continue;
+    const encoder = await CodebookEncoder.open(codebook);
+    for (let at = from; at < to; at += CHUNK) {
       const indices = Int32Array.from({ length: Math.min(CHUNK, to - at) }, (_, i) => at + i);
-      codes.set(await encode(codebook, vectors.rows(indices)), at * NUM_LEVELS);
+      codes.set(await encoder.encode(vectors.rows(indices)), at * NUM_LEVELS);
     }
+    await encoder.close();
   }
   return codes;
 }
@@ -155,25 +158,42 @@ export class SemanticIds {
   readonly numCodes: NumCodes;
   readonly #log: WorldLog;
   readonly #vectors: ItemVectors;
-  readonly #liveCodebook: Codebook | undefined;
+  readonly #liveEncoder: CodebookEncoder | undefined;
   readonly #items: Int32Array;
   /** int32 [versions, 3], -1 where the room had ended. */
   #rooms = new Int32Array(0);
   #numRooms = 0;
 
-  constructor(log: WorldLog, vectors: ItemVectors, codebooks: readonly Codebook[], items: Int32Array) {
+  private constructor(
+    log: WorldLog,
+    vectors: ItemVectors,
+    codebooks: readonly Codebook[],
+    items: Int32Array,
+    liveEncoder: CodebookEncoder | undefined,
+  ) {
     this.#log = log;
     this.#vectors = vectors;
     this.#items = items;
-    this.#liveCodebook = codebooks.find((c) => c.scenario === 'live_stream');
+    this.#liveEncoder = liveEncoder;
     this.numCodes = Object.fromEntries(codebooks.map((c) => [c.scenario, c.numCodes]));
+  }
+
+  /** @param items as `encodeItems` gave them */
+  static async open(
+    log: WorldLog,
+    vectors: ItemVectors,
+    codebooks: readonly Codebook[],
+    items: Int32Array,
+  ): Promise<SemanticIds> {
+    const live = codebooks.find((c) => c.scenario === 'live_stream');
+    return new SemanticIds(log, vectors, codebooks, items, live && (await CodebookEncoder.open(live)));
   }
 
   /** Encodes the versions of rooms that the log has taken since the last call. */
   async followRooms(): Promise<void> {
     const { rooms } = this.#log;
     const total = rooms.numVersions;
-    if (total === this.#numRooms || !this.#liveCodebook) return;
+    if (total === this.#numRooms || !this.#liveEncoder) return;
     if (this.#rooms.length < total * NUM_LEVELS) {
       const grown = new Int32Array(Math.max(total, 2 * this.#numRooms) * NUM_LEVELS).fill(-1);
       grown.set(this.#rooms.subarray(0, this.#numRooms * NUM_LEVELS));
@@ -184,12 +204,16 @@ export class SemanticIds {
       for (let v = from; v < Math.min(total, from + CHUNK); v++)
         if (rooms.products(v).length > 0) versions.push(v);
       if (versions.length === 0) continue;
-      const codes = await encode(this.#liveCodebook, this.#vectors.rooms(versions));
+      const codes = await this.#liveEncoder.encode(this.#vectors.rooms(versions));
       versions.forEach((version, i) => {
         this.#rooms.set(codes.subarray(i * NUM_LEVELS, (i + 1) * NUM_LEVELS), version * NUM_LEVELS);
       });
     }
     this.#numRooms = total;
+  }
+
+  async close(): Promise<void> {
+    await this.#liveEncoder?.close();
   }
 
   /** What a room had before it ended stays good enough for a history, as in the trainer's tables. */
