@@ -1,8 +1,10 @@
 /** Puts a trainer together: resumes from the newest checkpoint, opens what the model needs, and trains. */
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import type { TopicName } from '@onemall/contracts';
 import { connectKafka, type KafkaIo } from '@onemall/kafka-io';
-import { ConfigError, type RunningService, type ServiceContext } from '@onemall/service-kit';
+import { PublishedModelError } from '@onemall/learning';
+import { ArtifactError, ConfigError, type RunningService, type ServiceContext } from '@onemall/service-kit';
 import { CheckpointStore } from './adapters/checkpoint-store.ts';
 import { DeadLetters } from './adapters/dead-letters.ts';
 import { ManifestJournal } from './adapters/manifest-journal.ts';
@@ -12,8 +14,9 @@ import { SampleFeed } from './adapters/sample-feed.ts';
 import type { SidTables } from './adapters/sid-tables.ts';
 import { TrainingReport } from './adapters/training-report.ts';
 import type { TrainerConfig } from './config.ts';
-import type { Codebooks, Learner } from './learner.ts';
+import type { Codebooks, Learner, ModelGate } from './learner.ts';
 import { trainOnStream } from './pipeline.ts';
+import { Release } from './release.ts';
 import type { Checkpoint, Progress } from './stages/checkpoint-format.ts';
 import { freshLossGuard } from './stages/guard-loss.ts';
 import { replayable } from './stages/manifest.ts';
@@ -80,6 +83,8 @@ export interface OpenedLearner {
   learner: Learner;
   tables: SidTables | null;
   codebooks: Codebooks;
+  /** null: nothing is held back to measure on. */
+  gate: ModelGate | null;
 }
 /** @returns null when the service stopped while it waited */
 export type OpenLearner = (
@@ -115,12 +120,13 @@ async function openAndTrain(
 
   const opened = await openLearner(context, io, open, scenarios, resumed?.checkpoint ?? null);
   if (!opened) return; // stopped while waiting
-  const { learner, tables, codebooks } = opened;
+  const { learner, tables, codebooks, gate } = opened;
   if (resumed) await learner.restore(resumed.state);
 
   const publisher = open.add(
     await PolicyPublisher.open({ io, artifacts, clock, log, keep: config.keepPolicies, stopping }, model),
   );
+  if (gate) await compareWithPublished(context, publisher, learner, gate);
   const progress = resumed?.checkpoint.progress ?? atTheBeginning;
   const settings = JSON.stringify([
     config.seed,
@@ -151,6 +157,7 @@ async function openAndTrain(
       deadLetters,
       scenarios: new Set(scenarios),
       leavesOut: (sample) => learner.leavesOut(sample),
+      ...(gate && { onHeldBack: (sample) => gate.see(sample) }),
       batchSize: learner.batchSize,
       maxBuffered: config.maxBufferedBatches * learner.batchSize,
       resume: resumed && { positions, cursor: progress.cursor },
@@ -180,9 +187,10 @@ async function openAndTrain(
           }),
         );
   const report = new TrainingReport(samples, writer, clock, log, meter, learner);
+  const release = new Release({ learner, gate, publisher, report, log, meter, stopping });
   const training = {
-    ...{ config, clock, log, stopping, learner, tables, rewards, samples, journal, checkpoints, publisher },
-    ...{ report, replay, settings, progress },
+    ...{ config, clock, log, stopping, learner, tables, rewards, samples, journal, checkpoints },
+    ...{ gate, release, report, replay, settings, progress },
     keepSidsMs: ONE_HOUR_MS + 2 * (largestWindowMs(config) + config.graceMs),
     identity: { model, scenarios, seed: config.seed, ...codebooks },
   };
@@ -194,6 +202,35 @@ async function openAndTrain(
   const reporting = reportEvery(context, async () => report.tick(training.progress));
   await trainOnStream(training); // a failure ends the process; the loops end with it
   await Promise.allSettled([...reading, reporting]);
+}
+
+/** The gate holds new models to the one in use, also after a restart; without one to be had the next is published unjudged. */
+async function compareWithPublished(
+  { artifacts, log }: Context,
+  publisher: PolicyPublisher,
+  { kind, codebookVersions }: Learner,
+  gate: ModelGate,
+): Promise<void> {
+  const inUse = await publisher.newest(kind);
+  if (!inUse) return;
+  const { policyVersion } = inUse;
+  if (!isDeepStrictEqual(inUse.codebookVersions, codebookVersions)) {
+    log.warn(
+      { policyVersion },
+      'the published policy has other codebook versions: the next one is not compared with it',
+    );
+    return;
+  }
+  try {
+    await gate.compareWith(await artifacts.get(inUse));
+    log.info({ policyVersion }, 'new models are held to the published one');
+  } catch (error) {
+    if (!(error instanceof ArtifactError || error instanceof PublishedModelError)) throw error;
+    log.warn(
+      { err: error, policyVersion },
+      `the published model cannot be read: the next one is published unjudged. ${error.message}`,
+    );
+  }
 }
 
 /** Metrics are a convenience: a failed write is logged, and training goes on. */

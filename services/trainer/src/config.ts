@@ -35,6 +35,17 @@ export const trainerShape = {
   publishEverySteps: count(1).default(500),
   publishEveryMs: count(0).default(60_000).describe('whichever comes first'),
   keepPolicies: count(2).default(5),
+  gateRequests: count(1)
+    .default(300)
+    .describe('newest held-back positives that a policy is measured on before it is published'),
+  gateMinRequests: count(1)
+    .default(100)
+    .describe('with fewer of them nothing that replaces a published policy is published'),
+  gateMaxRecallFall: rate
+    .default(0.05)
+    .describe(
+      'a policy whose beam recall is so far below the published one stays unpublished; 1 lets all pass',
+    ),
   beamWidths: z
     .preprocess(
       (v) => (typeof v === 'string' ? v.split(',').map(Number) : v),

@@ -25,6 +25,33 @@ export interface LearnerState {
   extra: unknown;
 }
 
+/** Files of a published model by name. */
+export type Files = ReadonlyMap<string, Uint8Array>;
+
+export interface GateVerdict {
+  /** wait: there is too little to judge by, and a published model that goes on meanwhile. */
+  outcome: 'publish' | 'wait' | 'refuse';
+  /** Why it was refused or has to wait, or is published unmeasured. */
+  reasons: string[];
+  /** What was measured on held-back requests, of the candidate and of the published model. */
+  figures: MetricRow[];
+}
+
+/** Judges the files of a model before they are published. */
+export interface ModelGate {
+  /** A sample that only its being held back keeps out of training. */
+  see(sample: TrainingSample): void;
+  /** Called with each batch, while the SID tables hold the versions of the newest requests. */
+  encodeWaiting(): void;
+  /** The model that is in use when the trainer starts. @throws PublishedModelError */
+  compareWith(files: Files): Promise<void>;
+  /** @throws the reason of `stopping` when the service stops meanwhile */
+  judge(files: Files, stopping: AbortSignal): Promise<GateVerdict>;
+  /** The model judged last was published: the next ones are held to it. */
+  accepted(): Promise<void>;
+  close(): Promise<void>;
+}
+
 /** The codebooks that a model's weights belong to, by scenario. */
 export interface Codebooks {
   codebookVersions: Readonly<Record<string, number>>;

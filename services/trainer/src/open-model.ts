@@ -1,8 +1,11 @@
+import type { RetrievalSample } from '@onemall/learning';
 import { CodebookWatch } from './adapters/codebook-watch.ts';
 import { openRankerLearner } from './adapters/ranker-learner.ts';
+import { RecallGate } from './adapters/recall-gate.ts';
 import { openRetrieverLearner } from './adapters/retriever-learner.ts';
 import { SidTables } from './adapters/sid-tables.ts';
-import type { OpenLearner } from './compose.ts';
+import type { Closers, OpenLearner } from './compose.ts';
+import type { Learner } from './learner.ts';
 
 /** The configured model: a checkpoint's codebook versions, else the newest ones. */
 export const openModel: OpenLearner = async (context, io, open, scenarios, checkpoint) => {
@@ -12,6 +15,7 @@ export const openModel: OpenLearner = async (context, io, open, scenarios, check
       learner: open.add(await openRankerLearner(config, scenarios, meter)),
       tables: null,
       codebooks: { codebookVersions: {}, numCodes: {} },
+      gate: null,
     };
   const watch = open.add(await CodebookWatch.open(io, scenarios, log, meter, fail));
   const chosen = checkpoint ?? (await watch.all(clock, stopping));
@@ -21,5 +25,30 @@ export const openModel: OpenLearner = async (context, io, open, scenarios, check
   log.info(codebooks, 'training on these codebook versions');
   const tables = open.add(await SidTables.open(io, clock, codebooks, meter, fail));
   const learner = open.add(await openRetrieverLearner(config, scenarios, codebooks, tables, meter));
-  return { learner, tables, codebooks };
+  return { learner, tables, codebooks, gate: openGate(context, scenarios, learner, tables, open) };
 };
+
+function openGate(
+  { config, log }: Parameters<OpenLearner>[0],
+  scenarios: readonly string[],
+  learner: Learner<RetrievalSample[]>,
+  tables: SidTables,
+  open: Closers,
+): RecallGate | null {
+  if (config.heldBackFraction === 0) {
+    log.warn('heldBackFraction is 0: policies are published without being measured');
+    return null;
+  }
+  return open.add(
+    new RecallGate({
+      rules: {
+        perScenario: Math.ceil(config.gateRequests / scenarios.length),
+        minRequests: config.gateMinRequests,
+        beamWidth: Math.min(...config.beamWidths),
+        maxRecallFall: config.gateMaxRecallFall,
+      },
+      encode: (samples) => learner.encode(samples),
+      sidsNow: () => tables.newest(),
+    }),
+  );
+}

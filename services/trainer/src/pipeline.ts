@@ -7,18 +7,19 @@
  *               before the first step: the codebooks of all scenarios (retriever), the ends of the SID tables and of reward-batches
  * unblocked by  each fetch; a step that frees buffers lets paused partitions go on
  * commits when  the checkpoint interval has passed, at a step boundary: weights, optimizer, offsets, cursor, used reward
- *               groups and table offsets become durable as one artifact. A policy is published only from such a checkpoint
+ *               groups and table offsets become durable as one artifact. A policy is published only from such a checkpoint,
+ *               beside the next steps (release.ts)
  */
 import type { Clock, Logger } from '@onemall/service-kit';
 import type { CheckpointStore, StoredCheckpoint } from './adapters/checkpoint-store.ts';
 import type { ManifestJournal } from './adapters/manifest-journal.ts';
-import type { PolicyPublisher } from './adapters/policy-publisher.ts';
 import type { RewardFeed } from './adapters/reward-feed.ts';
 import type { FedSample, SampleFeed } from './adapters/sample-feed.ts';
 import type { SidTables } from './adapters/sid-tables.ts';
 import type { TrainingReport } from './adapters/training-report.ts';
 import type { TrainerConfig } from './config.ts';
-import type { Learner } from './learner.ts';
+import type { Learner, ModelGate } from './learner.ts';
+import type { Release } from './release.ts';
 import type { Checkpoint, Progress } from './stages/checkpoint-format.ts';
 import type { Drawn } from './stages/draw-batch.ts';
 import { guardLoss } from './stages/guard-loss.ts';
@@ -36,7 +37,8 @@ export interface Training {
   samples: SampleFeed;
   journal: ManifestJournal;
   checkpoints: CheckpointStore;
-  publisher: PolicyPublisher;
+  gate: ModelGate | null;
+  release: Release;
   report: TrainingReport;
   /** Steps of an earlier process after the checkpoint, to be repeated as they were. */
   replay: StepManifest[];
@@ -55,7 +57,8 @@ export async function trainOnStream(t: Training): Promise<void> {
   let savedStep = t.progress.step;
   let coming = nextBatch(t);
   for (;;) {
-    const batch = await coming;
+    // The failure first: where a batch is ready as well, the race goes to the earlier of the list.
+    const batch = await Promise.race([t.release.failed, coming]);
     if (batch === null) break;
     const step = t.progress.step + 1;
     const groups = batch.replayed
@@ -79,18 +82,19 @@ export async function trainOnStream(t: Training): Promise<void> {
 
     // One moment for both, so that equal intervals share their checkpoints.
     const nowMs = t.clock.nowMs();
-    const publish = due.publish(step, nowMs);
+    const publish = !t.release.busy && due.publish(step, nowMs);
     if (publish || due.checkpoint(step, nowMs)) {
       const stored = await saveCheckpoint(t);
       savedStep = step;
       due.checkpointDone(step, nowMs);
       if (publish) {
-        await publishPolicy(t, stored);
+        await t.release.begin(stored);
         due.publishDone(step, nowMs);
       }
     }
   }
   if (t.progress.step > savedStep) await saveCheckpoint(t);
+  await t.release.settled();
 }
 
 interface Prepared {
@@ -115,6 +119,7 @@ async function nextBatch(t: Training): Promise<Prepared | null> {
     if (batch) {
       samples.madeRoom();
       await t.tables?.readToEnd();
+      t.gate?.encodeWaiting();
       t.tables?.forgetBefore(oldestRequestMs(batch) - t.keepSidsMs);
       return { drawn: batch, encoded: t.learner.encode(batch.samples.map((s) => s.sample)), replayed };
     }
@@ -192,17 +197,6 @@ async function saveCheckpoint(t: Training): Promise<StoredCheckpoint> {
   const { step, samples } = t.progress;
   t.log.info({ uri: stored.uri, step, samples, ...t.report.newest() }, 'checkpoint');
   return stored;
-}
-
-async function publishPolicy(t: Training, stored: StoredCheckpoint): Promise<void> {
-  const notYet = t.learner.publishable();
-  if (notYet) {
-    t.log.info(`not published: ${notYet}`);
-    return;
-  }
-  const policyVersion = await t.publisher.publish(t.learner, stored, t.report.newest());
-  t.report.policyVersion = policyVersion;
-  t.log.info({ policyVersion }, 'published');
 }
 
 /** Steps or time, whichever comes first, since it was last done. */

@@ -128,6 +128,7 @@ async function run(folder: string, crash: Crash | null): Promise<boolean> {
   const opened: OpenLearner = async () => ({
     learner: new CountingLearner(crash),
     tables: null,
+    gate: null,
     codebooks: {
       codebookVersions: { live_stream: 1, product_card: 1, short_video: 1 },
       numCodes: { live_stream: [16, 16, 16], product_card: [16, 16, 16], short_video: [16, 16, 16] },

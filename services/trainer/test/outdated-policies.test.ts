@@ -7,7 +7,6 @@ import type { KafkaIo, OutRecord, TransactionalWriter } from '@onemall/kafka-io'
 import { createLogger, FolderArtifactStore, ManualClock } from '@onemall/service-kit';
 import fc from 'fast-check';
 import { PolicyPublisher } from '../src/adapters/policy-publisher.ts';
-import type { Learner } from '../src/learner.ts';
 import { outdatedPolicies } from '../src/stages/outdated-policies.ts';
 
 const uriOf = (step: number, hash = 'ab') => `policies/ranker/${String(step).padStart(10, '0')}-${hash}`;
@@ -67,10 +66,7 @@ test('the publisher keeps the files that its newest pointer names, although trai
     options: { namespace: 'ns' },
     openTransactionalWriter: async () => writer,
   } as unknown as KafkaIo;
-  const learner = {
-    ...{ kind: 'RANKER', model: 'ranker', codebookVersions: {} },
-    exportFiles: async (version: string) => new Map([['model.bin', Buffer.from(version)]]),
-  } as unknown as Learner;
+  const learner = { kind: 'RANKER', model: 'ranker', codebookVersions: {} } as const;
   const publisher = await PolicyPublisher.open(
     {
       ...{ io, artifacts, clock: new ManualClock(1), log: createLogger('trainer', 'silent'), keep: 2 },
@@ -78,8 +74,11 @@ test('the publisher keeps the files that its newest pointer names, although trai
     },
     'ranker',
   );
-  const publish = (step: number) =>
-    publisher.publish(learner, { step, uri: 'c', sha256: String(step % 9).repeat(64) }, {});
+  const publish = (step: number) => {
+    const checkpoint = { step, uri: 'c', sha256: String(step % 9).repeat(64) };
+    const files = new Map([['model.bin', Buffer.from(publisher.versionOf(checkpoint))]]);
+    return publisher.publish(learner, files, checkpoint, {});
+  };
   for (const step of [800, 900, 1_000, 50, 100, 150]) {
     const version = await publish(step);
     const { uri, sha256 } = records.at(-1)!.value as { uri: string; sha256: string };

@@ -4,7 +4,7 @@ import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { loadPolicy, loadRanker } from '@onemall/learning';
-import { FolderArtifactStore } from '@onemall/service-kit';
+import { FolderArtifactStore, isHeldBack } from '@onemall/service-kit';
 import { startTestStack, type TestStack, waitFor } from '@onemall/testkit';
 import {
   newestCheckpoint,
@@ -100,6 +100,52 @@ test('a stalled trainer that wakes up after a second one started is fenced and e
   // the owner goes on with the new samples
   await untilGauge(owner, 'training_samples', positives);
   assert.equal(await owner.stop(), 0);
+});
+
+test('a policy made worse stays unpublished, a gauge and the log say so, and the one in use goes on', async (t) => {
+  const own = await openWorld(stack);
+  const folder = await newFolder();
+  t.after(async () => {
+    await folder.remove();
+    await own.close();
+  });
+  const gated = {
+    ...env,
+    ONEMALL_RL_MODE: 'off',
+    ONEMALL_HELD_BACK_FRACTION: '0.2',
+    ONEMALL_GATE_REQUESTS: '90',
+    ONEMALL_GATE_MIN_REQUESTS: '20',
+    ONEMALL_PUBLISH_EVERY_STEPS: '40',
+  };
+  const trained = samplesFrom(0, 4_500);
+  const count = trained.filter((s) => s.firstPositive && !isHeldBack(s.exposure.requestId, 0.2)).length;
+  await own.addSamples(trained);
+  const good = await startTrainer(own, folder.path, gated);
+  await untilGauge(good, 'training_samples', count);
+  await untilGauge(good, 'beam_recall', 0.01);
+  assert.equal((await good.status()).values.training_samples, count, 'held-back samples do not train');
+  assert.equal(await good.stop(), 0);
+  const versions = async () => (await readAll(own.io, 'policy-versions')).map((r) => r.value!);
+  const before = await versions();
+  assert.ok(before.length >= 1);
+
+  await own.addSamples(samplesFrom(10_000, 2_000));
+  const worse = await startTrainer(own, folder.path, { ...gated, ONEMALL_LEARNING_RATE: '0.5' });
+  await untilGauge(worse, 'policies_refused', 1);
+  const { values } = await worse.status();
+  assert.equal(values.policy_refused, 1);
+  assert.ok(values.beam_recall! < values.beam_recall_published! - 0.05, JSON.stringify(values));
+  assert.match(worse.logTail(1_000), /new models are held to the published one/);
+  assert.match(
+    worse.logTail(1_000),
+    /not published, the policy in use goes on: beam_recall.* a fall of more than/,
+  );
+  await waitFor(
+    async () => (await readAll(own.io, 'training-metrics')).some((r) => r.value!.values.policy_refused === 1),
+    { timeoutMs: 60_000, what: 'the refusal on training-metrics' },
+  );
+  assert.equal(await worse.stop(), 0);
+  assert.deepEqual(await versions(), before);
 });
 
 test('a loss spike ends the process with the reason and keeps the last good checkpoint', async (t) => {

@@ -4,6 +4,7 @@
  * The pointer goes through the transactional id of the model, which this process took over when it started: an older
  * trainer that wakes up is fenced and ends.
  */
+import type { ModelKind, PolicyVersion } from '@onemall/contracts';
 import type { OutRecord } from '@onemall/kafka-io';
 import {
   FencedError,
@@ -12,7 +13,7 @@ import {
   TransactionFailedError,
 } from '@onemall/kafka-io';
 import type { ArtifactStore, Clock, Logger } from '@onemall/service-kit';
-import type { Learner } from '../learner.ts';
+import type { Files, Learner } from '../learner.ts';
 import { outdatedPolicies } from '../stages/outdated-policies.ts';
 import { type StoredCheckpoint, stepName } from './checkpoint-store.ts';
 
@@ -50,20 +51,42 @@ export class PolicyPublisher {
     return new PolicyPublisher(options, writer);
   }
 
+  /** What the topic says is in use; null if nothing was published. */
+  async newest(kind: ModelKind): Promise<PolicyVersion | null> {
+    let newest: PolicyVersion | null = null;
+    const failed = Promise.withResolvers<never>();
+    const table = await this.#options.io.openTable({
+      topic: 'policy-versions',
+      onRecord: ({ key, value }) => {
+        if (key === kind) newest = value;
+      },
+      onError: failed.reject,
+    });
+    try {
+      await Promise.race([table.readToEnd(), failed.promise]);
+    } finally {
+      await table.close();
+    }
+    return newest;
+  }
+
+  versionOf = policyVersionOf;
+
   /**
+   * @param files of a published model, made under `versionOf(checkpoint)`
    * @param metrics figures that go with the version
    * @returns its policyVersion
    * @throws FencedError when another trainer of this model was started
    */
   async publish(
-    learner: Learner,
+    learner: Pick<Learner, 'model' | 'kind' | 'codebookVersions'>,
+    files: Files,
     checkpoint: StoredCheckpoint,
     metrics: Record<string, number>,
   ): Promise<string> {
     const { artifacts, clock, keep } = this.#options;
     const policyVersion = policyVersionOf(checkpoint);
     const folder = `policies/${learner.model}`;
-    const files = await learner.exportFiles(policyVersion);
     const { uri, sha256 } = await artifacts.put(
       `${folder}/${stepName(checkpoint.step)}-${checkpoint.sha256.slice(0, 12)}`,
       files,

@@ -30,6 +30,8 @@ export interface SampleFeedOptions {
   deadLetters: DeadLetters;
   scenarios: ReadonlySet<string>;
   leavesOut: (sample: TrainingSample) => LeftOut | null;
+  /** Sees the samples that only their being held back leaves out. */
+  onHeldBack?: (sample: TrainingSample) => void;
   batchSize: number;
   /** Samples of one partition that wait before its reading pauses. */
   maxBuffered: number;
@@ -153,7 +155,7 @@ export class SampleFeed {
   }
 
   async #take(fetched: FetchedPartition): Promise<void> {
-    const { meter, leavesOut, maxBuffered } = this.#options;
+    const { meter, leavesOut, onHeldBack, maxBuffered } = this.#options;
     const { partition } = fetched;
     const selected: { offset: number; sample: FedSample }[] = [];
     for (const record of fetched.records) {
@@ -162,7 +164,10 @@ export class SampleFeed {
       const reason = leavesOut(sample);
       if (reason === null)
         selected.push({ offset: record.offset, sample: { sample, appendedMs: record.timestampMs } });
-      else meter.add(`left_out_${reason}`);
+      else {
+        meter.add(`left_out_${reason}`);
+        if (reason === 'held_back') onHeldBack?.(sample);
+      }
     }
     meter.recordIn(fetched.records.length);
     // What an open transaction hides is not at hand: the stable end is the end.

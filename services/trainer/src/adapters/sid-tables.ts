@@ -69,6 +69,11 @@ export class SidTables {
 
   sidOf = (itemId: string, timeMs: number): SidCodes | null => this.#table.asOf(itemId, timeMs);
 
+  /** The newest SID of every item and room. */
+  *newest(): Iterable<SidCodes> {
+    for (const itemId of this.#table.keys()) yield this.#table.newest(itemId)!;
+  }
+
   /** Drops versions that no request at or after timeMs can see; at most once a minute, it walks the whole table. */
   forgetBefore(timeMs: number): void {
     const nowMs = this.#clock.nowMs();

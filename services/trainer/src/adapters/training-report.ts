@@ -1,7 +1,7 @@
 /** What the trainer tells of itself: gauges for /status and Prometheus, and records on training-metrics. */
 import type { RecordWriter } from '@onemall/kafka-io';
 import type { Clock, Logger, StageMeter } from '@onemall/service-kit';
-import type { Learner, StepOutcome } from '../learner.ts';
+import type { Learner, MetricRow, StepOutcome } from '../learner.ts';
 import type { Progress } from '../stages/checkpoint-format.ts';
 import type { FedSample, SampleFeed } from './sample-feed.ts';
 
@@ -17,6 +17,8 @@ export class TrainingReport {
   /** Event to gradient, newest last, ms. */
   #freshness: number[] = [];
   #before: { atMs: number; samples: number } | null = null;
+  /** What the gate measured last. */
+  #judged: readonly MetricRow[] = [];
   /** Of the newest published model; empty before. */
   policyVersion = '';
 
@@ -58,6 +60,13 @@ export class TrainingReport {
     if (progress.lossFirst !== null) this.#meter.set('loss_first', progress.lossFirst);
   }
 
+  /** Figures of the gate: gauges at once, training-metrics with the next tick. */
+  judged(rows: readonly MetricRow[]): void {
+    this.#judged = rows;
+    const all = rows.find((row) => row.scenario === '')?.values ?? {};
+    for (const [name, value] of Object.entries(all)) this.#meter.set(name, value);
+  }
+
   /** The sliding figures of all scenarios. */
   newest(): Record<string, number> {
     return this.#learner.figures().find((row) => row.scenario === '')?.values ?? {};
@@ -94,13 +103,17 @@ export class TrainingReport {
           scenario,
           version: this.policyVersion,
           step: progress.step,
-          values: finite(scenario === '' ? { ...own, ...values } : values),
+          values: finite({ ...(scenario === '' && own), ...values, ...this.#judgedIn(scenario) }),
           createdMs: nowMs,
         },
       })),
     );
     const { loss = Number.NaN } = this.newest();
     this.#log.debug({ step: progress.step, samples: progress.samples, loss }, 'training');
+  }
+
+  #judgedIn(scenario: string): Record<string, number> {
+    return this.#judged.find((row) => row.scenario === scenario)?.values ?? {};
   }
 }
 

@@ -22,14 +22,15 @@ export interface RetrieverRules {
 /** null if the retriever trains on it: the first positive record of an exposure whose SID is in its codebook version. */
 export function retrieverLeavesOut(sample: TrainingSample, rules: RetrieverRules): LeftOut | null {
   if (!sample.firstPositive) return 'not_first_positive';
-  if (isHeldBack(sample.exposure.requestId, rules.heldBackFraction)) return 'held_back';
   const { sid } = sample;
   if (!sid) return 'no_sid';
   const { scenario } = sample.exposure;
   if (sid.scenario !== scenario || sid.codebookVersion !== rules.codebookVersions[scenario])
     return 'other_codebook_version';
   const k = rules.numCodes[scenario]!;
-  return sid.c1 < k[0] && sid.c2 < k[1] && sid.c3 < k[2] ? null : 'sid_out_of_range';
+  if (!(sid.c1 < k[0] && sid.c2 < k[1] && sid.c3 < k[2])) return 'sid_out_of_range';
+  // Last: what is left out for this reason alone is what models are measured on.
+  return isHeldBack(sample.exposure.requestId, rules.heldBackFraction) ? 'held_back' : null;
 }
 
 /** null if the ranker trains on it: the one FINAL record of an exposure, clicked or not. */

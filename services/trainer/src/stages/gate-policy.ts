@@ -1,0 +1,56 @@
+/**
+ * Whether a model may be published: its figures on held-back requests against limits, and against the figures of the
+ * model in use on the same requests (model.md: a gate on beam recall, never on the loss alone).
+ *
+ * gatePolicy({ recall: 0.30 }, { recall: 0.40 }, [{ figure: 'recall', maxFall: 0.05 }]) refuses, naming the fall of 0.10.
+ */
+
+/** Figures by name, such as beam_recall. */
+export type GateFigures = Readonly<Record<string, number>>;
+
+export interface GateLimit {
+  figure: string;
+  /** At most so far below the published model's. */
+  maxFall?: number;
+  /** At most so far above the published model's. */
+  maxRise?: number;
+  /** Bounds that hold whether or not a model is published. */
+  least?: number;
+  most?: number;
+}
+
+/**
+ * @param published null where no model is in use: then only `least` and `most` count
+ * @returns why the candidate stays unpublished, one reason per broken limit; empty when it may be published
+ */
+export function gatePolicy(
+  candidate: GateFigures,
+  published: GateFigures | null,
+  limits: readonly GateLimit[],
+): string[] {
+  return limits.flatMap((limit) => {
+    const value = candidate[limit.figure];
+    const before = published?.[limit.figure];
+    // Not measured on either side, such as a scenario without requests.
+    if (value === undefined && before === undefined) return [];
+    if (value === undefined || !Number.isFinite(value))
+      return [`${limit.figure} is ${value}: it could not be measured`];
+    return broken(limit, value, before).map(
+      (how) =>
+        `${limit.figure} is ${round(value)}${before === undefined ? '' : ` after ${round(before)}`}, ${how}`,
+    );
+  });
+}
+
+function broken({ maxFall, maxRise, least, most }: GateLimit, value: number, before?: number): string[] {
+  const why: string[] = [];
+  if (maxFall !== undefined && before !== undefined && before - value > maxFall)
+    why.push(`a fall of more than ${maxFall}`);
+  if (maxRise !== undefined && before !== undefined && value - before > maxRise)
+    why.push(`a rise of more than ${maxRise}`);
+  if (least !== undefined && value < least) why.push(`less than ${least}`);
+  if (most !== undefined && value > most) why.push(`more than ${most}`);
+  return why;
+}
+
+const round = (value: number): string => String(Number(value.toFixed(4)));

@@ -1,0 +1,46 @@
+import type { TrainingSample } from '@onemall/contracts';
+
+/**
+ * The newest held-back samples by scenario, as the model reads them. They train nothing. A restart begins with none:
+ * until there are enough again no model that replaces a published one is published.
+ */
+export class HeldBackSlice<E> {
+  readonly #perScenario: number;
+  readonly #encode: (samples: readonly TrainingSample[]) => readonly E[];
+  #waiting: TrainingSample[] = [];
+  readonly #kept = new Map<string, E[]>();
+
+  /** @param perScenario samples kept of each scenario */
+  constructor(perScenario: number, encode: (samples: readonly TrainingSample[]) => readonly E[]) {
+    this.#perScenario = perScenario;
+    this.#encode = encode;
+  }
+
+  add(sample: TrainingSample): void {
+    this.#waiting.push(sample);
+    if (this.#waiting.length > 4 * this.#perScenario) this.encodeWaiting();
+  }
+
+  /** Turns what came since into tensors: while the SID tables still hold the versions of their requests. */
+  encodeWaiting(): void {
+    const samples = this.#waiting;
+    this.#waiting = [];
+    for (const [i, encoded] of this.#encode(samples).entries()) {
+      const { scenario } = samples[i]!.exposure;
+      const kept = this.#kept.get(scenario) ?? [];
+      kept.push(encoded);
+      if (kept.length > this.#perScenario) kept.shift();
+      this.#kept.set(scenario, kept);
+    }
+  }
+
+  /** By scenario, oldest first. */
+  get samples(): ReadonlyMap<string, readonly E[]> {
+    return this.#kept;
+  }
+  get size(): number {
+    let size = 0;
+    for (const kept of this.#kept.values()) size += kept.length;
+    return size;
+  }
+}
