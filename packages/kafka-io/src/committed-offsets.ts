@@ -27,7 +27,11 @@ export class CommittedOffsets {
     for (const p of positions) this.#own.set(key(groupId, p), p.offset);
   }
 
-  async read(groupId: string, partitions: readonly TopicPartition[]): Promise<Position[]> {
+  async read(
+    groupId: string,
+    partitions: readonly TopicPartition[],
+    { settled }: { settled: boolean } = { settled: true },
+  ): Promise<Position[]> {
     if (partitions.length === 0) return [];
     const topics = [...Map.groupBy(partitions, (p) => p.topic)].map(([topic, mine]) => ({
       topic: this.#names.physical(topic),
@@ -37,17 +41,21 @@ export class CommittedOffsets {
       `reading committed offsets of ${groupId}`,
       async () => {
         const coordinator = await this.#brokers.coordinator('group', groupId);
-        const offsets = await fetchGroupOffsets(coordinator, groupId, topics);
-        return offsets.map((o) => this.#position(groupId, o));
+        const offsets = await fetchGroupOffsets(coordinator, groupId, topics, settled);
+        return offsets.map((o) => this.#position(groupId, o, settled));
       },
       { giveUpMs: GIVE_UP_MS },
     );
   }
 
-  #position(groupId: string, { topic, partition, offset, metadata }: GroupOffset): Position {
+  #position(
+    groupId: string,
+    { topic, partition, offset, metadata }: GroupOffset,
+    settled: boolean,
+  ): Position {
     const position = { topic: this.#names.logical(topic), partition, offset, metadata };
     const own = this.#own.get(key(groupId, position));
-    if (own !== undefined && offset < own)
+    if (settled && own !== undefined && offset < own)
       throw new StaleOffsetError(
         `Group ${groupId} has offset ${offset} for ${topic} ${partition}, this process committed ${own}. If an operator reset the offsets, restart the service`,
       );

@@ -133,8 +133,12 @@ class ConnectedKafka implements KafkaIo {
     return partitions.map((partition) => ({ topic, partition, offset: ends.get(partition)! }));
   }
 
-  committed(groupId: string, partitions: readonly TopicPartition[]): Promise<Position[]> {
-    return this.#committed.read(groupId, partitions);
+  committed(
+    groupId: string,
+    partitions: readonly TopicPartition[],
+    { settled = true }: { settled?: boolean } = {},
+  ): Promise<Position[]> {
+    return this.#committed.read(groupId, partitions, { settled });
   }
 
   async registerSchemas(topics: readonly TopicName[]): Promise<void> {

@@ -221,8 +221,16 @@ export interface KafkaIo {
   numPartitions(topic: TopicName): Promise<number>;
   /** High watermarks: open transactions count, so that a lag of zero means that nothing at all is behind. */
   endOffsets(topic: TopicName): Promise<Position[]>;
-  /** Committed offsets with metadata, offset -1 where none; settle a transactional id first (see TransactionalWriter). */
-  committed(groupId: string, partitions: readonly TopicPartition[]): Promise<Position[]>;
+  /**
+   * Committed offsets with metadata, offset -1 where none; settle a transactional id first (see TransactionalWriter).
+   * @param options.settled default true: waits for transactions under way, of a dead owner up to its timeout. false
+   *   gives what was committed before them, at once: for looking on, never to go on from
+   */
+  committed(
+    groupId: string,
+    partitions: readonly TopicPartition[],
+    options?: { settled?: boolean },
+  ): Promise<Position[]>;
   /** Registers the topics' value schemas with the table's compatibility. @throws on an incompatible change */
   registerSchemas(topics: readonly TopicName[]): Promise<void>;
   /** Decodes one record; asks the registry for schema ids not seen yet, waiting while it is away. @throws BadRecordError */

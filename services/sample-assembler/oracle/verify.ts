@@ -80,7 +80,9 @@ async function commits(io: KafkaIo, config: SampleAssemblerConfig): Promise<unkn
       ),
     )
   ).flat();
-  const positions = await io.committed(`${config.namespace}.sample-assembler`, partitions);
+  // As of now: whatever a transaction under way brings is simply not judged yet.
+  const group = `${config.namespace}.sample-assembler`;
+  const positions = await io.committed(group, partitions, { settled: false });
   return positions.map(({ topic, partition, offset, metadata }) => ({
     topic,
     part: partition,

@@ -49,5 +49,5 @@ const shape = {
   ),
 };
 
-export const sampleAssemblerConfig = () => loadConfig(shape);
+export const sampleAssemblerConfig = (env?: Record<string, string | undefined>) => loadConfig(shape, env);
 export type SampleAssemblerConfig = ReturnType<typeof sampleAssemblerConfig>;

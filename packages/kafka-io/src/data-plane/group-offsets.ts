@@ -7,11 +7,16 @@ import type { Broker } from '../kafkajs-internals.ts';
 import type { GroupOffset, TopicPartitions } from './transactions.ts';
 import { WireReader, WireWriter } from './wire.ts';
 
-/** Offset -1 where the group has committed none. @throws BrokerError UNSTABLE_OFFSET_COMMIT, which passes */
+/**
+ * Offset -1 where the group has committed none.
+ * @param requireStable while a transaction is pending the answer is an error; else what was committed before it
+ * @throws BrokerError UNSTABLE_OFFSET_COMMIT, which passes
+ */
 export async function fetchGroupOffsets(
   coordinator: Broker,
   groupId: string,
   topics: readonly TopicPartitions[],
+  requireStable = true,
 ): Promise<GroupOffset[]> {
   const body = new WireWriter().uvarint(0); // header of a flexible version: no tags
   body.compactString(groupId);
@@ -21,7 +26,7 @@ export async function fetchGroupOffsets(
       .compactArray(partitions, (p) => body.int32(p))
       .uvarint(0),
   );
-  body.int8(1).uvarint(0); // require stable; no tags
+  body.int8(requireStable ? 1 : 0).uvarint(0); // no tags
   const answer = new WireReader(await call(coordinator, { key: 9, version: 7, name: 'OffsetFetch' }, body));
   answer.skipTags();
   answer.int32(); // throttle time

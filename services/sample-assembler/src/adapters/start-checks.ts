@@ -1,6 +1,12 @@
 /** What must hold before a record is read: else the service would lose or repeat samples without anyone noticing. */
 import type { TopicName } from '@onemall/contracts';
-import { type KafkaIo, type Position, type RetentionSettings, TopicRefusedError } from '@onemall/kafka-io';
+import {
+  type KafkaIo,
+  OffsetOutOfRangeError,
+  type Position,
+  type RetentionSettings,
+  TopicRefusedError,
+} from '@onemall/kafka-io';
 import type { Loss } from '../config.ts';
 import { parseMetadata } from '../stages/commit-metadata.ts';
 import { LOG_TOPICS } from '../stages/log-record.ts';
@@ -35,7 +41,8 @@ export async function checkStart(
       `Topics ${LOG_TOPICS.map((t, i) => `${t} (${counts[i]} partitions)`).join(', ')} are joined partition by partition and need equal partition counts: create them anew with the same count`,
     );
   const numPartitions = counts[0]!;
-  const commits = await io.committed(groupId, allPartitions(numPartitions));
+  // At once: a transaction that a killed owner left open ends when its partition is taken over, not before.
+  const commits = await io.committed(groupId, allPartitions(numPartitions), { settled: false });
   for (const { topic, partition, offset, metadata } of commits) {
     if (offset < 0) continue;
     const then = parseMetadata(metadata).numPartitions;
@@ -54,21 +61,49 @@ export async function checkStart(
  * would be read and sampled again
  */
 export async function refuseMissingCommits(
-  io: Pick<KafkaIo, 'endOffsets' | 'committed'>,
+  io: Pick<KafkaIo, 'endOffsets' | 'committed' | 'openReader'>,
   groupId: string,
   partition: number,
   { numPartitions, samplesAlign }: StartFacts,
 ): Promise<void> {
   const ends = await io.endOffsets('training-samples');
-  const filled = ends.filter((end) => end.offset > 0 && (!samplesAlign || end.partition === partition));
+  const mine = ends.filter((end) => end.offset > 0 && (!samplesAlign || end.partition === partition));
+  const filled = await partitionsWithSamples(io, mine);
   if (filled.length === 0) return;
-  if (!samplesAlign && (await io.committed(groupId, allPartitions(numPartitions))).some((c) => c.offset >= 0))
-    return;
+  if (!samplesAlign) {
+    const all = await io.committed(groupId, allPartitions(numPartitions), { settled: false });
+    if (all.some((c) => c.offset >= 0)) return;
+  }
   throw new StartRefusedError(
-    `Group ${groupId} has no committed offsets for partition ${partition} of ${LOG_TOPICS.join(', ')}, but training-samples has records in partition ${filled.map((end) => end.partition).join(', ')}: ` +
+    `Group ${groupId} has no committed offsets for partition ${partition} of ${LOG_TOPICS.join(', ')}, but training-samples has records in partition ${filled.join(', ')}: ` +
       'starting at the beginning would give every retained exposure a second sample. Restore the offsets of the group, or empty training-samples, ' +
       'or accept repeated samples with ONEMALL_ACCEPT_LOSS=missing-commits',
   );
+}
+
+/** Where a sample was committed, retained or not: what the aborted first transaction of a killed owner left is none. */
+async function partitionsWithSamples(
+  io: Pick<KafkaIo, 'openReader'>,
+  ends: readonly Position[],
+): Promise<number[]> {
+  const filled: number[] = [];
+  for (const { topic, partition, offset: end } of ends) {
+    const reader = await io.openReader();
+    try {
+      await reader.assign([{ topic, partition, offset: 0 }]);
+      for (let isRead = false; !isRead; ) {
+        const [part] = await reader.poll({ maxWaitMs: 100, maxBytesPerPartition: 1 << 16 });
+        if (part && part.records.length > 0) filled.push(partition);
+        isRead = part !== undefined && (part.records.length > 0 || part.nextOffset >= end);
+      }
+    } catch (error) {
+      if (!(error instanceof OffsetOutOfRangeError)) throw error;
+      filled.push(partition);
+    } finally {
+      await reader.close();
+    }
+  }
+  return filled;
 }
 
 /** Turns an offset that is gone into what an operator can do. */

@@ -1,0 +1,211 @@
+/** The sample assembler under faults: a scene whose instances each stand behind a proxy of their own. */
+import type { TopicName } from '@onemall/contracts';
+import type { AnyOutRecord, Position } from '@onemall/kafka-io';
+import { KafkaProxy, type SpawnedService, type TestStack, waitFor } from '@onemall/testkit';
+import { type Verdict, verify } from '../../services/sample-assembler/oracle/verify.ts';
+import { sampleAssemblerConfig } from '../../services/sample-assembler/src/config.ts';
+import { Scene } from '../../services/sample-assembler/test/scene.ts';
+import { type Arrival, OUT_OF_ORDERNESS_MS } from '../../services/sample-assembler/test/traffic.ts';
+
+export const NUM_PARTITIONS = 4;
+const LOGS = ['exposures', 'clicks', 'buys'] as const;
+/** Further than any record is needed: what came before is closed, ended and forgotten. */
+const CLOSING_MS = 12_000;
+const SLICE_MS = 200;
+
+export interface Instance extends SpawnedService {
+  proxy: KafkaProxy;
+  /** Paused as by a scheduler that forgot it; `resume` wakes it. */
+  pause(): void;
+  resume(): void;
+}
+
+export class Lab {
+  readonly scene: Scene;
+  readonly #stack: TestStack;
+  readonly #instances = new Set<Instance>();
+  #newestMs = 0;
+  #numClosers = 0;
+
+  private constructor(stack: TestStack, scene: Scene) {
+    this.#stack = stack;
+    this.scene = scene;
+  }
+
+  static async create(stack: TestStack, env: Record<string, string> = {}): Promise<Lab> {
+    const scene = await Scene.create(stack);
+    Object.assign(scene.env, { ONEMALL_SESSION_TIMEOUT_MS: '3000', ...env });
+    return new Lab(stack, scene);
+  }
+
+  get instances(): readonly Instance[] {
+    return [...this.#instances];
+  }
+  get groupId(): string {
+    return `${this.scene.env.ONEMALL_NAMESPACE}.sample-assembler`;
+  }
+  physical(topic: TopicName): string {
+    return `${this.scene.env.ONEMALL_NAMESPACE}.${topic}`;
+  }
+
+  async start(env: Record<string, string> = {}): Promise<Instance> {
+    const proxy = await KafkaProxy.start(this.#stack.brokers);
+    const service = await this.scene.startInstance({ ONEMALL_KAFKA_BROKERS: proxy.address, ...env });
+    const signal = (name: NodeJS.Signals): void => {
+      if (this.#instances.has(instance)) process.kill(service.pid, name);
+    };
+    const instance: Instance = {
+      ...service,
+      proxy,
+      pause: () => signal('SIGSTOP'),
+      resume: () => signal('SIGCONT'),
+    };
+    this.#instances.add(instance);
+    void service.exited.then(async () => {
+      this.#instances.delete(instance);
+      await proxy.close();
+    });
+    return instance;
+  }
+
+  /** Starts an instance and waits until it owns all partitions. */
+  async startAlone(env: Record<string, string> = {}): Promise<Instance> {
+    const instance = await this.start(env);
+    await this.owns(instance, NUM_PARTITIONS);
+    return instance;
+  }
+
+  async owns(instance: Instance, count: number): Promise<void> {
+    await waitFor(
+      async () => (await instance.status().catch(() => null))?.values.partitions_owned === count,
+      {
+        what: `${count} partitions at one instance`,
+        timeoutMs: 90_000,
+        check: () => {
+          if (!this.#instances.has(instance)) throw new Error(`The instance ended: ${instance.logTail()}`);
+        },
+      },
+    );
+  }
+
+  /**
+   * Sends events in order of arrival, a slice at a time: what the logs see then is never more than a slice further out of
+   * order than the traffic was made.
+   * @param between called after each slice with the number of events sent
+   */
+  async send(
+    arrivals: readonly Arrival[],
+    between: (sent: number) => Promise<void> = async () => {},
+  ): Promise<void> {
+    for (let at = 0; at < arrivals.length; ) {
+      let end = at;
+      while (end < arrivals.length && arrivals[end]!.arrivesMs < arrivals[at]!.arrivesMs + SLICE_MS)
+        this.#newestMs = Math.max(this.#newestMs, arrivals[end++]!.value.eventTimeMs);
+      const slice = arrivals.slice(at, end);
+      await this.scene.writer.send(
+        slice.map(({ topic, value }) => ({ topic, key: value.userId, value }) as AnyOutRecord),
+      );
+      at = end;
+      await between(at);
+    }
+  }
+
+  /** Waits until something of these was committed. */
+  async someOut(atLeast = 1): Promise<void> {
+    await waitFor(async () => (await this.numSamples()) >= atLeast, {
+      what: `${atLeast} samples`,
+      timeoutMs: 60_000,
+    });
+  }
+
+  /** End offsets of the samples, markers of transactions included. */
+  async numSamples(): Promise<number> {
+    return (await this.scene.io.endOffsets('training-samples')).reduce((n, p) => n + p.offset, 0);
+  }
+
+  /** Events that came after their exposure had closed; orphans are others. */
+  async numLate(): Promise<number> {
+    const late = await this.scene.read('late-events');
+    return late.filter((record) => record.value?.reason === 'LATE').length;
+  }
+
+  committed(): Promise<Position[]> {
+    return this.scene.io.committed(
+      this.groupId,
+      LOGS.flatMap((topic) =>
+        Array.from({ length: NUM_PARTITIONS }, (_, partition) => ({ topic, partition })),
+      ),
+      { settled: false },
+    );
+  }
+
+  /** Committed watermark of each partition. */
+  async watermarks(): Promise<number[]> {
+    return (await this.committed())
+      .filter((p) => p.topic === 'exposures')
+      .map((p) => Number(p.metadata?.split(',')[0] || 0));
+  }
+
+  /** Sends one exposure to each partition, late enough to close all before it, and waits until everything is committed. */
+  async settle(timeoutMs = 90_000): Promise<void> {
+    const closingMs = this.#newestMs + CLOSING_MS;
+    this.#newestMs = closingMs;
+    const round = this.#numClosers++;
+    const closers = Array.from({ length: NUM_PARTITIONS }, (_, partition) => ({
+      topic: 'exposures' as const,
+      key: `closer-${partition}`,
+      partition,
+      value: {
+        exposureId: `closer-${partition}-${round}`,
+        userId: `closer-${partition}`,
+        itemId: 'item-1',
+        scenario: 'product_card',
+        eventTimeMs: closingMs,
+        requestId: `closing-${partition}-${round}`,
+        requestTimeMs: closingMs,
+        position: 0,
+        watchMs: null,
+        priceCents: 1,
+        requestFeatures: { ints: [], floats: [] },
+      },
+    }));
+    await this.scene.writer.send(closers);
+    const ends = (await Promise.all(LOGS.map((topic) => this.scene.io.endOffsets(topic)))).flat();
+    let last = '';
+    await waitFor(
+      async () => {
+        const committed = await this.committed();
+        const behind = ends.filter(
+          (end) =>
+            (committed.find((c) => c.topic === end.topic && c.partition === end.partition)?.offset ?? -1) <
+            end.offset,
+        );
+        const marks = await this.watermarks();
+        last = `${behind.map((b) => `${b.topic}-${b.partition}`)}; watermarks ${marks.map((w) => w - closingMs)}`;
+        return behind.length === 0 && marks.every((w) => w >= closingMs - OUT_OF_ORDERNESS_MS);
+      },
+      { what: 'everything to be committed', timeoutMs, intervalMs: 100 },
+    ).catch((error: Error) => {
+      const logs = this.instances.map((i) => i.logTail(8)).join('\n---\n');
+      throw new Error(`${error.message}; behind: ${last}\n${logs}`);
+    });
+  }
+
+  async verdict(): Promise<Verdict> {
+    return oneAtATime(() => verify(this.scene.io, sampleAssemblerConfig(this.scene.env)));
+  }
+
+  async close(): Promise<void> {
+    for (const instance of this.#instances) instance.resume();
+    await Promise.all([...this.#instances].map((instance) => instance.kill()));
+    await this.scene.close();
+  }
+}
+
+/** The embedded database is one for the process. */
+let queue: Promise<unknown> = Promise.resolve();
+function oneAtATime<T>(work: () => Promise<T>): Promise<T> {
+  const result = queue.then(work);
+  queue = result.catch(() => {});
+  return result;
+}
