@@ -3,16 +3,14 @@
  * one's own. Safe to run again; what exists stays as it is.
  */
 import { TOPICS } from '@onemall/contracts';
-import { connectKafka } from '@onemall/kafka-io';
+import { connectKafka, kafkaSettings } from '@onemall/kafka-io';
 import { ConfigError, loadConfig } from '@onemall/service-kit';
 import { retentionOf } from './settings.ts';
 
 try {
   const config = loadConfig({});
   const io = await connectKafka({
-    brokers: config.kafkaBrokers,
-    registryUrl: config.registryUrl,
-    namespace: config.namespace,
+    ...kafkaSettings(config),
     clientId: 'create-topics',
   });
   const names = TOPICS.map((topic) => topic.name);

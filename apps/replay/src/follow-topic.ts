@@ -101,8 +101,8 @@ export async function followTopic(options: FollowOptions): Promise<void> {
 /** Fetched records as records to write, items before the events that name them. */
 function recordConverter(options: FollowOptions): (fetched: FetchedPartition[]) => Promise<OutRecord[]> {
   const { io, context, mapping, source, badRows } = options;
-  const { config, clock, stopping, meter } = context;
-  const values = new ForeignValues({ registryUrl: config.registryUrl, clock, stopping });
+  const { config, clock, meter } = context;
+  const values = new ForeignValues((id) => io.schemaOf(id));
   const separator = mapping.impressions?.separator ?? '|';
   const columns = mappedColumns(mapping);
   const map = rowMapper(mapping, () => clock.nowMs() + config.allowedClockSkewMs);

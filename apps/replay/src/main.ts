@@ -1,7 +1,7 @@
 /** Composition root of the replay. */
 import { createHash } from 'node:crypto';
 import path from 'node:path';
-import { connectKafka } from '@onemall/kafka-io';
+import { connectKafka, kafkaSettings } from '@onemall/kafka-io';
 import { ConfigError, runService } from '@onemall/service-kit';
 import { BadRows } from './adapters/bad-rows.ts';
 import { readMapping } from './adapters/mapping-file.ts';
@@ -32,9 +32,7 @@ await runService({
     const { config, log, clock, meter, stopping, fail } = context;
     const { mapping, files, windows } = config;
     const io = await connectKafka({
-      brokers: config.kafkaBrokers,
-      registryUrl: config.registryUrl,
-      namespace: config.namespace,
+      ...kafkaSettings(config),
       clientId: 'replay',
     });
     const largestWindowMs = Math.max(

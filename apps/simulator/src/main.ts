@@ -1,6 +1,6 @@
 /** Composition root of the simulator. */
 import path from 'node:path';
-import { connectKafka } from '@onemall/kafka-io';
+import { connectKafka, kafkaSettings } from '@onemall/kafka-io';
 import { runService } from '@onemall/service-kit';
 import { readState, writeState } from './adapters/state-file.ts';
 import { readWorld } from './adapters/world-file.ts';
@@ -24,9 +24,7 @@ await runService({
     save();
 
     const io = await connectKafka({
-      brokers: config.kafkaBrokers,
-      registryUrl: config.registryUrl,
-      namespace: config.namespace,
+      ...kafkaSettings(config),
       clientId: 'simulator',
     });
     await io.checkTopics(TOPICS, {

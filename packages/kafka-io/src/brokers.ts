@@ -3,6 +3,7 @@
  * Errors of the protocol become `BrokerError` with Kafka's name for the code.
  */
 import { logLevel } from 'kafkajs';
+import { connectionSecurity } from './access.ts';
 import type { WireWriter } from './data-plane/wire.ts';
 import { KafkaIoError, TopicMissingError } from './errors.ts';
 import {
@@ -15,6 +16,7 @@ import {
   errorCodes,
 } from './kafkajs-internals.ts';
 import type { LogWriter } from './log-writer.ts';
+import type { KafkaAccess } from './ports.ts';
 
 const known = new Map(errorCodes.map((e) => [e.code, e]));
 /** Codes newer than kafkajs' table, and one whose retriability it has wrong. */
@@ -65,7 +67,7 @@ const PASSING = new Set([
 /** True for errors that pass by themselves: a broker away, a leader moving, a coordinator loading. */
 export function isPassing(error: unknown): boolean {
   if (error instanceof BrokerError) return error.retriable;
-  if (!(error instanceof Error)) return false;
+  if (!(error instanceof Error) || isDistrust(error)) return false;
   if (PASSING.has(error.name)) return true;
   // An error of this package has judged its cause already.
   if (error instanceof KafkaIoError) return false;
@@ -73,6 +75,10 @@ export function isPassing(error: unknown): boolean {
   if (error.name === 'KafkaJSProtocolError') return retriable === true;
   return cause !== undefined && cause !== error && isPassing(cause);
 }
+
+/** The broker's certificate is not to be trusted: waiting does not change that. */
+const isDistrust = (error: Error & { code?: unknown }): boolean =>
+  typeof error.code === 'string' && /CERT|UNABLE_TO_(VERIFY|GET_ISSUER)/.test(error.code);
 
 /** No leader is known for a partition at the moment. */
 export class LeaderAwayError extends KafkaIoError {
@@ -92,6 +98,7 @@ export const COORDINATOR = { group: 0, transaction: 1 } as const;
 
 export interface BrokersOptions {
   brokers: string;
+  access: KafkaAccess;
   clientId: string;
   log: LogWriter;
 }
@@ -104,13 +111,14 @@ export class Brokers {
   /** Node ids by kind and id. */
   readonly #coordinators = new Map<string, number>();
 
-  constructor({ brokers, clientId, log }: BrokersOptions) {
+  constructor({ brokers, access, clientId, log }: BrokersOptions) {
     this.#addresses = brokers;
     this.#log = log;
     this.#cluster = new createCluster({
       logger: createLogger({ level: logLevel.WARN, logCreator: log.kafkajsLogCreator }),
       socketFactory: createSocketFactory(),
       brokers: brokers.split(',').map((b) => b.trim()),
+      ...connectionSecurity(access),
       clientId,
       connectionTimeout: 3_000,
       requestTimeout: 30_000,

@@ -2,6 +2,7 @@
 import type { TopicName, TopicValues } from '@onemall/contracts';
 import { systemClock } from '@onemall/service-kit';
 import { Kafka, logLevel } from 'kafkajs';
+import { connectionSecurity } from './access.ts';
 import type { Encoding } from './batch-set.ts';
 import { Brokers } from './brokers.ts';
 import { CommittedOffsets } from './committed-offsets.ts';
@@ -66,6 +67,7 @@ class ConnectedKafka implements KafkaIo {
     this.#kafka = new Kafka({
       clientId: options.clientId,
       brokers: options.brokers.split(',').map((b) => b.trim()),
+      ...connectionSecurity(options.access ?? {}),
       connectionTimeout: 3_000,
       requestTimeout: 30_000,
       retry: { initialRetryTime: 50, maxRetryTime: 1_000, retries: 5 },
@@ -78,6 +80,7 @@ class ConnectedKafka implements KafkaIo {
     const log = this.#log;
     this.#registry = new Registry({
       url: options.registryUrl,
+      credentials: options.access?.registry,
       clientId: options.clientId,
       names,
       clock,
@@ -106,8 +109,8 @@ class ConnectedKafka implements KafkaIo {
 
   /** Each reader has its own connections: a Fetch that waits holds up every request behind it. */
   #newBrokers(): Brokers {
-    const { brokers, clientId } = this.options;
-    return new Brokers({ brokers, clientId, log: this.#log });
+    const { brokers, access = {}, clientId } = this.options;
+    return new Brokers({ brokers, access, clientId, log: this.#log });
   }
 
   createTopics(
@@ -143,6 +146,9 @@ class ConnectedKafka implements KafkaIo {
 
   async registerSchemas(topics: readonly TopicName[]): Promise<void> {
     for (const topic of topics) await this.#codec.schemaId(topic);
+  }
+  schemaOf(id: number): Promise<unknown> {
+    return this.#registry.schemaOf(id);
   }
   decode<T extends TopicName>(topic: T, record: RawRecord): Promise<TypedRecord<T>> {
     return this.#codec.decode(topic, record);

@@ -4,7 +4,8 @@
  */
 import { createRequire } from 'node:module';
 import type { Socket } from 'node:net';
-import type { logCreator } from 'kafkajs';
+import type { ConnectionOptions } from 'node:tls';
+import type { logCreator, SASLOptions } from 'kafkajs';
 
 const require = createRequire(import.meta.url);
 const internal = <T>(path: string): T => require(`kafkajs/src/${path}`) as T;
@@ -94,6 +95,8 @@ export const createCluster: new (options: {
   logger: unknown;
   socketFactory: unknown;
   brokers: readonly string[];
+  ssl?: ConnectionOptions;
+  sasl?: SASLOptions;
   clientId: string;
   connectionTimeout: number;
   requestTimeout: number;

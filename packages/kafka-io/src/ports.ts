@@ -4,15 +4,25 @@
  */
 import type { TopicName, TopicValues, ValidationRules } from '@onemall/contracts';
 import type { Clock } from '@onemall/service-kit';
+import type { SASLOptions } from 'kafkajs';
 import type { RecordCursor } from './data-plane/record-batch.ts';
 
 export * from './errors.ts';
 export type { RecordCursor };
 
+export interface KafkaAccess {
+  /** PEM of the authority that signed the brokers' certificates; without it Node's own list decides. */
+  tls?: { ca?: string };
+  sasl?: SASLOptions;
+  registry?: { username: string; password: string };
+}
+
+/** `kafkaSettings(config)` gives the first four from a service's settings. */
 export interface KafkaIoOptions {
   brokers: string;
   registryUrl: string;
   namespace: string;
+  access?: KafkaAccess;
   /** Name of the service: client id, and `service` in dead letters. */
   clientId: string;
   /** Values that break these rules are bad records in decode, consume and openTable alike; none are checked without it. */
@@ -235,6 +245,11 @@ export interface KafkaIo {
   registerSchemas(topics: readonly TopicName[]): Promise<void>;
   /** Decodes one record; asks the registry for schema ids not seen yet, waiting while it is away. @throws BadRecordError */
   decode<T extends TopicName>(topic: T, record: RawRecord): Promise<TypedRecord<T>>;
+  /**
+   * The writer's schema of an id, parsed JSON; waits while the registry is away.
+   * @throws BadRecordError when the registry does not know it or it is no Avro schema
+   */
+  schemaOf(id: number): Promise<unknown>;
   /** Wire-format bytes with this build's schema. */
   encode<T extends TopicName>(topic: T, value: TopicValues[T]): Promise<Buffer>;
   openReader(): Promise<LogReader>;

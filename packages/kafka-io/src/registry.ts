@@ -18,23 +18,36 @@ interface ResponseError extends Error {
 export class Registry {
   readonly #client: SchemaRegistry;
   readonly #url: string;
-  readonly #base: string;
+  readonly #headers: Record<string, string>;
   readonly #names: TopicNames;
   readonly #clock: Clock;
   readonly #log: LogWriter;
   readonly #closing = new AbortController();
   readonly #unknown = new Map<number, { untilMs: number; error: BadRecordError }>();
 
-  constructor(options: { url: string; clientId: string; names: TopicNames; clock: Clock; log: LogWriter }) {
-    this.#url = printable(options.url);
-    this.#base = options.url.replace(/\/$/, '');
+  constructor(options: {
+    url: string;
+    credentials: { username: string; password: string } | undefined;
+    clientId: string;
+    names: TopicNames;
+    clock: Clock;
+    log: LogWriter;
+  }) {
+    const { base, credentials } = withoutCredentials(options.url, options.credentials);
+    this.#url = base;
+    this.#headers = credentials
+      ? {
+          authorization: `Basic ${Buffer.from(`${credentials.username}:${credentials.password}`).toString('base64')}`,
+        }
+      : {};
     this.#names = options.names;
     this.#clock = options.clock;
     this.#log = options.log;
     this.#client = new SchemaRegistry({
-      host: this.#base,
+      host: this.#url,
       clientId: options.clientId,
       retry: { retries: 0 },
+      ...(credentials ? { auth: credentials } : {}),
       // An answer that is no schema fails with its status, like one that refuses.
       middlewares: [
         ({ resourceName }) => ({
@@ -91,12 +104,12 @@ export class Registry {
    * change once. A subject that does not exist yet has nothing to be compatible with.
    */
   async #ensureCompatibility(subject: string, compatibility: string): Promise<void> {
-    const url = `${this.#base}/config/${encodeURIComponent(subject)}`;
-    const current = await request(url);
+    const url = `${this.#url}/config/${encodeURIComponent(subject)}`;
+    const current = await request(url, { headers: this.#headers });
     if (current.status !== 404) return;
     await request(url, {
       method: 'PUT',
-      headers: { 'content-type': 'application/vnd.schemaregistry.v1+json' },
+      headers: { ...this.#headers, 'content-type': 'application/vnd.schemaregistry.v1+json' },
       body: JSON.stringify({ compatibility }),
     });
   }
@@ -176,8 +189,20 @@ async function request(url: string, init?: RequestInit): Promise<Response> {
   }
 }
 
-/** Without a user's name and password. */
-const printable = (url: string): string => url.replace(/\/\/[^/@]*@/, '//***@');
+/** A user's name and password in the address count unless others are given; fetch refuses addresses that hold them. */
+function withoutCredentials(
+  address: string,
+  given: { username: string; password: string } | undefined,
+): { base: string; credentials: { username: string; password: string } | undefined } {
+  const url = new URL(address);
+  const { username, password } = url;
+  url.username = '';
+  url.password = '';
+  const inAddress = username
+    ? { username: decodeURIComponent(username), password: decodeURIComponent(password) }
+    : undefined;
+  return { base: url.href.replace(/\/$/, ''), credentials: given ?? inAddress };
+}
 
 /** `{"schema": "..."}`, parsed or not: the client parses by content type. */
 function holdsSchema(data: unknown): boolean {

@@ -20,7 +20,9 @@ const JSON_TYPE = 'application/vnd.schemaregistry.v1+json';
 /** A registry that gives these answers in turn and the last one from then on. */
 async function answering(t: TestContext, ...answers: [Answer, ...Answer[]]) {
   let asked = 0;
-  const server = createServer((_request, response) => {
+  const authorizations: (string | undefined)[] = [];
+  const server = createServer((request, response) => {
+    authorizations.push(request.headers.authorization);
     const { status, body, type = JSON_TYPE } = answers[Math.min(asked++, answers.length - 1)]!;
     response.writeHead(status, { 'content-type': type }).end(body);
   });
@@ -31,13 +33,22 @@ async function answering(t: TestContext, ...answers: [Answer, ...Answer[]]) {
     () => {},
     () => 0,
   );
-  const registry = new Registry({ url, clientId: 'test', names: new TopicNames('ns'), clock, log });
+  const registryWith = (address: string, credentials?: { username: string; password: string }) =>
+    new Registry({
+      url: address,
+      credentials,
+      clientId: 'test',
+      names: new TopicNames('ns'),
+      clock,
+      log,
+    });
+  const registry = registryWith(url);
   t.after(() => {
     registry.close();
     server.closeAllConnections();
     server.close();
   });
-  return { registry, url, asked: () => asked };
+  return { registry, registryWith, url, asked: () => asked, authorizations };
 }
 const schema = { status: 200, body: JSON.stringify({ schema: JSON.stringify(fullSchema('Click')) }) };
 const notFound = { status: 404, body: JSON.stringify({ error_code: 40403, message: 'Schema not found' }) };
@@ -48,6 +59,24 @@ test('a schema is found, whatever its content type says', async (t) => {
     const found = (await registry.schemaOf(7)) as { name: string };
     assert.match(found.name, /Click$/, type);
   }
+});
+
+test('name and password reach the registry from the settings or from its address', async (t) => {
+  const { registryWith, url, authorizations } = await answering(t, schema);
+  const basic = (text: string) => `Basic ${Buffer.from(text).toString('base64')}`;
+  await registryWith(url, { username: 'me', password: 'p:1' }).schemaOf(7);
+  await registryWith(url.replace('//', '//you:p%2F2@')).schemaOf(7);
+  await registryWith(url).schemaOf(7);
+  assert.deepEqual(authorizations, [basic('me:p:1'), basic('you:p/2'), undefined]);
+});
+
+test('a password in the address stays out of messages', async (t) => {
+  const { registryWith, url } = await answering(t, { status: 403, body: '{}' });
+  await assert.rejects(registryWith(url.replace('//', '//you:hunter2@')).schemaOf(7), (error: Error) => {
+    assert.match(error.message, /status 403/);
+    assert.doesNotMatch(error.message, /hunter2/);
+    return true;
+  });
 });
 
 test('only "not found" makes the record bad, for a moment without asking again', async (t) => {

@@ -31,7 +31,23 @@ export function parseJsonText(value: unknown): unknown {
 /** What every service needs. */
 export const commonShape = {
   kafkaBrokers: z.string().min(1).default('127.0.0.1:9092').describe('host:port, comma separated'),
+  kafkaTls: z
+    .union([z.boolean(), z.stringbool()])
+    .default(false)
+    .describe('TLS to the brokers; their certificates are checked'),
+  kafkaTlsCaFile: z
+    .string()
+    .default('')
+    .describe("PEM of the brokers' certificate authority; empty: those that Node trusts"),
+  kafkaSaslMechanism: z
+    .enum(['', 'plain', 'scram-sha-256', 'scram-sha-512'])
+    .default('')
+    .describe('empty: none'),
+  kafkaSaslUsername: z.string().default(''),
+  kafkaSaslPassword: z.string().default(''),
   registryUrl: z.url().default('http://127.0.0.1:8081/apis/ccompat/v7'),
+  registryUsername: z.string().default('').describe('HTTP basic authentication; empty: none'),
+  registryPassword: z.string().default(''),
   namespace: z
     .string()
     .regex(/^[a-zA-Z0-9_-]+$/)
@@ -69,6 +85,7 @@ export const commonShape = {
     .describe('how long the pipeline may stand still and lose nothing'),
 };
 export type CommonConfig = z.infer<z.ZodObject<typeof commonShape>>;
+type CommonKey = keyof CommonConfig;
 
 /** `kafkaBrokers` -> `ONEMALL_KAFKA_BROKERS` */
 export const envName = (key: string): string =>
@@ -104,7 +121,24 @@ export function loadConfig<S extends z.ZodRawShape>(
     });
     throw new ConfigError(`The configuration is not valid:\n${lines.join('\n')}`);
   }
-  return parsed.data as z.infer<z.ZodObject<typeof commonShape & S>>;
+  const config = parsed.data as z.infer<z.ZodObject<typeof commonShape & S>>;
+  refuseHalfAnAccess(config as CommonConfig);
+  return config;
+}
+
+/** @throws ConfigError where one setting of an access to Kafka or the registry lacks the others */
+function refuseHalfAnAccess(config: CommonConfig): void {
+  const demand = (given: CommonKey, needed: CommonKey): void => {
+    if (config[given] && !config[needed])
+      throw new ConfigError(
+        `The configuration is not valid:\n  ${envName(given)} is set and needs ${envName(needed)}, which is not`,
+      );
+  };
+  demand('kafkaSaslMechanism', 'kafkaSaslUsername');
+  demand('kafkaSaslMechanism', 'kafkaSaslPassword');
+  demand('kafkaSaslUsername', 'kafkaSaslMechanism');
+  demand('kafkaTlsCaFile', 'kafkaTls');
+  demand('registryUsername', 'registryPassword');
 }
 
 function readConfigFile(file: string): Record<string, unknown> {

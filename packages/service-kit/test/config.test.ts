@@ -111,3 +111,18 @@ test('scenarios may come as JSON text, and their windows must be positive', () =
 test('scenarios that are not JSON are a ConfigError too', () => {
   assert.throws(() => loadConfig({}, { ONEMALL_SCENARIOS: '{torn' }), ConfigError);
 });
+
+test('half an access to Kafka or the registry is refused by name', () => {
+  const refused = (env: Record<string, string>, missing: string) =>
+    assert.throws(() => loadConfig({}, env), new RegExp(`needs ${missing}, which is not`));
+  refused({ ONEMALL_KAFKA_SASL_MECHANISM: 'plain' }, 'ONEMALL_KAFKA_SASL_USERNAME');
+  refused(
+    { ONEMALL_KAFKA_SASL_MECHANISM: 'plain', ONEMALL_KAFKA_SASL_USERNAME: 'me' },
+    'ONEMALL_KAFKA_SASL_PASSWORD',
+  );
+  refused({ ONEMALL_KAFKA_SASL_USERNAME: 'me' }, 'ONEMALL_KAFKA_SASL_MECHANISM');
+  refused({ ONEMALL_KAFKA_TLS_CA_FILE: 'ca.pem' }, 'ONEMALL_KAFKA_TLS');
+  refused({ ONEMALL_REGISTRY_USERNAME: 'me' }, 'ONEMALL_REGISTRY_PASSWORD');
+  assert.equal(loadConfig({}, { ONEMALL_KAFKA_TLS: 'true' }).kafkaTls, true);
+  assert.equal(loadConfig({}, { ONEMALL_KAFKA_TLS: 'false' }).kafkaTls, false);
+});

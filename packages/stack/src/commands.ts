@@ -51,12 +51,12 @@ export interface CommandContext {
   ports: StackPorts;
 }
 
-export function kafkaCommand(c: CommandContext, heap: string): CommandLine {
+export function kafkaCommand(c: CommandContext, heap: string, moreProperties = ''): CommandLine {
   const properties = path.join(c.runDir, 'kafka.properties');
   const logging = path.join(c.runDir, 'log4j2.yaml');
   const classes = path.join(c.downloads.kafkaDir, '*');
   const logDir = path.join(c.dataDir, 'kafka');
-  writeFileSync(properties, kafkaProperties(c.ports, logDir));
+  writeFileSync(properties, kafkaProperties(c.ports, logDir) + moreProperties);
   writeFileSync(logging, LOG4J);
   if (!existsSync(path.join(logDir, 'meta.properties'))) {
     // Kafka's own ids are 16 bytes in base64url; the first character must not look like an option.

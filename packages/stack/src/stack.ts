@@ -26,6 +26,8 @@ export interface LocalStackOptions {
   /** Ports that must be these. Others are those of the last start where still free, else any free ones. */
   ports?: Partial<StackPorts>;
   kafkaHeap?: string;
+  /** Lines added to the broker's settings; the last of several for one setting counts. */
+  kafkaProperties?: string;
   registryHeap?: string;
   niceness?: number;
 }
@@ -101,7 +103,9 @@ export async function startLocalStack(options: LocalStackOptions): Promise<Local
   const registryUrl = `http://127.0.0.1:${ports.registry}/apis/ccompat/v7`;
   const adminUrl = `http://127.0.0.1:${ports.registryAdmin}/health/ready`;
   const parts = [
-    start('kafka', kafkaCommand(context, options.kafkaHeap ?? '512m'), () => isKafkaReady(ports.kafka)),
+    start('kafka', kafkaCommand(context, options.kafkaHeap ?? '512m', options.kafkaProperties), () =>
+      isKafkaReady(ports.kafka),
+    ),
     start(
       'registry',
       registryCommand(context, options.registryHeap ?? '256m'),

@@ -1,4 +1,4 @@
-import { connectKafka } from '@onemall/kafka-io';
+import { connectKafka, kafkaSettings } from '@onemall/kafka-io';
 import { runService } from '@onemall/service-kit';
 import { requireRedis } from './adapters/redis.ts';
 import { readConfig } from './config.ts';
@@ -10,15 +10,13 @@ await runService({
   name: NAME,
   config: readConfig,
   start: async (context) => {
-    const { kafkaBrokers, registryUrl, namespace, scenarios, allowedClockSkewMs, redisUrl } = context.config;
+    const { scenarios, allowedClockSkewMs, redisUrl } = context.config;
     await requireRedis(redisUrl).catch((error: Error) => {
       console.error(`${NAME}: ${error.message}`);
       process.exit(2);
     });
     const kafka = await connectKafka({
-      brokers: kafkaBrokers,
-      registryUrl,
-      namespace,
+      ...kafkaSettings(context.config),
       clientId: NAME,
       validation: { scenarios: new Set(Object.keys(scenarios)), allowedClockSkewMs },
     });

@@ -1,4 +1,4 @@
-import { connectKafka } from '@onemall/kafka-io';
+import { connectKafka, kafkaSettings } from '@onemall/kafka-io';
 import { runService } from '@onemall/service-kit';
 import { updaterConfig } from './config.ts';
 import { OUTPUTS, startPipeline, topicsUsed } from './pipeline.ts';
@@ -9,12 +9,9 @@ await runService({
   name: NAME,
   config: updaterConfig,
   start: async (context) => {
-    const { kafkaBrokers, registryUrl, namespace, scenarios, graceMs, longestOutageMs, allowedClockSkewMs } =
-      context.config;
+    const { scenarios, graceMs, longestOutageMs, allowedClockSkewMs } = context.config;
     const kafka = await connectKafka({
-      brokers: kafkaBrokers,
-      registryUrl,
-      namespace,
+      ...kafkaSettings(context.config),
       clientId: NAME,
       validation: { scenarios: new Set(Object.keys(scenarios)), allowedClockSkewMs },
     });

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { connectKafka } from '@onemall/kafka-io';
+import { connectKafka, kafkaSettings } from '@onemall/kafka-io';
 import { runService } from '@onemall/service-kit';
 import { ClickHouseTables, openClickHouse } from './adapters/clickhouse.ts';
 import { serveSql } from './adapters/sql-server.ts';
@@ -26,9 +26,7 @@ await runService({
       'serving SQL',
     );
     const io = await connectKafka({
-      brokers: config.kafkaBrokers,
-      registryUrl: config.registryUrl,
-      namespace: config.namespace,
+      ...kafkaSettings(config),
       clientId: 'metrics-sink',
     });
     const done = runSink({

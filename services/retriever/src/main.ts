@@ -1,4 +1,4 @@
-import { connectKafka } from '@onemall/kafka-io';
+import { connectKafka, kafkaSettings } from '@onemall/kafka-io';
 import { runService } from '@onemall/service-kit';
 import { openCatalogueTables } from './adapters/catalogue-tables.ts';
 import { serveHttp } from './adapters/http-api.ts';
@@ -24,9 +24,7 @@ await runService({
       nowMs: () => clock.nowMs(),
     });
     const kafka = await connectKafka({
-      brokers: config.kafkaBrokers,
-      registryUrl: config.registryUrl,
-      namespace: config.namespace,
+      ...kafkaSettings(config),
       clientId: 'retriever',
       clock,
       validation: { scenarios, allowedClockSkewMs: config.allowedClockSkewMs },

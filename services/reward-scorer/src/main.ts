@@ -1,4 +1,4 @@
-import { connectKafka } from '@onemall/kafka-io';
+import { connectKafka, kafkaSettings } from '@onemall/kafka-io';
 import { runService } from '@onemall/service-kit';
 import { openItemTables } from './adapters/item-tables.ts';
 import { followRankers } from './adapters/ranker-source.ts';
@@ -11,9 +11,7 @@ await runService({
   config: readConfig,
   start: async ({ config, clock, log, meter, artifacts, fail, stopping }) => {
     const kafka = await connectKafka({
-      brokers: config.kafkaBrokers,
-      registryUrl: config.registryUrl,
-      namespace: config.namespace,
+      ...kafkaSettings(config),
       clientId: 'reward-scorer',
       clock,
       validation: {

@@ -8,7 +8,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type ClickHouseClient, createClient } from '@clickhouse/client';
-import { connectKafka, type KafkaIo } from '@onemall/kafka-io';
+import { connectKafka, type KafkaIo, kafkaSettings } from '@onemall/kafka-io';
 import { type SampleAssemblerConfig, sampleAssemblerConfig } from '../src/config.ts';
 import { dumpAll, LOGS } from './dump.ts';
 
@@ -161,9 +161,7 @@ async function judge(db: ClickHouseClient): Promise<Verdict> {
 if (process.argv[1] === import.meta.filename) {
   const config = sampleAssemblerConfig();
   const io = await connectKafka({
-    brokers: config.kafkaBrokers,
-    registryUrl: config.registryUrl,
-    namespace: config.namespace,
+    ...kafkaSettings(config),
     clientId: 'sample-oracle',
   });
   const verdict = await verify(io, config);

@@ -1,5 +1,5 @@
 import { AttributionWindows } from '@onemall/event-time';
-import { connectKafka } from '@onemall/kafka-io';
+import { connectKafka, kafkaSettings } from '@onemall/kafka-io';
 import { runService } from '@onemall/service-kit';
 import { openCatalogue } from './adapters/catalogue-tables.ts';
 import { JoinMeter } from './adapters/join-meter.ts';
@@ -19,9 +19,7 @@ await runService({
     const windows = new AttributionWindows({ scenarios, graceMs, outOfOrdernessMs });
     const groupId = `${config.namespace}.${NAME}`;
     const io = await connectKafka({
-      brokers: config.kafkaBrokers,
-      registryUrl: config.registryUrl,
-      namespace: config.namespace,
+      ...kafkaSettings(config),
       clientId: NAME,
       validation: { scenarios: new Set(Object.keys(scenarios)), allowedClockSkewMs },
       clock,

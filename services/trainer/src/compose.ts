@@ -2,7 +2,7 @@
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { TopicName } from '@onemall/contracts';
-import { connectKafka, type KafkaIo } from '@onemall/kafka-io';
+import { connectKafka, type KafkaIo, kafkaSettings } from '@onemall/kafka-io';
 import { PublishedModelError } from '@onemall/learning';
 import { ArtifactError, ConfigError, type RunningService, type ServiceContext } from '@onemall/service-kit';
 import { CheckpointStore } from './adapters/checkpoint-store.ts';
@@ -49,9 +49,7 @@ const largestWindowMs = ({ scenarios }: TrainerConfig): number =>
 export async function startTrainer(context: Context, openLearner: OpenLearner): Promise<RunningService> {
   const { config, fail } = context;
   const io = await connectKafka({
-    brokers: config.kafkaBrokers,
-    registryUrl: config.registryUrl,
-    namespace: config.namespace,
+    ...kafkaSettings(config),
     clientId: `trainer-${config.model}`,
     validation: {
       scenarios: new Set(Object.keys(config.scenarios)),

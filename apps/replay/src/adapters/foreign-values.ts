@@ -1,21 +1,13 @@
 /** Values of others' topics: JSON objects, or Avro records in the Confluent wire format. */
 import { BadRecordError, schemaIdOf, WIRE_HEADER_BYTES } from '@onemall/contracts';
-import type { Clock } from '@onemall/service-kit';
 import avsc, { type Type } from 'avsc';
 
-const FIRST_BACKOFF_MS = 100;
-const MAX_BACKOFF_MS = 5_000;
-
 export class ForeignValues {
-  readonly #registryUrl: string;
-  readonly #clock: Clock;
-  readonly #stopping: AbortSignal;
+  readonly #schemaOf: (id: number) => Promise<unknown>;
   readonly #types = new Map<number, Type>();
 
-  constructor(options: { registryUrl: string; clock: Clock; stopping: AbortSignal }) {
-    this.#registryUrl = options.registryUrl.replace(/\/$/, '');
-    this.#clock = options.clock;
-    this.#stopping = options.stopping;
+  constructor(schemaOf: (id: number) => Promise<unknown>) {
+    this.#schemaOf = schemaOf;
   }
 
   /**
@@ -32,7 +24,7 @@ export class ForeignValues {
     const id = schemaIdOf(value);
     let type = this.#types.get(id);
     if (!type) {
-      type = await this.#lookUp(id);
+      type = await this.#typeOf(id);
       this.#types.set(id, type);
     }
     try {
@@ -46,27 +38,12 @@ export class ForeignValues {
     }
   }
 
-  /** Waits while the registry is away. */
-  async #lookUp(id: number): Promise<Type> {
-    for (let backoffMs = FIRST_BACKOFF_MS; ; backoffMs = Math.min(MAX_BACKOFF_MS, 2 * backoffMs)) {
-      const answer = await fetch(`${this.#registryUrl}/schemas/ids/${id}`, { signal: this.#stopping }).catch(
-        () => undefined,
-      );
-      this.#stopping.throwIfAborted();
-      if (answer?.ok) {
-        const { schema } = (await answer.json()) as { schema: string };
-        try {
-          return avsc.Type.forSchema(JSON.parse(schema));
-        } catch (cause) {
-          throw new BadRecordError('UNKNOWN_SCHEMA', `Schema ${id} is no Avro schema`, { cause });
-        }
-      }
-      if (answer && answer.status < 500 && answer.status !== 408 && answer.status !== 429)
-        throw new BadRecordError(
-          'UNKNOWN_SCHEMA',
-          `Expected a schema id that the registry at ${this.#registryUrl} knows, got ${id}`,
-        );
-      await this.#clock.sleep(backoffMs, this.#stopping);
+  async #typeOf(id: number): Promise<Type> {
+    const schema = await this.#schemaOf(id);
+    try {
+      return avsc.Type.forSchema(schema as avsc.Schema);
+    } catch (cause) {
+      throw new BadRecordError('UNDECODABLE', `Schema ${id} is no Avro schema`, { cause });
     }
   }
 }
