@@ -135,9 +135,12 @@ class Buffers {
     this.stride = [mostCodes(numCodes, 0), mostCodes(numCodes, 1), mostCodes(numCodes, 2)];
     this.#cacheWidth = cacheWidth;
   }
-  makeRoom(rows: number): void {
+  makeRoomForLogProbs(rows: number): void {
     const values = rows * Math.max(...this.stride);
     if (this.logProbs.length < values) this.logProbs = new Float32Array(values);
+  }
+  /** At level 1 only: level 2 reads what level 1 left here. */
+  makeRoomForCache(rows: number): void {
     if (this.cache.length < rows * this.#cacheWidth) this.cache = new Float32Array(rows * this.#cacheWidth);
   }
 }
@@ -184,7 +187,9 @@ class OrtDecoding implements Decoding {
     const widest = beamWidths.at(-1)!;
     const buffers = this.#buffers;
     const stride = buffers.stride[level];
-    buffers.makeRoom(Math.ceil(n / widest) * widest);
+    const room = Math.ceil(n / widest) * widest;
+    buffers.makeRoomForLogProbs(room);
+    if (level === 1) buffers.makeRoomForCache(room);
     for (let begin = 0; begin < n; ) {
       const width = beamWidths.find((w) => w >= n - begin) ?? widest;
       const rows = Math.min(width, n - begin);

@@ -61,6 +61,41 @@ test('a published policy gives the log-probabilities that the trainer gives', as
   await Promise.all([policy.close(), tower.close(), trainer.close()]);
 });
 
+test('a beam that widens from level to level has the log-probabilities of its prefixes one by one', async () => {
+  const { trainer, random, files } = await trained();
+  await trainer.close();
+  const policy = await loadPolicy(files);
+  for (const [seconds, thirds] of [
+    [3, 20],
+    [8, 9],
+    [17, 2],
+  ] as const) {
+    const request = randomSamples(random, 1, policy.manifest.historyLength)[0]!.request;
+    const context = await policy.encode(request);
+    const numCodes = policy.manifest.numCodes[context.scenario]!;
+    const decoding = policy.begin(context);
+    const close = (found: { data: Float32Array; stride: number }, row: number, alone: Float32Array): void =>
+      alone.forEach((p, code) => {
+        assert.ok(Math.abs(p - found.data[row * found.stride + code]!) < 1e-4);
+      });
+    const first = await decoding.first();
+    close(first, 0, await policy.decode(context, 0, new Int32Array(0), 1));
+    const c1 = Int32Array.from({ length: seconds }, () => random.int(numCodes[0]));
+    const second = await decoding.next(1, c1, new Int32Array(seconds));
+    for (const [row, code] of c1.entries())
+      close(second, row, await policy.decode(context, 1, Int32Array.of(code), 1));
+    const parents = Int32Array.from({ length: thirds }, () => random.int(seconds));
+    const c2 = parents.map(() => random.int(numCodes[1]));
+    const third = await decoding.next(2, c2, parents);
+    for (const [row, code] of c2.entries())
+      close(third, row, await policy.decode(context, 2, Int32Array.of(c1[parents[row]!]!, code), 1));
+    assert.equal(decoding.user!.length, policy.manifest.dim);
+    assert.ok(Math.abs(Math.hypot(...decoding.user!) - 1) < 1e-5);
+    decoding.release();
+  }
+  await policy.close();
+});
+
 test('corrupt, incomplete and foreign files are named', async () => {
   const { trainer, files } = await trained();
   await trainer.close();

@@ -19,13 +19,16 @@ export const retrieverShape = {
   retrieveTimeoutMs: count
     .default(5_000)
     .describe('waiting and searching; then 504, or 503 if it never began'),
-  retrieveConcurrency: count.default(2).describe('searches at the same time'),
+  retrieveConcurrency: count.default(2).describe('searches at the same time, each on a thread of its own'),
   retrieveQueue: count.default(64).describe('requests that may wait; further ones get 503 and Retry-After'),
   itemOrder: z
     .enum(['popularity', 'freshness'])
     .default('popularity')
     .describe('order of several items on one SID'),
   popularityHalfLifeMs: count.default(24 * 3_600_000),
+  popularityReplaySamples: count
+    .default(200_000)
+    .describe('newest samples, over all partitions, that popularity is counted from at the start'),
   trieRebuildMs: z.coerce
     .number()
     .int()
@@ -36,6 +39,10 @@ export const retrieverShape = {
   rolloutShare: share.default(0.02).describe('share of requests that become rollouts (OneMall: 2 %)'),
   rolloutBudgetPerS: z.coerce.number().min(0).default(2).describe('rollouts above it are shed and counted'),
   rolloutCandidates: count.default(768).describe('n: candidates per rollout'),
+  rolloutSearch: z
+    .enum(['beam', 'sample'])
+    .default('beam')
+    .describe('beam: the best candidates; sample: drawn without replacement (Gumbel top-k)'),
   referenceSyncMs: z.coerce
     .number()
     .int()

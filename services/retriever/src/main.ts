@@ -1,8 +1,10 @@
 import { connectKafka, kafkaSettings } from '@onemall/kafka-io';
 import { runService } from '@onemall/service-kit';
+import { AdmissionGate } from './adapters/admission-gate.ts';
 import { openCatalogueTables } from './adapters/catalogue-tables.ts';
 import { serveHttp } from './adapters/http-api.ts';
 import { followPolicies } from './adapters/policy-source.ts';
+import { followPopularity } from './adapters/popularity-feed.ts';
 import { readConfig } from './config.ts';
 import { runSampleFlow } from './pipeline.ts';
 import { Retrieval } from './retrieval.ts';
@@ -31,7 +33,19 @@ await runService({
     });
     const tables = await openCatalogueTables({ kafka, catalogue, log, meter, fail });
     await tables.readToEnd();
-    const { policies, close: closePolicies } = await followPolicies({ kafka, artifacts, log, meter, fail });
+    const { policies, close: closePolicies } = await followPolicies({
+      ...{ kafka, artifacts, log, meter, fail },
+      threads: config.retrieveConcurrency,
+    });
+    const popular = await followPopularity({
+      ...{ kafka, popularity, clock, log, meter, stopping, fail, scenarios },
+      replaySamples: config.popularityReplaySamples,
+      allowedClockSkewMs: config.allowedClockSkewMs,
+    });
+    const gate = new AdmissionGate({
+      concurrency: config.retrieveConcurrency,
+      queueLength: config.retrieveQueue,
+    });
     const http = await serveHttp({
       host: config.httpHost,
       port: config.retrieverPort,
@@ -44,8 +58,7 @@ await runService({
       },
       maxBodyBytes: config.retrieveMaxBodyBytes,
       timeoutMs: config.retrieveTimeoutMs,
-      concurrency: config.retrieveConcurrency,
-      queueLength: config.retrieveQueue,
+      gate,
       allowedClockSkewMs: config.allowedClockSkewMs,
       retrieval,
       acquirePolicy: () => policies.acquire(),
@@ -65,13 +78,14 @@ await runService({
       fail,
       policies,
       catalogue,
-      popularity,
       retrieval,
+      gate,
     });
     return {
       async stop() {
         await http.close();
         await samples.stop();
+        await popular.close();
         await closePolicies();
         await tables.close();
         await kafka.close();

@@ -8,16 +8,16 @@
  */
 import { BadRecordError, type TrainingSample } from '@onemall/contracts';
 import type { KafkaIo, OutRecord, RecordWriter, TypedRecord } from '@onemall/kafka-io';
-import type { Clock, Logger, StageMeter } from '@onemall/service-kit';
+import { type Clock, hashFraction, type Logger, type StageMeter } from '@onemall/service-kit';
+import type { AdmissionGate } from './adapters/admission-gate.ts';
 import type { Policies } from './adapters/policy-source.ts';
 import type { RetrieverConfig } from './config.ts';
 import { type LoadedPolicy, NothingToServeError, type Retrieval } from './retrieval.ts';
 import { buildRollout } from './stages/build-rollout.ts';
 import { checkSample } from './stages/check-sample.ts';
 import { HIT_RATE_AT, HitSums } from './stages/measure-hits.ts';
-import { RateBudget, RecentIds, selectRequest } from './stages/select-requests.ts';
+import { RateBudget, RecentIds, SlidingShare, selectRequest } from './stages/select-requests.ts';
 import { firstItem } from './stages/serve-items.ts';
-import type { Popularity } from './state/popularity.ts';
 import { ReferencePolicy } from './state/reference-policy.ts';
 import type { SidCatalogue } from './state/sid-catalogue.ts';
 
@@ -31,14 +31,21 @@ export interface RetrieverParts {
   fail: (error: unknown) => void;
   policies: Policies;
   catalogue: SidCatalogue;
-  popularity: Popularity;
   retrieval: Retrieval;
+  /** Searches of rollouts and measurements give way to those of HTTP. */
+  gate: AdmissionGate;
 }
 
 /** Versions of SIDs older than this before the newest request are forgotten. */
 const SID_HISTORY_MS = 3_600_000;
 const FORGET_EVERY_MS = 60_000;
 const REQUESTS_REMEMBERED = 100_000;
+/** The share of rollouts over the budget is that of so long a time; above this much of them an alert says so. */
+const DROPPED_WINDOW_MS = 60_000;
+const MOST_DROPPED = 0.2;
+
+/** A whole number below 2^32 from a request's id. */
+const drawSeed = (requestId: string): number => Math.floor(hashFraction(requestId, 1) * 2 ** 32);
 
 export async function runSampleFlow(parts: RetrieverParts): Promise<{ stop(): Promise<void> }> {
   const { kafka, config, meter, fail } = parts;
@@ -72,6 +79,7 @@ class SampleFlow {
   readonly #hitRateBudget: RateBudget;
   readonly #decided = new RecentIds(REQUESTS_REMEMBERED);
   readonly #hits = new HitSums();
+  readonly #dropped = new SlidingShare(DROPPED_WINDOW_MS);
   #newestRequestMs = 0;
 
   constructor(parts: RetrieverParts, writer: RecordWriter) {
@@ -108,9 +116,8 @@ class SampleFlow {
   }
 
   async #takeFinal(sample: TrainingSample, sampleMs: number): Promise<void> {
-    const { config, popularity } = this.#parts;
-    const { itemId, requestId, requestTimeMs, eventTimeMs } = sample.exposure;
-    popularity.count(itemId, sample.clicked, eventTimeMs);
+    const { config } = this.#parts;
+    const { requestId, requestTimeMs } = sample.exposure;
     this.#newestRequestMs = Math.max(this.#newestRequestMs, requestTimeMs);
     const selection = selectRequest(config, requestId);
     if (selection === 'heldBack' && sample.clicked) await this.#measure(sample);
@@ -119,17 +126,25 @@ class SampleFlow {
 
   /** n candidates of the reference policy for the request, with their log-probabilities (OneMall, section 3.3). */
   async #rollOut(sample: TrainingSample, sampleMs: number): Promise<void> {
-    const { clock, config, meter, retrieval } = this.#parts;
+    const { clock, config, gate, meter, retrieval } = this.#parts;
     const nowMs = clock.nowMs();
     if (nowMs - sampleMs > config.maxSampleAgeMs) return meter.add('rollouts_too_old');
     const lease = this.#reference.acquire(nowMs);
     if (!lease) return meter.add('rollouts_without_policy');
     try {
-      if (!this.#rolloutBudget.take(nowMs)) return meter.add('shed_rollouts');
+      const shed = !this.#rolloutBudget.take(nowMs);
+      this.#dropped.add(shed, nowMs);
+      if (shed) return meter.add('shed_rollouts');
       const policy = lease.model;
       const { scenario, requestTimeMs, requestId } = sample.exposure;
       const request = { scenario, requestTimeMs, history: sample.history };
-      const candidates = await retrieval.searchSids(policy, request, { beamWidth: config.rolloutCandidates });
+      const found = await gate.runInBackground(() =>
+        retrieval.searchSids(policy, request, {
+          beamWidth: config.rolloutCandidates,
+          // the same request gives the same draw, so that a repeated sample gives the same rollout
+          ...(config.rolloutSearch === 'sample' && { sample: { seed: drawSeed(requestId) } }),
+        }),
+      );
       const shelves = retrieval.shelves(policy, scenario);
       const rollout = buildRollout(
         sample,
@@ -137,7 +152,7 @@ class SampleFlow {
           policyVersion: policy.publication.policyVersion,
           codebookVersion: policy.publication.codebookVersions[scenario]!,
         },
-        candidates,
+        found,
         (packed) => firstItem(shelves, packed, config.itemOrder),
         clock.nowMs(),
       );
@@ -145,7 +160,7 @@ class SampleFlow {
       meter.recordOut();
       meter.recordLatency(Math.max(0, clock.nowMs() - sampleMs));
       meter.add('rollouts');
-      meter.add('rollout_candidates', candidates.length);
+      meter.add('rollout_candidates', found.size);
       meter.set('reference_step', policy.publication.step);
       meter.add('rollout_candidates_without_item', rollout.candidates.filter((c) => !c.itemId).length);
     } catch (error) {
@@ -158,7 +173,7 @@ class SampleFlow {
 
   /** Is the clicked item of a held-back request among the first items of the newest policy? */
   async #measure(sample: TrainingSample): Promise<void> {
-    const { clock, config, meter, policies, retrieval } = this.#parts;
+    const { clock, config, gate, meter, policies, retrieval } = this.#parts;
     if (!this.#hitRateBudget.take(clock.nowMs())) return meter.add('shed_measurements');
     const lease = policies.acquire();
     if (!lease) return;
@@ -168,8 +183,10 @@ class SampleFlow {
       const request = { scenario, requestTimeMs, history: sample.history };
       const k = HIT_RATE_AT.at(-1)!;
       const beamWidth = Math.max(k, config.hitRateBeam);
-      const served = await retrieval.retrieve(lease.model, request, { k, beamWidth });
-      const legal = await retrieval.legality(lease.model, request, k);
+      const { served, legal } = await gate.runInBackground(async () => ({
+        served: await retrieval.retrieve(lease.model, request, { k, beamWidth }),
+        legal: await retrieval.legality(lease.model, request, k),
+      }));
       const place = served.findIndex((item) => item.itemId === itemId);
       this.#hits.add({ policyVersion, step, scenario, place, legal });
       meter.add('measured_requests');
@@ -190,9 +207,25 @@ class SampleFlow {
       await clock.sleep(Math.min(1000, config.retrievalMetricsMs), stopping).catch(() => {});
       if (!stopping.aborted) meter.setLag(await lag());
       this.#setSidGauges();
+      this.#watchDropped();
       this.#forgetOldSids();
       await this.#reportHits(stopping.aborted);
     }
+  }
+
+  #warned = false;
+  /** Says once when the budget cuts too much off, and once when it no longer does. */
+  #watchDropped(): void {
+    const { clock, config, log, meter } = this.#parts;
+    const share = this.#dropped.share(clock.nowMs());
+    meter.set('rollout_dropped_share', share, 'Share of selected requests that the budget shed, last minute');
+    const tooMany = share > MOST_DROPPED;
+    if (tooMany && !this.#warned)
+      log.warn(
+        { share, rolloutBudgetPerS: config.rolloutBudgetPerS, rolloutShare: config.rolloutShare },
+        `more than ${MOST_DROPPED * 100} % of the rollouts are shed: raise rolloutBudgetPerS or lower rolloutShare`,
+      );
+    this.#warned = tooMany;
   }
 
   #reportedMs = Number.NEGATIVE_INFINITY;

@@ -1,25 +1,24 @@
 /** One retrieval: request -> user context -> beam over the SIDs that exist now -> items. HTTP, rollouts and the hit rate all take this path. */
 import type { PolicyVersion } from '@onemall/contracts';
 import { type RequestContext, type SidLayout, sidLayout } from '@onemall/features';
-import type { PolicyRuntime } from '@onemall/learning';
-import type { SidTrie } from './stages/build-trie.ts';
-import { leafOf, type NumCodes } from './stages/build-trie.ts';
+import type { PolicySearch, SearchJob } from './search.ts';
+import { emptyTrie, leafOf, type NumCodes, type SidTrie } from './stages/build-trie.ts';
 import { encodeRequest } from './stages/encode-request.ts';
 import { excludeSids, NO_EXCLUSION } from './stages/exclude-sids.ts';
-import { type BeamCandidate, beamSearch, type DecodeStep, unconstrainedBeam } from './stages/search-beam.ts';
+import type { FoundSids } from './stages/search-beam.ts';
 import { type ItemOrder, type ServedItem, type Shelves, serveItems } from './stages/serve-items.ts';
 import type { Popularity } from './state/popularity.ts';
 import type { SidCatalogue } from './state/sid-catalogue.ts';
 
 export interface LoadedPolicy {
   readonly publication: PolicyVersion;
-  readonly runtime: PolicyRuntime;
+  readonly search: PolicySearch;
   readonly layout: SidLayout;
 }
 
-export function loadedPolicy(publication: PolicyVersion, runtime: PolicyRuntime): LoadedPolicy {
-  const { scenarios, numCodes } = runtime.manifest;
-  return { publication, runtime, layout: sidLayout(scenarios, numCodes) };
+export function loadedPolicy(publication: PolicyVersion, search: PolicySearch): LoadedPolicy {
+  const { scenarios, numCodes } = search.manifest;
+  return { publication, search, layout: sidLayout(scenarios, numCodes) };
 }
 
 /** The policy or the catalogue has nothing for the scenario; the message says which. */
@@ -48,17 +47,31 @@ export class Retrieval {
   }
 
   /**
-   * The SIDs of the beam, best first.
+   * The SIDs of the beam, best first; with `sample` drawn without replacement, in the order of the draw.
    * @throws NothingToServeError
    */
   async searchSids(
     policy: LoadedPolicy,
     request: RequestContext,
-    options: { beamWidth: number; filters?: Filters; signal?: AbortSignal },
-  ): Promise<BeamCandidate[]> {
+    options: {
+      beamWidth: number;
+      filters?: Filters;
+      signal?: AbortSignal;
+      /** Draws in place of the beam. */
+      sample?: { seed: number };
+    },
+  ): Promise<FoundSids> {
     const { trie, exclusion } = this.#narrowed(policy, request.scenario, options.filters ?? NO_FILTERS);
-    const decode = await this.#contextOf(policy, request, options.signal);
-    return beamSearch(trie, decode, options.beamWidth, exclusion);
+    const { beamWidth, sample, signal } = options;
+    const job: SearchJob = {
+      kind: sample ? 'sample' : 'beam',
+      request: this.#encode(policy, request),
+      trie,
+      exclusion,
+      beamWidth,
+      seed: sample?.seed ?? 0,
+    };
+    return policy.search.search(job, signal);
   }
 
   /**
@@ -71,10 +84,10 @@ export class Retrieval {
     options: { k: number; beamWidth: number; filters?: Filters; signal?: AbortSignal },
   ): Promise<ServedItem[]> {
     const filters = options.filters ?? NO_FILTERS;
-    const candidates = await this.searchSids(policy, request, options);
+    const found = await this.searchSids(policy, request, options);
     const categories = new Set(filters.categories);
     const { catalogue, itemOrder } = this.#parts;
-    return serveItems(candidates, this.shelves(policy, request.scenario), {
+    return serveItems(found, this.shelves(policy, request.scenario), {
       k: options.k,
       order: itemOrder,
       accept: (itemId) =>
@@ -89,10 +102,17 @@ export class Retrieval {
     request: RequestContext,
     beamWidth: number,
   ): Promise<{ searched: number; existing: number }> {
-    const { trie } = this.#narrowed(policy, request.scenario, NO_FILTERS);
-    const decode = await this.#contextOf(policy, request);
-    const found = await unconstrainedBeam(trie.numCodes, decode, beamWidth);
-    return { searched: found.length, existing: found.filter((c) => leafOf(trie, c.packed) >= 0).length };
+    const { trie, exclusion } = this.#narrowed(policy, request.scenario, NO_FILTERS);
+    const { size, packed } = await policy.search.search({
+      kind: 'unconstrained',
+      request: this.#encode(policy, request),
+      // what exists is looked up here: the thread needs the codes per level only
+      trie: emptyTrie(trie.numCodes),
+      exclusion,
+      beamWidth,
+      seed: 0,
+    });
+    return { searched: size, existing: packed.filter((sid) => leafOf(trie, sid) >= 0).length };
   }
 
   shelves(policy: LoadedPolicy, scenario: string): Shelves {
@@ -109,7 +129,7 @@ export class Retrieval {
 
   #narrowed(policy: LoadedPolicy, scenario: string, filters: Filters) {
     const { catalogue, nowMs } = this.#parts;
-    const { numCodes, codebookVersions, policyVersion } = policy.runtime.manifest;
+    const { numCodes, codebookVersions, policyVersion } = policy.search.manifest;
     const codes: NumCodes | undefined = numCodes[scenario];
     const version = codebookVersions[scenario];
     if (codes === undefined || version === undefined)
@@ -141,21 +161,9 @@ export class Retrieval {
     return [...gone];
   }
 
-  /** Encodes the user context once for all decode steps. */
-  async #contextOf(
-    { runtime, layout }: LoadedPolicy,
-    request: RequestContext,
-    signal?: AbortSignal,
-  ): Promise<DecodeStep> {
-    const { manifest } = runtime;
-    const { catalogue } = this.#parts;
-    const tensors = encodeRequest(manifest, layout, request, (version, itemId, timeMs) =>
-      catalogue.sidAsOf(version, itemId, timeMs),
+  #encode({ search, layout }: LoadedPolicy, request: RequestContext) {
+    return encodeRequest(search.manifest, layout, request, (version, itemId, timeMs) =>
+      this.#parts.catalogue.sidAsOf(version, itemId, timeMs),
     );
-    const context = await runtime.encode(tensors);
-    return (level, prefixes, n) => {
-      signal?.throwIfAborted();
-      return runtime.decode(context, level, prefixes, n);
-    };
   }
 }

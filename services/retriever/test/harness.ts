@@ -182,9 +182,13 @@ export class Harness {
   async putSample(
     n: number,
     exposure: Partial<Exposure> = {},
-    { requestId = `request-${n}`, kind = 'FINAL' as SampleKind, timestampMs = Date.now() } = {},
+    {
+      requestId = `request-${n}`,
+      kind = 'FINAL' as SampleKind,
+      nowMs = Date.now(),
+      timestampMs = Date.now(),
+    } = {},
   ): Promise<void> {
-    const nowMs = Date.now();
     const userId = `user-${n % 7}`;
     const value: TrainingSample = {
       exposure: {

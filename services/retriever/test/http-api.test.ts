@@ -14,7 +14,10 @@ const NOW_MS = 1_000_000;
 const HISTORY = { exposures: [], clicks: [], buys: [] };
 
 /** A retriever's HTTP face over a catalogue of 40 items, two on each SID. */
-async function startApi(more: Partial<Parameters<typeof serveHttp>[0]> = {}, t?: TestContext) {
+async function startApi(
+  more: Partial<Parameters<typeof serveHttp>[0]> & { concurrency?: number; queueLength?: number } = {},
+  t?: TestContext,
+) {
   const catalogue = new SidCatalogue({ rebuildMs: 0 });
   for (let i = 0; i < 40; i++) {
     const itemId = `item-${i}`;
@@ -44,7 +47,7 @@ async function startApi(more: Partial<Parameters<typeof serveHttp>[0]> = {}, t?:
     nowMs: () => clock.nowMs(),
   });
   const policies = new HotSwap<LoadedPolicy>(
-    (policy) => policy.runtime.close(),
+    (policy) => policy.search.close(),
     (error) => assert.fail(String(error)),
   );
   const api: HttpApi = await serveHttp({
@@ -59,8 +62,7 @@ async function startApi(more: Partial<Parameters<typeof serveHttp>[0]> = {}, t?:
     },
     maxBodyBytes: 4096,
     timeoutMs: 60_000,
-    concurrency: 2,
-    queueLength: 2,
+    gate: new AdmissionGate({ concurrency: more.concurrency ?? 2, queueLength: more.queueLength ?? 2 }),
     allowedClockSkewMs: 1000,
     retrieval,
     acquirePolicy: () => policies.acquire(),
@@ -364,6 +366,22 @@ test('a taken port is one clear message', async (t) => {
   const started = await startApi({}, t);
   await assert.rejects(startApi({ port: started.api.port }), /is taken: set ONEMALL_RETRIEVER_PORT/);
   await started.stop();
+});
+
+test('background tasks give way to others and are not starved by them', async () => {
+  const gate = new AdmissionGate({ concurrency: 1, queueLength: 100 });
+  const { signal } = new AbortController();
+  const first = Promise.withResolvers<void>();
+  const order: string[] = [];
+  const runs: Promise<unknown>[] = [gate.run(() => first.promise, signal)];
+  for (const name of ['b1', 'b2']) runs.push(gate.runInBackground(async () => order.push(name)));
+  for (let i = 0; i < 20; i++) runs.push(gate.run(async () => order.push(`f${i}`), signal));
+  first.resolve();
+  await Promise.all(runs);
+  assert.deepEqual(order.slice(0, 9), ['f0', 'f1', 'f2', 'f3', 'f4', 'f5', 'f6', 'f7', 'b1']);
+  assert.equal(order.indexOf('b2'), 17);
+  assert.equal(order.length, 22);
+  assert.deepEqual([gate.running, gate.waiting], [0, 0]);
 });
 
 test('AdmissionGate runs at most its number at once and in order of arrival', async () => {

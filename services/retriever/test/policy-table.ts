@@ -1,18 +1,22 @@
 /** A policy given by a table: log-probabilities that depend on level and prefix, drawn from a seed. Brute force is easy on it. */
+import assert from 'node:assert/strict';
 import type { PolicyVersion } from '@onemall/contracts';
 import type { Decoding, PolicyRuntime } from '@onemall/learning';
 import { SeededRandom } from '@onemall/service-kit';
 import { type LoadedPolicy, loadedPolicy } from '../src/retrieval.ts';
+import { searchHere } from '../src/search.ts';
 import type { NumCodes } from '../src/stages/build-trie.ts';
-import type { DecodeStep } from '../src/stages/search-beam.ts';
 
 export class PolicyTable {
   readonly numCodes: NumCodes;
   readonly #seed: number;
   readonly #rows = new Map<string, Float32Array>();
-  constructor(numCodes: NumCodes, seed: number) {
+  readonly #rounding: number;
+  /** @param rounding log-probabilities become whole multiples of 1 / rounding; 0 leaves them */
+  constructor(numCodes: NumCodes, seed: number, rounding = 0) {
     this.numCodes = numCodes;
     this.#seed = seed;
+    this.#rounding = rounding;
   }
 
   /** log-softmax over the codes that may follow a prefix. */
@@ -23,19 +27,22 @@ export class PolicyTable {
       const random = new SeededRandom(prefix.reduce((h, c) => h * 31 + c + 1, this.#seed));
       const logits = Array.from({ length: this.numCodes[prefix.length]! }, () => 2 * random.normal());
       const logSum = Math.log(logits.reduce((sum, x) => sum + Math.exp(x), 0));
-      row = Float32Array.from(logits, (x) => x - logSum);
+      const rounded = (x: number): number =>
+        this.#rounding === 0 ? x : Math.round(x * this.#rounding) / this.#rounding;
+      row = Float32Array.from(logits, (x) => rounded(x - logSum));
       this.#rows.set(key, row);
     }
     return row;
   }
 
-  readonly decode: DecodeStep = async (level, prefixes, n) => {
+  /** log-probabilities after n prefixes of one length. */
+  #rowsOf(level: number, prefixes: Int32Array, n: number): Float32Array {
     const width = this.numCodes[level]!;
     const out = new Float32Array(n * width);
     for (let i = 0; i < n; i++)
       out.set(this.row([...prefixes.subarray(i * level, (i + 1) * level)]), i * width);
     return out;
-  };
+  }
 
   /** A beam search over the table; `before` is called at each level. */
   decoding(before: () => Promise<void> = async () => {}): Decoding {
@@ -52,7 +59,7 @@ export class PolicyTable {
         for (const [i, code] of codes.entries())
           prefixes.set(level === 1 ? [code] : [firsts[parents[i]!]!, code], i * level);
         if (level === 1) firsts = codes.slice();
-        return { data: await this.decode(level, prefixes, codes.length), stride: this.numCodes[level] };
+        return { data: this.#rowsOf(level, prefixes, codes.length), stride: this.numCodes[level] };
       },
       release: () => {},
     };
@@ -88,7 +95,6 @@ export function tablePolicy(
     seed?: number;
     numCodes?: NumCodes;
     beforeDecode?: () => Promise<void>;
-    beamWidths?: number[];
   } = {},
 ): TablePolicy {
   const { seed = 1, numCodes = [8, 8, 8], beforeDecode } = options;
@@ -120,15 +126,10 @@ export function tablePolicy(
         seen.decodes++;
         await beforeDecode?.();
       }),
-    async decode(_context, level, prefixes, n) {
-      if (seen.closed) throw new Error('decode after close');
-      seen.decodes++;
-      await beforeDecode?.();
-      return table.decode(level, prefixes, n);
-    },
+    decode: () => assert.fail('searches decode step by step'),
     async close() {
       seen.closed = true;
     },
   };
-  return { ...loadedPolicy(publication(policyVersion, seed), runtime), table, seen };
+  return { ...loadedPolicy(publication(policyVersion, seed), searchHere(runtime)), table, seen };
 }

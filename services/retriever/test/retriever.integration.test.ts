@@ -147,6 +147,69 @@ describe('retriever', () => {
     assert.equal(await service.stop(), 0);
   });
 
+  test('popularity orders the items of one SID, and a restart knows it from the log', async (t) => {
+    const h = await Harness.create(stack!, { ONEMALL_ROLLOUT_SHARE: '0', ONEMALL_HELD_BACK_FRACTION: '0' });
+    t.after(() => h.close());
+    await h.putCatalogue();
+    // the same SID as item-0, and fresher
+    await h.putItem(80);
+    assert.deepEqual(itemSidOf(80), itemSidOf(0));
+    await h.publishPolicy(1);
+    let service = await h.start();
+    await h.untilValue('models_loaded', 1);
+    const order = async (): Promise<(string | undefined)[]> => {
+      const { body } = await h.retrieve({ k: 61, beamWidth: 64 });
+      const ids = body.items!.map((i) => i.itemId);
+      return ids.filter((id) => id === 'item-0' || id === 'item-80');
+    };
+    await h.until('both are served', async () => (await order()).length === 2);
+    assert.deepEqual(await order(), ['item-80', 'item-0'], 'equal popularity: the fresher one first');
+    for (let n = 0; n < 5; n++) await h.putSample(n, { itemId: 'item-0' });
+    await h.until('the clicked one first', async () => (await order())[0] === 'item-0');
+    await service.kill();
+    service = await h.start();
+    await h.untilValue('models_loaded', 1);
+    await h.untilValue('popularity_caught_up', 1);
+    await h.until('both are served again', async () => (await order()).length === 2);
+    assert.deepEqual(await order(), ['item-0', 'item-80']);
+    assert.equal(await service.stop(), 0);
+  });
+
+  test('rollouts may be drawn without replacement: the same request gives the same draw', async (t) => {
+    const h = await Harness.create(stack!, {
+      ONEMALL_ROLLOUT_SEARCH: 'sample',
+      ONEMALL_HELD_BACK_FRACTION: '0',
+    });
+    t.after(() => h.close());
+    await h.putCatalogue();
+    await h.publishPolicy(1);
+    let service = await h.start();
+    await h.untilValue('models_loaded', 1);
+    const nowMs = Date.now();
+    const ask = () => h.putSample(1, {}, { requestId: 'the-request', nowMs });
+    await ask();
+    await h.until('the first rollout', () => h.rollouts.length === 1);
+    // a new process has forgotten that it saw the request
+    await service.kill();
+    service = await h.start();
+    await h.untilValue('models_loaded', 1);
+    await ask();
+    await h.until('the second rollout', () => h.rollouts.length >= 2);
+    const [first, second] = h.rollouts.map((r) => r.value!.candidates);
+    assert.equal(first!.length, 12);
+    assert.deepEqual(
+      second!.map(({ c1, c2, c3 }) => [c1, c2, c3]),
+      first!.map(({ c1, c2, c3 }) => [c1, c2, c3]),
+    );
+    const sums = first!.map((c) => c.tokenLogProbs.reduce((a, b) => a + b, 0));
+    assert.notDeepEqual(
+      sums,
+      sums.toSorted((a, b) => b - a),
+      'in the order of the draw, which is not that of the beam',
+    );
+    assert.equal(await service.stop(), 0);
+  });
+
   test('a budget sheds rollouts, and old samples make none', async (t) => {
     const h = await Harness.create(stack!, {
       ONEMALL_ROLLOUT_BUDGET_PER_S: '0.001',

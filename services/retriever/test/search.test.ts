@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { SeededRandom } from '@onemall/service-kit';
 import fc from 'fast-check';
 import {
   buildTrie,
@@ -8,12 +9,12 @@ import {
   leafOf,
   mergeSids,
   type NumCodes,
-  narrowTrie,
   packSid,
+  partOfTrie,
   unpackSid,
 } from '../src/stages/build-trie.ts';
 import { excludeSids } from '../src/stages/exclude-sids.ts';
-import { beamSearch, unconstrainedBeam } from '../src/stages/search-beam.ts';
+import { beamSearch, candidatesOf, unconstrainedBeam } from '../src/stages/search-beam.ts';
 import { TopK } from '../src/stages/select-top.ts';
 import { PolicyTable } from './policy-table.ts';
 
@@ -98,7 +99,7 @@ test('beam search at full width equals the exact top of a brute-force scorer', a
     fc.asyncProperty(sids, fc.nat(1000), fc.integer({ min: 1, max: 20 }), async (list, seed, k) => {
       const policy = new PolicyTable(NUM_CODES, seed);
       const trie = trieOf(list);
-      const found = await beamSearch(trie, policy.decode, 6 * 5 * 7);
+      const found = candidatesOf(await beamSearch(trie, policy.decoding(), 6 * 5 * 7));
       const exact = bruteForce(policy, trie.packed);
       assert.deepEqual(
         found.slice(0, k).map((c) => c.packed),
@@ -120,7 +121,7 @@ test('a narrow beam gives only existing SIDs, at most its width, best first', as
     fc.asyncProperty(sids, fc.nat(1000), fc.integer({ min: 1, max: 8 }), async (list, seed, beamWidth) => {
       const policy = new PolicyTable(NUM_CODES, seed);
       const trie = trieOf(list);
-      const found = await beamSearch(trie, policy.decode, beamWidth);
+      const found = candidatesOf(await beamSearch(trie, policy.decoding(), beamWidth));
       assert.ok(found.length >= 1 && found.length <= beamWidth);
       for (const c of found) assert.ok(leafOf(trie, c.packed) >= 0);
       for (let i = 1; i < found.length; i++) assert.ok(found[i - 1]!.score >= found[i]!.score);
@@ -140,11 +141,38 @@ test('excluding SIDs equals searching a trie built without them, at any width', 
         const policy = new PolicyTable(NUM_CODES, seed);
         const excluded = new Set([...gone, ...list.slice(0, list.length >> 1)].map(packSid));
         const trie = trieOf(list);
-        const found = await beamSearch(trie, policy.decode, beamWidth, excludeSids(trie, excluded));
-        const without = narrowTrie(trie, (packed) => !excluded.has(packed));
-        assert.deepEqual(found, await beamSearch(without, policy.decode, beamWidth));
+        const found = await beamSearch(trie, policy.decoding(), beamWidth, excludeSids(trie, excluded));
+        const without = partOfTrie(
+          trie,
+          trie.packed.filter((packed) => !excluded.has(packed)),
+        );
+        assert.deepEqual(found, await beamSearch(without, policy.decoding(), beamWidth));
       },
     ),
+  );
+});
+
+test('beam search at full width equals brute force where children are many and codes few: ties, deep and flat tries', async () => {
+  const flat: NumCodes = [1, 3, 40];
+  const shape = fc.constantFrom<NumCodes>(flat, [40, 1, 3], [3, 40, 1], [1, 1, 1]);
+  await fc.assert(
+    fc.asyncProperty(shape, fc.nat(1000), fc.nat(100), async (numCodes, seed, percent) => {
+      // log-probabilities rounded to halves: many SIDs have the very same score
+      const policy = new PolicyTable(numCodes, seed, 2);
+      const random = new SeededRandom(seed);
+      const every = new Set<number>([packSid({ c1: 0, c2: 0, c3: 0 })]);
+      for (let c1 = 0; c1 < numCodes[0]; c1++)
+        for (let c2 = 0; c2 < numCodes[1]; c2++)
+          for (let c3 = 0; c3 < numCodes[2]; c3++)
+            if (random.int(100) <= percent) every.add(packSid({ c1, c2, c3 }));
+      const trie = buildTrie(numCodes, mergeSids(new Float64Array(0), every, new Set()));
+      const found = await beamSearch(trie, policy.decoding(), every.size);
+      assert.deepEqual(
+        [...found.packed].map((packed, i) => ({ packed, score: found.scores[i] })),
+        bruteForce(policy, trie.packed),
+      );
+    }),
+    { numRuns: 60 },
   );
 });
 
@@ -155,20 +183,27 @@ test('an unconstrained beam is a constrained one over every SID of the codebook'
     for (let c2 = 0; c2 < 5; c2++) for (let c3 = 0; c3 < 7; c3++) every.push({ c1, c2, c3 });
   for (const beamWidth of [1, 4, 300])
     assert.deepEqual(
-      await unconstrainedBeam(NUM_CODES, policy.decode, beamWidth),
-      await beamSearch(trieOf(every), policy.decode, beamWidth),
+      await unconstrainedBeam(NUM_CODES, policy.decoding(), beamWidth),
+      await beamSearch(trieOf(every), policy.decoding(), beamWidth),
     );
 });
 
 test('an empty trie gives nothing; a beam of no width and NaN scores are errors', async () => {
   const policy = new PolicyTable(NUM_CODES, 1);
-  assert.deepEqual(await beamSearch(emptyTrie(NUM_CODES), policy.decode, 4), []);
+  assert.equal((await beamSearch(emptyTrie(NUM_CODES), policy.decoding(), 4)).size, 0);
   await assert.rejects(
-    beamSearch(trieOf([{ c1: 0, c2: 0, c3: 0 }]), policy.decode, 0),
+    beamSearch(trieOf([{ c1: 0, c2: 0, c3: 0 }]), policy.decoding(), 0),
     /beamWidth must be a positive/,
   );
   await assert.rejects(
-    beamSearch(trieOf([{ c1: 0, c2: 0, c3: 0 }]), async () => new Float32Array(6).fill(Number.NaN), 4),
+    beamSearch(
+      trieOf([{ c1: 0, c2: 0, c3: 0 }]),
+      {
+        ...policy.decoding(),
+        first: async () => ({ data: new Float32Array(6).fill(Number.NaN), stride: 6 }),
+      },
+      4,
+    ),
     /NaN/,
   );
 });
@@ -181,8 +216,10 @@ test('TopK keeps what sorting would keep', () => {
       (scores, k) => {
         const top = new TopK(k);
         for (const [node, score] of scores.entries()) top.offer(score, node, node);
+        const ranked = top.ranked();
+        assert.deepEqual([...ranked.rows], [...ranked.nodes]);
         assert.deepEqual(
-          top.sorted().map(({ score, node }) => [score, node]),
+          Array.from({ length: ranked.size }, (_, i) => [ranked.scores[i], ranked.nodes[i]]),
           scores
             .map((score, node) => [score, node] as const)
             .sort((a, b) => b[0] - a[0] || a[1] - b[1])

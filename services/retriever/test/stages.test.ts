@@ -6,8 +6,8 @@ import fc from 'fast-check';
 import { type NumCodes, packSid } from '../src/stages/build-trie.ts';
 import { checkSample } from '../src/stages/check-sample.ts';
 import { HitSums } from '../src/stages/measure-hits.ts';
-import type { BeamCandidate } from '../src/stages/search-beam.ts';
-import { RateBudget, RecentIds, selectRequest } from '../src/stages/select-requests.ts';
+import type { FoundSids } from '../src/stages/search-beam.ts';
+import { RateBudget, RecentIds, SlidingShare, selectRequest } from '../src/stages/select-requests.ts';
 import { firstItem, orderItems, type Shelves, serveItems } from '../src/stages/serve-items.ts';
 import { Popularity } from '../src/state/popularity.ts';
 import { ReferencePolicy } from '../src/state/reference-policy.ts';
@@ -185,13 +185,11 @@ const shelves = (
   itemsOf: (packed) => Object.keys(entries[packed] ?? {}),
   standing: (itemId) => Object.values(entries).find((e) => itemId in e)![itemId]!,
 });
-const candidate = (packed: number): BeamCandidate => ({
-  c1: 0,
-  c2: 0,
-  c3: packed,
-  packed,
-  tokenLogProbs: [-1, -1, -packed],
-  score: -2 - packed,
+const found = (...packed: number[]): FoundSids => ({
+  size: packed.length,
+  packed: Float64Array.from(packed),
+  scores: Float64Array.from(packed, (p) => -2 - p),
+  tokenLogProbs: Float32Array.from(packed.flatMap((p) => [-1, -1, -p])),
 });
 
 test('serveItems goes in beam order, several items of a SID by popularity or freshness, distinct, at most k', () => {
@@ -200,14 +198,14 @@ test('serveItems goes in beam order, several items of a SID by popularity or fre
     2: { z: { popularity: 0, freshMs: 0 }, y: { popularity: 0, freshMs: 0 } },
   });
   const ids = (order: 'popularity' | 'freshness', k = 10) =>
-    serveItems([candidate(1), candidate(2), candidate(3)], shelf, { k, order }).map((s) => s.itemId);
+    serveItems(found(1, 2, 3), shelf, { k, order }).map((s) => s.itemId);
   assert.deepEqual(ids('popularity'), ['old', 'fresh', 'y', 'z']);
   assert.deepEqual(ids('freshness'), ['fresh', 'old', 'y', 'z']);
   assert.deepEqual(ids('popularity', 3), ['old', 'fresh', 'y']);
   assert.equal(firstItem(shelf, 1, 'popularity'), 'old');
   assert.equal(firstItem(shelf, 3, 'popularity'), null);
   assert.deepEqual(orderItems(shelf, 2, 'popularity'), ['y', 'z']);
-  const [first] = serveItems([candidate(1)], shelf, {
+  const [first] = serveItems(found(1), shelf, {
     k: 1,
     order: 'popularity',
     accept: (id) => id !== 'old',
@@ -254,6 +252,17 @@ test('RecentIds tells repeats among the newest ids; RateBudget sheds what exceed
   assert.equal(taken(500, 10), 1);
   assert.equal(taken(60_000, 10), 2, 'no more than a second is saved up');
   assert.equal(new RateBudget(0).take(1), false);
+});
+
+test('SlidingShare forgets what is older than its window', () => {
+  const share = new SlidingShare(1000);
+  assert.equal(share.share(0), 0);
+  for (let i = 0; i < 10; i++) share.add(i < 4, 100 * i);
+  assert.equal(share.share(950), 0.4);
+  share.add(true, 1450);
+  // what remains: marked 1450, unmarked 500 to 900
+  assert.equal(share.share(1450), 1 / 6);
+  assert.equal(share.share(9000), 0);
 });
 
 test('hit sums weigh every request once and keep policies and scenarios apart', () => {

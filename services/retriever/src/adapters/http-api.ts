@@ -4,7 +4,7 @@ import swagger from '@fastify/swagger';
 import type { Clock, Lease, Logger, StageMeter } from '@onemall/service-kit';
 import Fastify, { type FastifyError, type FastifyInstance } from 'fastify';
 import { type LoadedPolicy, NothingToServeError, type Retrieval } from '../retrieval.ts';
-import { AdmissionGate, OverloadedError } from './admission-gate.ts';
+import { type AdmissionGate, OverloadedError } from './admission-gate.ts';
 import { type ApiLimits, type RetrieveAnswer, type RetrieveBody, retrieveSchema } from './api-schema.ts';
 
 export interface HttpApiOptions {
@@ -15,8 +15,7 @@ export interface HttpApiOptions {
   timeoutMs: number;
   /** Aborts when a request has used up its time; tests abort by hand. Default: AbortSignal.timeout. */
   startTimeout?: (timeoutMs: number) => AbortSignal;
-  concurrency: number;
-  queueLength: number;
+  gate: AdmissionGate;
   allowedClockSkewMs: number;
   retrieval: Retrieval;
   /** The policy in use, held until released; undefined before the first. */
@@ -80,8 +79,7 @@ export async function serveHttp(options: HttpApiOptions): Promise<HttpApi> {
 }
 
 function addRetrieve(app: FastifyInstance, options: HttpApiOptions): void {
-  const { clock, meter, limits, timeoutMs, startTimeout = AbortSignal.timeout } = options;
-  const gate = new AdmissionGate(options);
+  const { clock, gate, meter, limits, timeoutMs, startTimeout = AbortSignal.timeout } = options;
   app.post<{ Body: RetrieveBody; Reply: RetrieveAnswer | { error: string } }>(
     '/retrieve',
     { schema: retrieveSchema(limits) },

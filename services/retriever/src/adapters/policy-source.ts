@@ -1,9 +1,9 @@
 /** The newest published retriever: followed in policy-versions, checked, loaded, switched to. */
 import type { PolicyVersion } from '@onemall/contracts';
 import type { KafkaIo } from '@onemall/kafka-io';
-import { loadPolicy, type PolicyRuntime } from '@onemall/learning';
 import { type ArtifactStore, type Logger, ModelFollower, type StageMeter } from '@onemall/service-kit';
 import { type LoadedPolicy, loadedPolicy } from '../retrieval.ts';
+import { openSearchThreads } from './search-threads.ts';
 
 export type Policies = ModelFollower<PolicyVersion, LoadedPolicy>;
 
@@ -13,16 +13,17 @@ export async function followPolicies(options: {
   log: Logger;
   meter: StageMeter;
   fail: (error: unknown) => void;
-  /** How a policy is made of its files; tests give their own. */
-  load?: (files: Map<string, Buffer>) => Promise<PolicyRuntime>;
+  /** Searches at the same time. */
+  threads: number;
 }): Promise<{ policies: Policies; close(): Promise<void> }> {
-  const { kafka, artifacts, log, meter, fail, load = loadPolicy } = options;
+  const { kafka, artifacts, log, meter, fail, threads } = options;
   const policies: Policies = new ModelFollower({
     artifacts,
     log,
     meter,
-    load: async (publication, files) => loadedPolicy(publication, await load(files)),
-    close: ({ runtime }) => runtime.close(),
+    load: async (publication, files) =>
+      loadedPolicy(publication, await openSearchThreads(files, { threads, onFailure: fail })),
+    close: ({ search }) => search.close(),
   });
   // a topic that is not compacted yet holds many old publications: only the newest is loaded
   let caughtUp = false;

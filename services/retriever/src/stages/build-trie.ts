@@ -43,18 +43,41 @@ const inRange = (code: number, numCodes: number): boolean =>
 /** Codes that `packSid` can hold. */
 export const LARGEST_CODEBOOK: NumCodes = [BASE, BASE, BASE];
 
+/** Threads read one trie together: its arrays lie in shared memory. */
+const sharedInts = (length: number): Int32Array => new Int32Array(new SharedArrayBuffer(4 * length));
+const sharedFloats = (length: number): Float64Array => new Float64Array(new SharedArrayBuffer(8 * length));
+
 /** @param packed ascending and distinct, see `mergeSids` */
 export function buildTrie(numCodes: NumCodes, packed: Float64Array): SidTrie {
   const leaves = packed.length;
-  const codes1 = new Int32Array(Math.min(leaves, numCodes[0]));
-  const starts2 = new Int32Array(codes1.length + 1);
-  const codes2 = new Int32Array(leaves);
-  const starts3 = new Int32Array(leaves + 1);
-  const codes3 = new Int32Array(leaves);
   let n1 = 0;
   let n2 = 0;
   let last1 = -1;
   let lastPair = -1;
+  for (let leaf = 0; leaf < leaves; leaf++) {
+    const pair = Math.floor(packed[leaf]! / BASE);
+    if (pair === lastPair) continue;
+    n2++;
+    lastPair = pair;
+    const c1 = Math.floor(pair / BASE);
+    if (c1 !== last1) n1++;
+    last1 = c1;
+  }
+  const trie = {
+    numCodes,
+    codes1: sharedInts(n1),
+    starts2: sharedInts(n1 + 1),
+    codes2: sharedInts(n2),
+    starts3: sharedInts(n2 + 1),
+    codes3: sharedInts(leaves),
+    packed: packed.buffer instanceof SharedArrayBuffer ? packed : sharedFloats(leaves),
+  };
+  if (trie.packed !== packed) trie.packed.set(packed);
+  const { codes1, starts2, codes2, starts3, codes3 } = trie;
+  n1 = 0;
+  n2 = 0;
+  last1 = -1;
+  lastPair = -1;
   for (let leaf = 0; leaf < leaves; leaf++) {
     const pair = Math.floor(packed[leaf]! / BASE);
     if (pair !== lastPair) {
@@ -72,15 +95,7 @@ export function buildTrie(numCodes: NumCodes, packed: Float64Array): SidTrie {
   }
   starts2[n1] = n2;
   starts3[n2] = leaves;
-  return {
-    numCodes,
-    codes1: codes1.slice(0, n1),
-    starts2: starts2.slice(0, n1 + 1),
-    codes2: codes2.slice(0, n2),
-    starts3: starts3.slice(0, n2 + 1),
-    codes3,
-    packed,
-  };
+  return trie;
 }
 
 export const emptyTrie = (numCodes: NumCodes): SidTrie => buildTrie(numCodes, new Float64Array(0));
@@ -95,25 +110,39 @@ export function mergeSids(
   left: ReadonlySet<number>,
 ): Float64Array {
   const fresh = Float64Array.from(entered).sort();
-  const merged = new Float64Array(old.length + fresh.length);
+  const merged = sharedFloats(old.length + fresh.length);
   let size = 0;
   let i = 0;
   let j = 0;
   while (i < old.length || j < fresh.length) {
     if (j >= fresh.length || (i < old.length && old[i]! < fresh[j]!)) {
       const sid = old[i++]!;
-      if (!left.has(sid)) merged[size++] = sid;
+      if (left.size === 0 || !left.has(sid)) merged[size++] = sid;
     } else {
       if (i < old.length && old[i] === fresh[j]) i++;
       merged[size++] = fresh[j++]!;
     }
   }
-  return merged.slice(0, size);
+  return merged.subarray(0, size);
 }
 
-/** The trie of those leaves that `keep` accepts: filters such as categories. */
-export function narrowTrie(trie: SidTrie, keep: (packed: number) => boolean): SidTrie {
-  return buildTrie(trie.numCodes, trie.packed.filter(keep));
+/** The packed SIDs that fit a codebook; the same array where all do. */
+export function fittingSids(numCodes: NumCodes, packed: Float64Array): Float64Array {
+  const fits = (sid: number): boolean => {
+    const pair = Math.floor(sid / BASE);
+    const c1 = Math.floor(pair / BASE);
+    return sid - pair * BASE < numCodes[2] && pair - c1 * BASE < numCodes[1] && c1 < numCodes[0];
+  };
+  return packed.every(fits) ? packed : packed.filter(fits);
+}
+
+/** The part of a trie that holds these SIDs; those that it does not hold are ignored. */
+export function partOfTrie(trie: SidTrie, sids: Iterable<number>): SidTrie {
+  const wanted = Float64Array.from(sids).sort();
+  let size = 0;
+  for (const [i, sid] of wanted.entries())
+    if ((i === 0 || sid !== wanted[i - 1]) && leafOf(trie, sid) >= 0) wanted[size++] = sid;
+  return buildTrie(trie.numCodes, wanted.subarray(0, size));
 }
 
 /** Index of the leaf of a packed SID, or -1. */

@@ -2,16 +2,20 @@
  * Beam search over s1, s2, s3 (OneMall, section 3.2, inference): three batched decode steps; the trie only masks which
  * codes may follow, so log-probabilities stay those of the softmax over all codes (design note model.md, Normalizer).
  */
-import { packSid, type SidTrie } from './build-trie.ts';
+import type { CodeLogProbs, Decoding } from '@onemall/learning';
+import { packSid, type SidTrie, unpackSid } from './build-trie.ts';
 import { type Exclusion, NO_EXCLUSION } from './exclude-sids.ts';
-import { TopK } from './select-top.ts';
+import { type Ranked, TopK } from './select-top.ts';
 
-/**
- * log p(code | prefix, context) for n prefixes of one level.
- * @param prefixes int32 [n, level]
- * @returns float32 [n, K_level], each row a log-softmax over all codes
- */
-export type DecodeStep = (level: 0 | 1 | 2, prefixes: Int32Array, n: number) => Promise<Float32Array>;
+/** SIDs best first, side by side: what threads hand over without an object for each. */
+export interface FoundSids {
+  size: number;
+  packed: Float64Array;
+  /** log p of the whole SID. */
+  scores: Float64Array;
+  /** float32 [size, 3] log p per level. */
+  tokenLogProbs: Float32Array;
+}
 
 export interface BeamCandidate {
   c1: number;
@@ -24,13 +28,33 @@ export interface BeamCandidate {
   score: number;
 }
 
-/** What may follow: the trie's children, or every code where legality is measured. */
-interface Children {
-  /** Children of node `parent` of the level above; the root is node 0. */
-  range(level: number, parent: number): readonly [from: number, to: number];
-  code(level: number, node: number): number;
-  excluded(level: number, node: number): boolean;
+export function candidateAt({ packed, scores, tokenLogProbs }: FoundSids, i: number): BeamCandidate {
+  const [a, b, c] = tokenLogProbs.subarray(3 * i, 3 * i + 3) as unknown as [number, number, number];
+  return { ...unpackSid(packed[i]!), packed: packed[i]!, tokenLogProbs: [a, b, c], score: scores[i]! };
 }
+export const candidatesOf = (found: FoundSids): BeamCandidate[] =>
+  Array.from({ length: found.size }, (_, i) => candidateAt(found, i));
+
+/** Which codes may follow at one level: nodes [starts[p], starts[p + 1]) of parent p, or every code where there is no trie. */
+export interface LevelChildren {
+  starts: Int32Array | null;
+  codes: Int32Array | null;
+  gone: ReadonlySet<number>;
+  numCodes: number;
+}
+export type Children = readonly [LevelChildren, LevelChildren, LevelChildren];
+
+export function childrenOfTrie(trie: SidTrie, exclusion: Exclusion): Children {
+  const [k1, k2, k3] = trie.numCodes;
+  const root = Int32Array.of(0, trie.codes1.length);
+  return [
+    { starts: root, codes: trie.codes1, gone: exclusion.nodes1, numCodes: k1 },
+    { starts: trie.starts2, codes: trie.codes2, gone: exclusion.nodes2, numCodes: k2 },
+    { starts: trie.starts3, codes: trie.codes3, gone: exclusion.leaves, numCodes: k3 },
+  ];
+}
+
+const EVERY_CODE = { starts: null, codes: null, gone: NO_EXCLUSION.leaves };
 
 /**
  * At most `beamWidth` SIDs, best first; equal scores in SID order. With a beam at least as wide as the trie's levels
@@ -38,94 +62,119 @@ interface Children {
  */
 export function beamSearch(
   trie: SidTrie,
-  decode: DecodeStep,
+  decoding: Decoding,
   beamWidth: number,
   exclusion: Exclusion = NO_EXCLUSION,
-): Promise<BeamCandidate[]> {
-  const codes = [trie.codes1, trie.codes2, trie.codes3] as const;
-  const gone = [exclusion.nodes1, exclusion.nodes2, exclusion.leaves] as const;
-  return search(
-    {
-      range: (level, parent) =>
-        level === 0
-          ? [0, trie.codes1.length]
-          : level === 1
-            ? [trie.starts2[parent]!, trie.starts2[parent + 1]!]
-            : [trie.starts3[parent]!, trie.starts3[parent + 1]!],
-      code: (level, node) => codes[level]![node]!,
-      excluded: (level, node) => gone[level]!.has(node),
-    },
-    trie.numCodes,
-    decode,
-    beamWidth,
-  );
+): Promise<FoundSids> {
+  return search(childrenOfTrie(trie, exclusion), decoding, beamWidth);
 }
 
 /** The same search with every code allowed: what the policy would say if no trie held it (legality). */
 export function unconstrainedBeam(
-  numCodes: SidTrie['numCodes'],
-  decode: DecodeStep,
+  [k1, k2, k3]: SidTrie['numCodes'],
+  decoding: Decoding,
   beamWidth: number,
-): Promise<BeamCandidate[]> {
-  return search(
-    {
-      range: (level, parent) => [parent * numCodes[level]!, (parent + 1) * numCodes[level]!],
-      code: (level, node) => node % numCodes[level]!,
-      excluded: () => false,
-    },
-    numCodes,
-    decode,
-    beamWidth,
-  );
+): Promise<FoundSids> {
+  const every = (numCodes: number): LevelChildren => ({ ...EVERY_CODE, numCodes });
+  return search([every(k1), every(k2), every(k3)], decoding, beamWidth);
 }
 
-async function search(
-  children: Children,
-  numCodes: SidTrie['numCodes'],
-  decode: DecodeStep,
-  beamWidth: number,
-): Promise<BeamCandidate[]> {
+/** A beam after a level. Codes and log-probabilities of all levels so far, each [size]. */
+export interface Beam {
+  size: number;
+  nodes: Float64Array;
+  /** What the next level adds to. */
+  scores: Float64Array;
+  codes: Int32Array[];
+  logProbs: Float32Array[];
+  /** Row of each in the level before. */
+  parents: Int32Array;
+}
+
+export const startOfBeam = (): Beam => ({
+  size: 1,
+  nodes: Float64Array.of(0),
+  scores: Float64Array.of(0),
+  codes: [],
+  logProbs: [],
+  parents: Int32Array.of(0),
+});
+
+async function search(children: Children, decoding: Decoding, beamWidth: number): Promise<FoundSids> {
+  checkWidth(beamWidth);
+  let beam = startOfBeam();
+  for (const level of [0, 1, 2] as const) {
+    const answer = await decodeBeam(decoding, level, beam);
+    const top = new TopK(beamWidth);
+    offerChildren(top, children[level], beam, answer);
+    beam = advanceBeam(beam, top.ranked(), children[level], answer);
+    if (beam.size === 0) break;
+  }
+  return foundSids(beam, beam.scores);
+}
+
+export function checkWidth(beamWidth: number): void {
   if (!Number.isInteger(beamWidth) || beamWidth < 1)
     throw new RangeError(`beamWidth must be a positive integer, got ${beamWidth}`);
-  let beams: { node: number; codes: number[]; logProbs: number[]; score: number }[] = [
-    { node: 0, codes: [], logProbs: [], score: 0 },
-  ];
-  for (const level of [0, 1, 2] as const) {
-    const prefixes = Int32Array.from(beams.flatMap((b) => b.codes));
-    const logProbs = await decode(level, prefixes, beams.length);
-    const width = numCodes[level];
-    const best = new TopK(beamWidth);
-    for (const [row, beam] of beams.entries()) {
-      const [from, to] = children.range(level, beam.node);
-      for (let node = from; node < to; node++) {
-        if (children.excluded(level, node)) continue;
-        const score = beam.score + logProbs[row * width + children.code(level, node)]!;
-        // probability 0 in float32: no candidate, and no finite number to hand on
-        if (score !== Number.NEGATIVE_INFINITY) best.offer(score, node, row);
-      }
+}
+
+export const decodeBeam = (decoding: Decoding, level: 0 | 1 | 2, beam: Beam): Promise<CodeLogProbs> =>
+  level === 0 ? decoding.first() : decoding.next(level, beam.codes.at(-1)!, beam.parents);
+
+/** The hot loop: one addition and one comparison for each child that cannot enter any more. */
+function offerChildren(
+  top: TopK,
+  { starts, codes, gone, numCodes }: LevelChildren,
+  { size, nodes, scores }: Beam,
+  { data, stride }: CodeLogProbs,
+): void {
+  const someGone = gone.size > 0;
+  for (let row = 0; row < size; row++) {
+    const parent = nodes[row]!;
+    const base = scores[row]!;
+    const at = row * stride;
+    const from = starts ? starts[parent]! : parent * numCodes;
+    const to = starts ? starts[parent + 1]! : from + numCodes;
+    for (let node = from; node < to; node++) {
+      const score = base + data[at + (codes ? codes[node]! : node - from)]!;
+      if (score < top.worst) continue;
+      // probability 0 in float32: no candidate, and no finite number to hand on
+      if (score === Number.NEGATIVE_INFINITY || (someGone && gone.has(node))) continue;
+      top.offer(score, node, row);
     }
-    const parents = beams;
-    beams = best.sorted().map(({ score, node, row }) => {
-      const code = children.code(level, node);
-      const parent = parents[row]!;
-      return {
-        node,
-        codes: [...parent.codes, code],
-        logProbs: [...parent.logProbs, logProbs[row * width + code]!],
-        score,
-      };
-    });
-    if (beams.length === 0) return [];
   }
-  return beams.map(({ codes, logProbs, score }) => {
-    const [c1, c2, c3] = codes as [number, number, number];
-    return {
-      c1,
-      c2,
-      c3,
-      packed: packSid({ c1, c2, c3 }),
-      tokenLogProbs: logProbs as [number, number, number],
-      score,
-    };
-  });
+}
+
+/** The beam of those that were kept. */
+export function advanceBeam(
+  before: Beam,
+  { size, scores, nodes, rows }: Ranked,
+  { codes, numCodes }: LevelChildren,
+  { data, stride }: CodeLogProbs,
+): Beam {
+  const code = new Int32Array(size);
+  const logProb = new Float32Array(size);
+  for (let i = 0; i < size; i++) {
+    code[i] = codes ? codes[nodes[i]!]! : nodes[i]! % numCodes;
+    logProb[i] = data[rows[i]! * stride + code[i]!]!;
+  }
+  return {
+    size,
+    nodes,
+    scores,
+    codes: [...before.codes.map((c) => rows.map((row) => c[row]!)), code],
+    logProbs: [...before.logProbs.map((p) => Float32Array.from(rows, (row) => p[row]!)), logProb],
+    parents: rows,
+  };
+}
+
+/** @param scores log p of each SID of a whole beam */
+export function foundSids({ size, codes, logProbs }: Beam, scores: Float64Array): FoundSids {
+  const packed = new Float64Array(size);
+  const tokenLogProbs = new Float32Array(3 * size);
+  for (let i = 0; i < size; i++) {
+    packed[i] = packSid({ c1: codes[0]![i]!, c2: codes[1]![i]!, c3: codes[2]![i]! });
+    for (let level = 0; level < 3; level++) tokenLogProbs[3 * i + level] = logProbs[level]![i]!;
+  }
+  return { size, packed, scores, tokenLogProbs };
 }

@@ -57,3 +57,30 @@ export class RateBudget {
     return true;
   }
 }
+
+/** Share of events with a mark among those of the last `windowMs`, in ten steps of time. */
+export class SlidingShare {
+  readonly #stepMs: number;
+  #steps: { at: number; marked: number; all: number }[] = [];
+  constructor(windowMs: number) {
+    this.#stepMs = windowMs / STEPS;
+  }
+  add(marked: boolean, nowMs: number): void {
+    const at = Math.floor(nowMs / this.#stepMs);
+    let newest = this.#steps.at(-1);
+    if (newest?.at !== at) {
+      newest = { at, marked: 0, all: 0 };
+      this.#steps.push(newest);
+    }
+    newest.all++;
+    if (marked) newest.marked++;
+  }
+  /** 0 where nothing happened. */
+  share(nowMs: number): number {
+    const oldest = Math.floor(nowMs / this.#stepMs) - STEPS;
+    this.#steps = this.#steps.filter(({ at }) => at > oldest);
+    const all = this.#steps.reduce((sum, step) => sum + step.all, 0);
+    return all === 0 ? 0 : this.#steps.reduce((sum, step) => sum + step.marked, 0) / all;
+  }
+}
+const STEPS = 10;

@@ -1,10 +1,21 @@
 /** The k greatest scores of a stream in a binary heap over typed arrays; equal scores prefer the smaller node. */
+
+/** Best first. */
+export interface Ranked {
+  size: number;
+  scores: Float64Array;
+  nodes: Float64Array;
+  rows: Int32Array;
+}
+
 export class TopK {
   readonly #capacity: number;
   #scores: Float64Array;
   #nodes: Float64Array;
   #rows: Int32Array;
   #size = 0;
+  /** What is less cannot enter any more; -Infinity until the heap is full. */
+  worst = Number.NEGATIVE_INFINITY;
 
   constructor(capacity: number) {
     this.#capacity = capacity;
@@ -16,25 +27,39 @@ export class TopK {
 
   /** @param score NaN is refused: it would make the order meaningless */
   offer(score: number, node: number, row: number): void {
+    if (Number.isNaN(score))
+      throw new RangeError('A score is NaN: the policy gave log-probabilities that are not numbers');
     if (this.#size === this.#capacity) {
       // the root is the worst of those kept
       if (score < this.#scores[0]! || (score === this.#scores[0] && node >= this.#nodes[0]!)) return;
-      if (Number.isNaN(score)) throw new RangeError(NAN_MESSAGE);
       this.#down(score, node, row);
+      this.worst = this.#scores[0]!;
       return;
     }
-    if (Number.isNaN(score)) throw new RangeError(NAN_MESSAGE);
     if (this.#size === this.#scores.length) this.#grow();
     this.#up(this.#size++, score, node, row);
+    if (this.#size === this.#capacity) this.worst = this.#scores[0]!;
   }
 
-  /** Best first. */
-  sorted(): { score: number; node: number; row: number }[] {
-    return Array.from({ length: this.#size }, (_, i) => ({
-      score: this.#scores[i]!,
-      node: this.#nodes[i]!,
-      row: this.#rows[i]!,
-    })).sort((a, b) => b.score - a.score || a.node - b.node);
+  ranked(): Ranked {
+    const size = this.#size;
+    const [scores, nodes, rows] = [this.#scores, this.#nodes, this.#rows];
+    const order = Int32Array.from({ length: size }, (_, i) => i).sort(
+      (a, b) => scores[b]! - scores[a]! || nodes[a]! - nodes[b]!,
+    );
+    const ranked = {
+      size,
+      scores: new Float64Array(size),
+      nodes: new Float64Array(size),
+      rows: new Int32Array(size),
+    };
+    for (let i = 0; i < size; i++) {
+      const at = order[i]!;
+      ranked.scores[i] = scores[at]!;
+      ranked.nodes[i] = nodes[at]!;
+      ranked.rows[i] = rows[at]!;
+    }
+    return ranked;
   }
 
   #worse(score: number, node: number, at: number): boolean {
@@ -89,5 +114,3 @@ export class TopK {
     this.#rows = rows;
   }
 }
-
-const NAN_MESSAGE = 'A score is NaN: the policy gave log-probabilities that are not numbers';

@@ -1,5 +1,5 @@
 /** Turns SIDs into items: several items on one SID come in the order of popularity or freshness. */
-import type { BeamCandidate } from './search-beam.ts';
+import { candidateAt, type FoundSids } from './search-beam.ts';
 
 export type ItemOrder = 'popularity' | 'freshness';
 
@@ -24,8 +24,10 @@ export interface ServedItem {
 
 /** Items of one SID, best first; equal ones by id, so that every replica answers the same. */
 export function orderItems(shelves: Shelves, packed: number, order: ItemOrder): string[] {
+  const items = [...shelves.itemsOf(packed)];
+  if (items.length < 2) return items;
   const standing = new Map<string, ItemStanding>();
-  for (const itemId of shelves.itemsOf(packed)) standing.set(itemId, shelves.standing(itemId));
+  for (const itemId of items) standing.set(itemId, shelves.standing(itemId));
   return [...standing.keys()].sort((a, b) => {
     const left = standing.get(a)!;
     const right = standing.get(b)!;
@@ -39,13 +41,14 @@ export function orderItems(shelves: Shelves, packed: number, order: ItemOrder): 
 
 /** The first k distinct items in beam order. `accept` refuses items that the request filters out. */
 export function serveItems(
-  candidates: readonly BeamCandidate[],
+  found: FoundSids,
   shelves: Shelves,
   options: { k: number; order: ItemOrder; accept?: (itemId: string) => boolean },
 ): ServedItem[] {
   const served: ServedItem[] = [];
   const seen = new Set<string>();
-  for (const { c1, c2, c3, packed, score } of candidates) {
+  for (let i = 0; i < found.size; i++) {
+    const { c1, c2, c3, packed, score } = candidateAt(found, i);
     for (const itemId of orderItems(shelves, packed, options.order)) {
       if (seen.has(itemId) || options.accept?.(itemId) === false) continue;
       seen.add(itemId);

@@ -9,13 +9,13 @@ import {
   buildTrie,
   emptyTrie,
   fitsCodebook,
+  fittingSids,
   LARGEST_CODEBOOK,
   mergeSids,
   type NumCodes,
-  narrowTrie,
   packSid,
+  partOfTrie,
   type SidTrie,
-  unpackSid,
 } from '../stages/build-trie.ts';
 
 /** What serving needs of an item. */
@@ -29,7 +29,8 @@ export interface CatalogueItem {
 /** The SIDs of one scenario in one codebook version. */
 class Shelf {
   readonly sidOf = new Map<string, number>();
-  readonly itemsOf = new Map<number, Set<string>>();
+  /** Most SIDs have one item: a set of its own for each would take most of the memory. */
+  readonly #itemsOf = new Map<number, string | Set<string>>();
   #packed: Float64Array = new Float64Array(0);
   #entered = new Set<number>();
   #left = new Set<number>();
@@ -43,10 +44,11 @@ class Shelf {
     if (before === packed) return;
     if (before !== undefined) this.remove(itemId);
     this.sidOf.set(itemId, packed);
-    const items = this.itemsOf.get(packed);
-    if (items) items.add(itemId);
+    const items = this.#itemsOf.get(packed);
+    if (typeof items === 'string') this.#itemsOf.set(packed, new Set([items, itemId]));
+    else if (items) items.add(itemId);
     else {
-      this.itemsOf.set(packed, new Set([itemId]));
+      this.#itemsOf.set(packed, itemId);
       if (!this.#left.delete(packed)) this.#entered.add(packed);
     }
     this.#stale = true;
@@ -56,13 +58,21 @@ class Shelf {
     const packed = this.sidOf.get(itemId);
     if (packed === undefined) return;
     this.sidOf.delete(itemId);
-    const items = this.itemsOf.get(packed)!;
-    items.delete(itemId);
-    if (items.size === 0) {
-      this.itemsOf.delete(packed);
+    const items = this.#itemsOf.get(packed)!;
+    if (typeof items !== 'string') items.delete(itemId);
+    if (typeof items === 'string' || items.size === 0) {
+      this.#itemsOf.delete(packed);
       if (!this.#entered.delete(packed)) this.#left.add(packed);
     }
     this.#stale = true;
+  }
+
+  itemsOf(packed: number): Iterable<string> {
+    const items = this.#itemsOf.get(packed);
+    return items === undefined ? [] : typeof items === 'string' ? [items] : items;
+  }
+  get numSids(): number {
+    return this.#itemsOf.size;
   }
 
   /** Categories changed: tries narrowed by category are wrong. */
@@ -75,8 +85,7 @@ class Shelf {
     this.#packed = mergeSids(this.#packed, this.#entered, this.#left);
     this.#entered.clear();
     this.#left.clear();
-    const fitting = this.#packed.filter((sid) => fitsCodebook(numCodes, unpackSid(sid)));
-    this.#trie = buildTrie(numCodes, fitting);
+    this.#trie = buildTrie(numCodes, fittingSids(numCodes, this.#packed));
     this.#stale = false;
     this.#builtMs = nowMs;
     this.#narrowed.clear();
@@ -84,11 +93,11 @@ class Shelf {
   }
 
   /** The part of a trie that a filter keeps, remembered until the trie changes. */
-  narrowed(trie: SidTrie, filter: string, keep: (packed: number) => boolean): SidTrie {
-    if (trie !== this.#trie) return narrowTrie(trie, keep);
-    const known = this.#narrowed.get(filter);
+  narrowed(trie: SidTrie, filter: string, sids: () => Iterable<number>): SidTrie {
+    const known = trie === this.#trie ? this.#narrowed.get(filter) : undefined;
     if (known) return known;
-    const narrow = narrowTrie(trie, keep);
+    const narrow = partOfTrie(trie, sids());
+    if (trie !== this.#trie) return narrow;
     if (this.#narrowed.size < MAX_FILTERS_KEPT) this.#narrowed.set(filter, narrow);
     return narrow;
   }
@@ -105,6 +114,9 @@ export class SidCatalogue {
   readonly #asOf = new Map<number, AsOfTable<Sid>>();
   /** liveId -> products on sale now. */
   readonly #selling = new Map<string, readonly string[]>();
+  /** The other way round, and category -> items: what filters ask for. */
+  readonly #roomsSelling = new Map<string, Set<string>>();
+  readonly #itemsOfCategory = new Map<string, Set<string>>();
 
   constructor(options: { rebuildMs: number }) {
     this.#rebuildMs = options.rebuildMs;
@@ -114,11 +126,15 @@ export class SidCatalogue {
   putItem(itemId: string, item: Item | null): void {
     const before = this.#items.get(itemId);
     if (item === null) {
+      if (before) removeFrom(this.#itemsOfCategory, before.category, itemId);
       this.#items.delete(itemId);
       this.#refresh(itemId);
       return;
     }
     if (before && before.validFromMs > item.validFromMs) return;
+    if (before && before.category !== item.category)
+      removeFrom(this.#itemsOfCategory, before.category, itemId);
+    getOrPut(this.#itemsOfCategory, item.category, () => new Set<string>()).add(itemId);
     this.#items.set(itemId, {
       scenario: item.scenario,
       category: item.category,
@@ -141,11 +157,20 @@ export class SidCatalogue {
       this.#dropSid(key);
       const liveId = value?.liveId ?? key.slice(0, key.lastIndexOf(':'));
       // the tombstone of a retired version does not end the room
-      if (value || ![...this.#newest.values()].some((sids) => sids.has(liveId))) this.#selling.delete(liveId);
+      if (value || ![...this.#newest.values()].some((sids) => sids.has(liveId))) this.#sells(liveId, []);
       return;
     }
-    this.#selling.set(value.liveId, value.sellingItemIds);
+    this.#sells(value.liveId, value.sellingItemIds);
     this.#putSid(value.liveId, value.sid, value.validFromMs);
+  }
+
+  #sells(liveId: string, itemIds: readonly string[]): void {
+    for (const sold of this.#selling.get(liveId) ?? []) removeFrom(this.#roomsSelling, sold, liveId);
+    if (itemIds.length === 0) this.#selling.delete(liveId);
+    else this.#selling.set(liveId, itemIds);
+    for (const sold of itemIds) getOrPut(this.#roomsSelling, sold, () => new Set<string>()).add(liveId);
+    for (const shelves of this.#shelves.values())
+      for (const shelf of shelves.values()) if (shelf.sidOf.has(liveId)) shelf.touch();
   }
 
   /** @throws RangeError for codes that no codebook has */
@@ -199,11 +224,22 @@ export class SidCatalogue {
   ): SidTrie {
     const shelf = this.#shelf(scenario, codebookVersion);
     const wanted = new Set(categories);
-    const keep = (packed: number): boolean => {
-      for (const itemId of shelf?.itemsOf.get(packed) ?? []) if (this.inCategory(itemId, wanted)) return true;
-      return false;
-    };
-    return shelf ? shelf.narrowed(trie, JSON.stringify([...wanted].sort()), keep) : trie;
+    return shelf
+      ? shelf.narrowed(trie, JSON.stringify([...wanted].sort()), () => this.#sidsInCategories(shelf, wanted))
+      : trie;
+  }
+
+  /** Work for the items of the categories, not for the whole catalogue. */
+  *#sidsInCategories(shelf: Shelf, categories: ReadonlySet<string>): Generator<number> {
+    for (const category of categories)
+      for (const itemId of this.#itemsOfCategory.get(category) ?? []) {
+        const own = shelf.sidOf.get(itemId);
+        if (own !== undefined) yield own;
+        for (const liveId of this.#roomsSelling.get(itemId) ?? []) {
+          const room = shelf.sidOf.get(liveId);
+          if (room !== undefined) yield room;
+        }
+      }
   }
 
   /** True for an item of the category, and for a room that sells one. */
@@ -221,7 +257,7 @@ export class SidCatalogue {
   }
 
   itemsOf(scenario: string, codebookVersion: number, packed: number): Iterable<string> {
-    return this.#shelf(scenario, codebookVersion)?.itemsOf.get(packed) ?? [];
+    return this.#shelf(scenario, codebookVersion)?.itemsOf(packed) ?? [];
   }
 
   /** SID of an item or room now, packed. */
@@ -236,7 +272,7 @@ export class SidCatalogue {
 
   /** Distinct SIDs on the shelf, by scenario. */
   numSids(scenario: string, codebookVersion: number): number {
-    return this.#shelf(scenario, codebookVersion)?.itemsOf.size ?? 0;
+    return this.#shelf(scenario, codebookVersion)?.numSids ?? 0;
   }
 
   /** Versions of SIDs that no request at or after timeMs can ask for. */
@@ -260,4 +296,10 @@ function getOrPut<K, V>(map: Map<K, V>, key: K, make: () => V): V {
     map.set(key, value);
   }
   return value;
+}
+
+function removeFrom(map: Map<string, Set<string>>, key: string, value: string): void {
+  const values = map.get(key);
+  values?.delete(value);
+  if (values?.size === 0) map.delete(key);
 }
