@@ -15,6 +15,7 @@ export const jobShape = {
   jobAttempts: count(1).default(3),
   jobBackoffMs: ms.default(2_000).describe('pause before the second attempt; doubles with each'),
   keepJobs: count(1).default(100).describe('finished jobs of each outcome that stay listed'),
+  collectPairsEveryMs: ms.default(0).describe('0: only by hand'),
   trainCodebooksEveryMs: ms.default(0).describe('0: only by hand'),
   evaluateHitRateEveryMs: ms.default(600_000).describe('0: only by hand'),
 
@@ -25,6 +26,20 @@ export const jobShape = {
   maxExcessConflict: share.default(0.5).describe('conflict beyond what equal vectors explain'),
   minCodeUsage: share.default(0.5).describe('share of first-level codes in use'),
   maxRelativeError: share.default(0.9).describe('what a codebook may leave of the vectors'),
+
+  trainingThreads: count(1).default(2).describe('of one training'),
+
+  pairsMaxSamples: count(1).default(2_000_000).describe('newest samples that pairs are made of'),
+  pairsMaxUsers: count(2).default(200_000).describe('beyond this a part of the users is left out'),
+  pairsMaxPerUser: count(2).default(200).describe('newest clicks and views of a user'),
+  pairsMaxPerItem: count(1).default(40),
+  pairsMaxNeighbourItems: count(2).default(200_000),
+  pairsNeighbours: count(1).default(10).describe('nearest products of each in the space of the item tower'),
+  pairsMinSimilarity: z.coerce.number().min(-1).max(1).default(0.5),
+  pairsExcludedCategories: z
+    .preprocess((v) => (typeof v === 'string' ? v.split(',').map((c) => c.trim()) : v), z.array(z.string()))
+    .optional()
+    .describe('categories of videos that make no pairs; those of the paper by default'),
 
   heldBackFraction: share.default(0.01).describe('as the trainer has it'),
   evaluateMaxSamples: count(1).default(200_000).describe('newest samples that are read'),

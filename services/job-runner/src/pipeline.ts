@@ -11,11 +11,13 @@ import { type Job, UnrecoverableError, Worker } from 'bullmq';
 import { openQueue, QUEUE_NAME, queuePrefix, schedule } from './adapters/queue.ts';
 import { redisConnection } from './adapters/redis.ts';
 import type { JobConfig } from './config.ts';
+import { collectPairs } from './jobs/collect-pairs.ts';
 import { evaluateHitRate } from './jobs/evaluate-hit-rate.ts';
 import { JOB_NAMES, type JobName, JobRefusedError, type RunJob } from './jobs/job.ts';
 import { trainCodebooks } from './jobs/train-codebooks.ts';
 
 const JOBS: Record<JobName, RunJob> = {
+  'collect-pairs': collectPairs,
   'train-codebooks': trainCodebooks,
   'evaluate-hit-rate': evaluateHitRate,
 };

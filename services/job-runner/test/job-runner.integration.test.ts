@@ -1,22 +1,17 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { after, describe, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { Codebook, Metric, TopicName } from '@onemall/contracts';
-import { connectKafka } from '@onemall/kafka-io';
 import { encode, readCodebook, stackVectors } from '@onemall/quantization';
-import { FolderArtifactStore } from '@onemall/service-kit';
-import { spawnService, startTestStack } from '@onemall/testkit';
+import { startTestStack } from '@onemall/testkit';
 import { readTable } from '../src/adapters/read-table.ts';
+import { ENQUEUE, runningJobs } from './running-jobs.ts';
 import { item, sample } from './samples.ts';
 
 const TOPICS: TopicName[] = ['items', 'codebooks', 'training-samples', 'retrieval-metrics', 'dead-letters'];
-const ENQUEUE = fileURLToPath(new URL('../src/enqueue.ts', import.meta.url));
 const vectorOf = (n: number) =>
   Array.from({ length: 8 }, (_, d) => Math.fround(Math.sin(1 + n * 12.9898 + d * 78.233)));
 
@@ -27,57 +22,7 @@ const skip =
   stack.redisUrl === null &&
   'jobs need Redis, and there is no redis-server here: apt-get install redis-server';
 
-/** A namespace of its own with a job-runner at work in it. */
-async function running(t: TestContext, more: Record<string, string> = {}) {
-  const folder = await mkdtemp(path.join(tmpdir(), 'onemall-jobs-'));
-  const namespace = stack.newNamespace();
-  const kafka = await connectKafka({
-    brokers: stack.brokers,
-    registryUrl: stack.registryUrl,
-    namespace,
-    clientId: 'test',
-  });
-  const retention = { largestWindowMs: 8_000, graceMs: 1_000, longestOutageMs: 86_400_000 };
-  await kafka.createTopics(TOPICS, { retention, numPartitions: 2 });
-  await kafka.registerSchemas(TOPICS);
-  const env = {
-    ONEMALL_KAFKA_BROKERS: stack.brokers,
-    ONEMALL_REGISTRY_URL: stack.registryUrl,
-    ONEMALL_REDIS_URL: stack.redisUrl!,
-    ONEMALL_NAMESPACE: namespace,
-    ONEMALL_ARTIFACTS_URI: folder,
-    ONEMALL_MIN_ITEMS_FOR_CODEBOOK: '40',
-    ONEMALL_JOB_BACKOFF_MS: '50',
-    ONEMALL_HELD_BACK_FRACTION: '1',
-    ONEMALL_TRAIN_CODEBOOKS_EVERY_MS: '0',
-    ONEMALL_EVALUATE_HIT_RATE_EVERY_MS: '0',
-    ...more,
-  };
-  const service = await spawnService('job-runner', env);
-  t.after(async () => {
-    await service.stop();
-    await kafka.close();
-    await rm(folder, { recursive: true, force: true });
-  });
-  await service.ready();
-  const writer = await kafka.openWriter();
-  return {
-    kafka,
-    service,
-    writer,
-    artifacts: new FolderArtifactStore(folder),
-    /** `npm run job -- NAME` */
-    enqueue: (name: string) =>
-      new Promise<{ code: number; stdout: string; stderr: string }>((resolve) => {
-        execFile(
-          process.execPath,
-          [ENQUEUE, name],
-          { env: { ...process.env, ...env } },
-          (error, stdout, stderr) => resolve({ code: error ? Number(error.code) : 0, stdout, stderr }),
-        );
-      }),
-  };
-}
+const running = (t: TestContext, more: Record<string, string> = {}) => runningJobs(stack, t, TOPICS, more);
 
 /** A retriever that answers 503 to the first requests, then gives these items. */
 async function retriever(t: TestContext, failures: number, items: string[]) {
@@ -213,7 +158,7 @@ describe('job-runner', () => {
     const { enqueue } = await running(t);
     const { code, stderr } = await enqueue('dance');
     assert.equal(code, 2);
-    assert.match(stderr, /No job is called dance\. npm run job -- train-codebooks\|evaluate-hit-rate/);
+    assert.match(stderr, /No job is called dance\. npm run job -- collect-pairs\|train-codebooks\|evaluate-hit-rate/);
   });
 });
 

@@ -27,6 +27,7 @@ export function openQueue(config: JobConfig): Queue {
 /** Brings the schedules in Redis up to the configuration; 0 takes one away. */
 export async function schedule(queue: Queue, config: JobConfig, nowMs: number): Promise<void> {
   const every: Record<JobName, number> = {
+    'collect-pairs': config.collectPairsEveryMs,
     'train-codebooks': config.trainCodebooksEveryMs,
     'evaluate-hit-rate': config.evaluateHitRateEveryMs,
   };

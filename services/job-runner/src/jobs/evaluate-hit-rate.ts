@@ -5,8 +5,8 @@
  */
 import type { Metric } from '@onemall/contracts';
 import { askRetriever } from '../adapters/ask-retriever.ts';
-import { readNewest } from '../adapters/read-newest.ts';
 import { readTable } from '../adapters/read-table.ts';
+import { readNewest } from '../adapters/scan-newest.ts';
 import { groupRequests } from '../stages/group-requests.ts';
 import { HitRates, KS } from '../stages/hit-rates.ts';
 import type { JobContext } from './job.ts';

@@ -4,14 +4,17 @@ import { type KafkaIo, OffsetOutOfRangeError, type Position } from '@onemall/kaf
 const EARLIEST = -2;
 
 /**
- * About the newest `maxRecords` values of a topic, an equal part of each partition, up to its end as of now. Bad records
- * are left out: the services that consume the topic report them.
+ * Gives about the newest `maxRecords` values of a topic, an equal part of each partition, up to its end as of now, to
+ * `take` one by one. Bad records are left out: the services that consume the topic report them.
+ * @param restart called when a part that was begun is gone and all is read anew from the earliest record
  */
-export async function readNewest<T extends TopicName>(
+export async function scanNewest<T extends TopicName>(
   kafka: KafkaIo,
   topic: T,
   maxRecords: number,
-): Promise<TopicValues[T][]> {
+  take: (value: TopicValues[T]) => void,
+  restart: () => void,
+): Promise<void> {
   const reader = await kafka.openReader();
   try {
     const ends = await kafka.endOffsets(topic);
@@ -20,12 +23,11 @@ export async function readNewest<T extends TopicName>(
     const start = (offsetOf: (end: Position) => number): Promise<void> =>
       reader.assign(ends.filter((end) => end.offset > 0).map((end) => ({ ...end, offset: offsetOf(end) })));
     await start((end) => Math.max(0, end.offset - part));
-    const values: TopicValues[T][] = [];
     while (left.size > 0) {
       const fetched = await reader.poll().catch(async (error: unknown) => {
         // The part asked for reaches back behind what is retained.
         if (!(error instanceof OffsetOutOfRangeError)) throw error;
-        values.length = 0;
+        restart();
         await start(() => EARLIEST);
         return [];
       });
@@ -33,7 +35,7 @@ export async function readNewest<T extends TopicName>(
         for (const record of records) {
           try {
             const { value } = await kafka.decode(topic, record);
-            if (value !== null) values.push(value);
+            if (value !== null) take(value);
           } catch (error) {
             if (!(error instanceof BadRecordError)) throw error;
           }
@@ -46,8 +48,21 @@ export async function readNewest<T extends TopicName>(
         }
       }
     }
-    return values;
   } finally {
     await reader.close();
   }
+}
+
+/** The same values as a list. */
+export async function readNewest<T extends TopicName>(
+  kafka: KafkaIo,
+  topic: T,
+  maxRecords: number,
+): Promise<TopicValues[T][]> {
+  const values: TopicValues[T][] = [];
+  const restart = (): void => {
+    values.length = 0;
+  };
+  await scanNewest(kafka, topic, maxRecords, (value) => values.push(value), restart);
+  return values;
 }
