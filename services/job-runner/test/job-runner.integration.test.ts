@@ -158,7 +158,10 @@ describe('job-runner', () => {
     const { enqueue } = await running(t);
     const { code, stderr } = await enqueue('dance');
     assert.equal(code, 2);
-    assert.match(stderr, /No job is called dance\. npm run job -- collect-pairs\|train-codebooks\|evaluate-hit-rate/);
+    assert.match(
+      stderr,
+      /No job is called dance\. npm run job -- collect-pairs\|train-codebooks\|evaluate-hit-rate/,
+    );
   });
 });
 
