@@ -2,11 +2,11 @@
  * Versions of values by key, looked up as of a moment: the item or SID that was valid when a request was made.
  * A later record with the same validFromMs replaces the earlier one.
  */
-export class AsOfTable<V> {
-  readonly #versions = new Map<string, { validFromMs: number[]; values: (V | null)[] }>();
+export class AsOfTable<V, K = string> {
+  readonly #versions = new Map<K, { validFromMs: number[]; values: (V | null)[] }>();
 
   /** Adds a version; null marks the end of the key's validity from then on. */
-  put(key: string, validFromMs: number, value: V | null): void {
+  put(key: K, validFromMs: number, value: V | null): void {
     let entry = this.#versions.get(key);
     if (!entry) {
       entry = { validFromMs: [], values: [] };
@@ -22,7 +22,7 @@ export class AsOfTable<V> {
   }
 
   /** The value with the latest validFromMs <= timeMs, or null. */
-  asOf(key: string, timeMs: number): V | null {
+  asOf(key: K, timeMs: number): V | null {
     const entry = this.#versions.get(key);
     if (!entry) return null;
     const at = lastAtOrBefore(entry.validFromMs, timeMs);
@@ -30,12 +30,12 @@ export class AsOfTable<V> {
   }
 
   /** Forgets all versions of a key. */
-  remove(key: string): void {
+  remove(key: K): void {
     this.#versions.delete(key);
   }
 
   /** The newest value, or null. */
-  newest(key: string): V | null {
+  newest(key: K): V | null {
     return this.#versions.get(key)?.values.at(-1) ?? null;
   }
 
@@ -55,7 +55,7 @@ export class AsOfTable<V> {
   get size(): number {
     return this.#versions.size;
   }
-  keys(): IterableIterator<string> {
+  keys(): IterableIterator<K> {
     return this.#versions.keys();
   }
 }

@@ -36,6 +36,10 @@ export class AttributionWindows {
     this.knownSpanMs = 2 * this.largestWindowMs + rules.graceMs + rules.outOfOrdernessMs;
   }
 
+  get scenarioNames(): string[] {
+    return Object.keys(this.#rules.scenarios);
+  }
+
   knows(scenario: string): boolean {
     return Object.hasOwn(this.#rules.scenarios, scenario);
   }

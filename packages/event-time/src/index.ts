@@ -1,6 +1,4 @@
 export * from './as-of-table.ts';
 export * from './attribution.ts';
 export * from './replay-marks.ts';
-export * from './timer-queue.ts';
-export * from './user-histories.ts';
 export * from './watermark.ts';

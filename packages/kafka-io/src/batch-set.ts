@@ -5,7 +5,7 @@ import type { Brokers } from './brokers.ts';
 import { BatchBuilder } from './data-plane/batch-builder.ts';
 import { KafkaIoError } from './errors.ts';
 import { partitionOf } from './murmur2.ts';
-import type { AnyOutRecord } from './ports.ts';
+import type { AnyOutRecord, RecordBlock } from './ports.ts';
 import type { TopicNames } from './topic-names.ts';
 import type { ValueCodec } from './value-codec.ts';
 
@@ -26,8 +26,9 @@ export interface Encoding {
 export async function gatherBatches(
   records: readonly AnyOutRecord[],
   { brokers, names, codec, clock }: Encoding,
+  blocks: readonly RecordBlock[] = [],
 ): Promise<PartitionBatches[]> {
-  const topics = [...new Set(records.map((r) => r.topic))];
+  const topics = [...new Set([...records, ...blocks].map((r) => r.topic))];
   await brokers.use(topics.map((t) => names.physical(t)));
   const target = new Map<string, { physical: string; schemaId: number; partitions: PartitionBatches[] }>();
   for (const topic of topics) {
@@ -54,16 +55,49 @@ export async function gatherBatches(
           ? null
           : encodeValue(record.topic, schemaId, record.value);
     const partition = record.partition ?? partitionOf(key ?? Buffer.alloc(0), partitions.length);
-    const into = partitions[partition];
-    if (!into)
-      throw new KafkaIoError(
-        `Expected a partition of ${physical} below ${partitions.length}, got ${partition}`,
-      );
-    const timestampMs = record.timestampMs ?? nowMs;
-    if (into.builders.at(-1)?.append(key, value, timestampMs)) continue;
-    const builder = new BatchBuilder();
-    builder.append(key, value, timestampMs);
-    into.builders.push(builder);
+    appendTo(intoOf(physical, partitions, partition), (builder) =>
+      builder.append(key, value, record.timestampMs ?? nowMs),
+    );
+  }
+  for (const block of blocks) {
+    const { physical, partitions } = target.get(block.topic)!;
+    gatherBlock(block, nowMs, (key) =>
+      intoOf(physical, partitions, block.partition ?? partitionOf(key(), partitions.length)),
+    );
   }
   return [...target.values()].flatMap((t) => t.partitions).filter((p) => p.builders.length > 0);
+}
+
+function intoOf(physical: string, partitions: PartitionBatches[], partition: number): PartitionBatches {
+  const into = partitions[partition];
+  if (!into)
+    throw new KafkaIoError(
+      `Expected a partition of ${physical} below ${partitions.length}, got ${partition}`,
+    );
+  return into;
+}
+
+function appendTo({ builders }: PartitionBatches, append: (builder: BatchBuilder) => boolean): void {
+  const last = builders.at(-1);
+  if (last && append(last)) return;
+  const builder = new BatchBuilder();
+  append(builder);
+  builders.push(builder);
+}
+
+function gatherBlock(
+  { bytes, count, keyStart, keyLength, valueStart, valueEnd }: RecordBlock,
+  nowMs: number,
+  intoOfKey: (key: () => Buffer) => PartitionBatches,
+): void {
+  for (let i = 0; i < count; i++) {
+    const keyAt = keyStart[i]!;
+    const keyBytes = keyLength[i]!;
+    const valueAt = valueStart[i]!;
+    const valueBytes = valueEnd[i]! - valueAt;
+    const into = intoOfKey(() => Buffer.from(bytes.buffer, bytes.byteOffset + keyAt, keyBytes));
+    appendTo(into, (builder) =>
+      builder.appendFrom(bytes, keyAt, keyBytes, bytes, valueAt, valueBytes, nowMs),
+    );
+  }
 }

@@ -7,6 +7,7 @@ import type { Encoding } from './batch-set.ts';
 import { Brokers } from './brokers.ts';
 import { CommittedOffsets } from './committed-offsets.ts';
 import { GroupConsumer } from './consumer.ts';
+import { KafkaIoError } from './errors.ts';
 import { PartitionReader } from './log-reader.ts';
 import { LogWriter } from './log-writer.ts';
 import { joinAsMember } from './membership.ts';
@@ -152,6 +153,23 @@ class ConnectedKafka implements KafkaIo {
   }
   decode<T extends TopicName>(topic: T, record: RawRecord): Promise<TypedRecord<T>> {
     return this.#codec.decode(topic, record);
+  }
+  isOwnSchema(topic: TopicName, schemaId: number): boolean | undefined {
+    return this.#codec.isOwnSchema(topic, schemaId);
+  }
+  learnSchema(topic: TopicName, schemaId: number): Promise<void> {
+    return this.#codec.learnSchema(topic, schemaId);
+  }
+  decodeNow<T extends TopicName>(topic: T, record: RawRecord): TypedRecord<T> {
+    const typed = this.#codec.decodeNow(topic, record);
+    if (!typed)
+      throw new KafkaIoError(
+        `The schema of ${topic} ${record.partition} at offset ${record.offset} was not asked for yet: call learnSchema with its id first`,
+      );
+    return typed;
+  }
+  wireHeader(topic: TopicName): Promise<Buffer> {
+    return this.#codec.wireHeader(topic);
   }
   encode<T extends TopicName>(topic: T, value: TopicValues[T]): Promise<Buffer> {
     return this.#codec.encode(topic, value);

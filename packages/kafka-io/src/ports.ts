@@ -84,6 +84,21 @@ export interface RawOutRecord {
   partition?: number;
   timestampMs?: number;
 }
+/**
+ * Many records of one partition that lie in one piece of memory, so that none needs an object: key and value of record i
+ * are the bytes from `keyStart[i]` and from `valueStart[i]` on. Values are in wire format.
+ */
+export interface RecordBlock {
+  topic: TopicName;
+  /** Follows from the keys unless given. */
+  partition?: number;
+  bytes: Uint8Array;
+  count: number;
+  keyStart: ArrayLike<number>;
+  keyLength: ArrayLike<number>;
+  valueStart: ArrayLike<number>;
+  valueEnd: ArrayLike<number>;
+}
 export type AnyOutRecord = OutRecord | RawOutRecord;
 
 /** One partition's part of a poll. */
@@ -207,6 +222,7 @@ export interface TransactionalWriter {
   /** @throws FencedError if a newer owner took the id, TransactionFailedError otherwise */
   commit(transaction: {
     records: readonly AnyOutRecord[];
+    blocks?: readonly RecordBlock[];
     offsets?: { groupId: string; positions: readonly Position[] };
   }): Promise<void>;
   close(): Promise<void>;
@@ -250,6 +266,17 @@ export interface KafkaIo {
    * @throws BadRecordError when the registry does not know it or it is no Avro schema
    */
   schemaOf(id: number): Promise<unknown>;
+  /**
+   * Whether values with this schema id have this build's schema, so that their bytes may be read and passed on as they
+   * are; undefined until `learnSchema` has asked for it.
+   */
+  isOwnSchema(topic: TopicName, schemaId: number): boolean | undefined;
+  /** Asks the registry for a schema id not seen yet, waiting while it is away. */
+  learnSchema(topic: TopicName, schemaId: number): Promise<void>;
+  /** Decodes at once what has a learnt schema. @throws BadRecordError, Error where the schema was not learnt */
+  decodeNow<T extends TopicName>(topic: T, record: RawRecord): TypedRecord<T>;
+  /** What stands before the Avro bytes of this build's values. */
+  wireHeader(topic: TopicName): Promise<Buffer>;
   /** Wire-format bytes with this build's schema. */
   encode<T extends TopicName>(topic: T, value: TopicValues[T]): Promise<Buffer>;
   openReader(): Promise<LogReader>;

@@ -15,7 +15,7 @@ import {
 } from './data-plane/transactions.ts';
 import { FencedError, KafkaIoError, TransactionFailedError } from './errors.ts';
 import type { Broker } from './kafkajs-internals.ts';
-import type { AnyOutRecord, Position, TransactionalWriter } from './ports.ts';
+import type { AnyOutRecord, Position, RecordBlock, TransactionalWriter } from './ports.ts';
 import { SequencedSender } from './sequenced-sender.ts';
 
 const FENCED = new Set(['INVALID_PRODUCER_EPOCH', 'PRODUCER_FENCED', 'INVALID_PRODUCER_ID_MAPPING']);
@@ -23,6 +23,7 @@ const DEFAULT_TRANSACTION_TIMEOUT_MS = 60_000;
 
 interface Transaction {
   records: readonly AnyOutRecord[];
+  blocks?: readonly RecordBlock[];
   offsets?: { groupId: string; positions: readonly Position[] };
 }
 
@@ -59,7 +60,7 @@ export class TransactionalRecordWriter implements TransactionalWriter {
     this.#sender = new SequencedSender(this.#brokers, this.#producer);
   }
 
-  async commit({ records, offsets }: Transaction): Promise<void> {
+  async commit({ records, blocks = [], offsets }: Transaction): Promise<void> {
     const producer = this.#producer;
     const sender = this.#sender;
     if (!producer || !sender)
@@ -69,11 +70,11 @@ export class TransactionalRecordWriter implements TransactionalWriter {
     if (this.#busy)
       throw new KafkaIoError(`A transaction of ${this.#id} is under way: await its commit before the next`);
     const positions = offsets?.positions ?? [];
-    if (records.length === 0 && positions.length === 0) return;
+    if (records.length === 0 && blocks.length === 0 && positions.length === 0) return;
     this.#busy = true;
     try {
       // Encoding may throw on a bad value: nothing has been sent then and the writer stays usable.
-      const batches = await gatherBatches(records, this.#encoding);
+      const batches = await gatherBatches(records, this.#encoding, blocks);
       try {
         if (batches.length > 0) {
           const topics = [...Map.groupBy(batches, (b) => b.topic)].map(([topic, mine]) => ({

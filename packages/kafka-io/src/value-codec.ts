@@ -9,6 +9,7 @@ import {
   type ValidationRules,
   ValueReader,
   validateValue,
+  WIRE_HEADER_BYTES,
 } from '@onemall/contracts';
 import type { Clock } from '@onemall/service-kit';
 import type { OutRecord, RawRecord, TypedRecord } from './ports.ts';
@@ -37,6 +38,8 @@ export class ValueCodec {
   readonly #service: string;
   readonly #clock: Clock;
   readonly #readers = new Map<TopicName, Map<number, Reader<TopicName>>>();
+  /** Schema ids that the registry did not have when last asked by `learnSchema`. */
+  readonly #unknown = new Map<number, BadRecordError>();
   readonly #writerIds = new Map<TopicName, Promise<number>>();
 
   constructor(options: {
@@ -62,6 +65,30 @@ export class ValueCodec {
     return id;
   }
 
+  isOwnSchema(topic: TopicName, schemaId: number): boolean | undefined {
+    const reader = this.#cached(topic, schemaId);
+    return reader && reader instanceof ValueReader && reader.sameSchema;
+  }
+
+  /** Asks the registry where that is needed. What the registry does not have stays unlearnt, and `decodeNow` says so. */
+  async learnSchema(topic: TopicName, schemaId: number): Promise<void> {
+    if (this.#cached(topic, schemaId)) return;
+    try {
+      await this.#lookUp(topic, schemaId);
+      this.#unknown.delete(schemaId);
+    } catch (error) {
+      if (!(error instanceof BadRecordError)) throw error;
+      this.#unknown.set(schemaId, error);
+    }
+  }
+
+  /** What stands before the Avro bytes of this build's values of the topic. */
+  async wireHeader(topic: TopicName): Promise<Buffer> {
+    const header = Buffer.alloc(WIRE_HEADER_BYTES);
+    header.writeUInt32BE(await this.schemaId(topic), 1);
+    return header;
+  }
+
   async encode<T extends TopicName>(topic: T, value: TopicValues[T]): Promise<Buffer> {
     return encodeValue(topic, await this.schemaId(topic), value);
   }
@@ -81,7 +108,7 @@ export class ValueCodec {
   decodeNow<T extends TopicName>(topic: T, record: RawRecord): TypedRecord<T> | undefined {
     const id = this.#idOf(topic, record);
     if (id === undefined) return this.#typed(topic, record, null);
-    const reader = this.#cached(topic, id);
+    const reader = this.#cached(topic, id) ?? this.#unknown.get(id);
     return reader && this.#read(topic, record, reader);
   }
 

@@ -1,3 +1,4 @@
+import { topicConfig, topicSpec } from '@onemall/contracts';
 import { AttributionWindows } from '@onemall/event-time';
 import { connectKafka, kafkaSettings } from '@onemall/kafka-io';
 import { runService } from '@onemall/service-kit';
@@ -34,7 +35,9 @@ await runService({
       windows,
       historyLength: config.historyLength,
       emitPositives: config.emit.includes('positive'),
+      sampleHeader: await io.wireHeader('training-samples'),
     };
+    const keepUsersMs = Number(topicConfig(topicSpec('exposures'), retention)['retention.ms']);
     const { catalogue } = tables;
     return assembleSamples({
       io,
@@ -56,6 +59,7 @@ await runService({
           monotonicMs,
           meter,
           log,
+          keepUsersMs,
           fail,
         }),
       pause: (ms) => clock.sleep(ms, stopping).catch(() => {}),

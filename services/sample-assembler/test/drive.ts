@@ -5,14 +5,21 @@
 import { AttributionWindows } from '@onemall/event-time';
 import { Catalogue } from '../src/stages/catalogue.ts';
 import { formatMetadata, parseMetadata } from '../src/stages/commit-metadata.ts';
-import { type JoinRules, PartitionJoin } from '../src/stages/join-partition.ts';
-import { type JoinOutput, LOG_TOPICS, type LogRecord, type LogTopic } from '../src/stages/log-record.ts';
+import type { JoinRules } from '../src/stages/join-partition.ts';
+import { byTopic, LOG_TOPICS, type LogTopic } from '../src/stages/log-record.ts';
 import { InputMerge } from '../src/stages/take-in-order.ts';
+import { ByteJoin, canonical, OTHER_SCHEMA, passOver, SAMPLE_HEADER, wireBytes } from './byte-join.ts';
+import type { JoinOutput, LogRecord } from './plain/log-record.ts';
 import { type Arrival, GRACE_MS, OUT_OF_ORDERNESS_MS, SCENARIOS } from './traffic.ts';
 
 export const ATTRIBUTION = { scenarios: SCENARIOS, graceMs: GRACE_MS, outOfOrdernessMs: OUT_OF_ORDERNESS_MS };
 export const WINDOWS = new AttributionWindows(ATTRIBUTION);
-export const RULES: JoinRules = { windows: WINDOWS, historyLength: 5, emitPositives: true };
+export const RULES: JoinRules = {
+  windows: WINDOWS,
+  historyLength: 5,
+  emitPositives: true,
+  sampleHeader: SAMPLE_HEADER,
+};
 const MAX_DELAY_MS = 100;
 
 /** Two versions of every item and SID, so that as-of look-ups matter; one item has none. */
@@ -57,12 +64,14 @@ export function appendAll(arrivals: readonly Arrival[], poison: ReadonlySet<numb
       partition: 0,
       offset: list.length,
       appendTimeMs: arrivesMs,
-      payload: Buffer.from([at % 256]),
+      // Now and then in a schema that is not this build's.
+      payload: wireBytes(topic, value, at % 7 === 3 ? OTHER_SCHEMA : undefined),
     };
     list.push({ ...source, topic, event: value } as LogRecord);
     if (poison.has(at))
       list.push({
         ...source,
+        payload: Buffer.from([0, 0, 0, 0, 0]),
         offset: list.length,
         topic,
         event: null,
@@ -83,7 +92,7 @@ export class Driver {
   readonly #catalogue: Catalogue;
   readonly #rules: JoinRules;
   readonly #fetchedTo: Record<LogTopic, number>;
-  readonly join: PartitionJoin;
+  readonly join: ByteJoin;
   readonly merge: InputMerge;
   #beganMs = Number.NEGATIVE_INFINITY;
 
@@ -95,7 +104,7 @@ export class Driver {
     this.#fetchedTo = cut ? { ...cut.offsets } : { exposures: 0, clicks: 0, buys: 0 };
     const meta = cut && byTopic((topic) => parseMetadata(cut.metadata[topic]));
     const watermarkMs = meta?.exposures.watermarkMs ?? 0;
-    this.join = new PartitionJoin(0, rules, catalogue, {
+    this.join = new ByteJoin(0, rules, catalogue, {
       watermarkMs,
       ...(meta && { pins: meta.exposures.pins }),
     });
@@ -134,15 +143,16 @@ export class Driver {
       this.#fetchedTo[topic] = to;
       this.merge.fetched({
         topic,
-        records: all.slice(from, to),
+        records: passOver(all.slice(from, to)),
         nextOffset: to,
         highWatermark: to,
         sentAtMs: nowMs,
       });
     }
-    for (let record = this.merge.take(nowMs); record; record = this.merge.take(nowMs)) {
-      const timeMs = this.join.feed(record);
-      if (timeMs !== null) this.merge.taken(record.topic, timeMs, nowMs);
+    for (let topic = this.merge.nextTopic(nowMs); topic; topic = this.merge.nextTopic(nowMs)) {
+      const timeMs = this.join.feedView(topic, this.merge.peek(topic));
+      if (timeMs !== null) this.merge.taken(topic, timeMs, nowMs);
+      this.merge.drop(topic);
     }
     this.join.advance(this.merge.watermark.advance(nowMs, this.#beganMs));
     this.#beganMs = nowMs;
@@ -187,14 +197,8 @@ export function normal(outputs: readonly JoinOutput[], withWatermark = false): s
         const { payload: _, watermarkMs, ...event } = output.event;
         return `late ${JSON.stringify(withWatermark ? { ...event, watermarkMs } : event)}`;
       }
-      const { watermarkMs, ...sample } = output.sample;
+      const { watermarkMs, ...sample } = canonical(output.sample);
       return `sample ${JSON.stringify(withWatermark ? { ...sample, watermarkMs } : sample)}`;
     })
     .sort();
 }
-
-const byTopic = <V>(of: (topic: LogTopic) => V): Record<LogTopic, V> => ({
-  exposures: of('exposures'),
-  clicks: of('clicks'),
-  buys: of('buys'),
-});

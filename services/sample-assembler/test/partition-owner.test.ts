@@ -1,26 +1,28 @@
 /** How a partition is taken over and what a transaction holds: the order of calls, with ports that write them down. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BadRecordError, type Exposure } from '@onemall/contracts';
+import { BadRecordError, type Exposure, topicType } from '@onemall/contracts';
 import {
   FencedError,
   type FetchedPartition,
   type LogReader,
   type Position,
   type RawRecord,
-  type TransactionalWriter,
+  type RecordCursor,
   TransactionFailedError,
   type TypedRecord,
 } from '@onemall/kafka-io';
 import { createLogger, ManualClock, StageMeter } from '@onemall/service-kit';
 import { JoinMeter } from '../src/adapters/join-meter.ts';
-import { type OwnerDeps, type OwnerIo, PartitionOwner } from '../src/adapters/partition-owner.ts';
+import { type OwnerDeps, PartitionOwner } from '../src/adapters/partition-owner.ts';
 import { sampleAssemblerConfig } from '../src/config.ts';
 import { Catalogue } from '../src/stages/catalogue.ts';
 import { LOG_TOPICS, type LogTopic } from '../src/stages/log-record.ts';
+import type { RecordPass } from '../src/stages/take-in-order.ts';
+import { passOver, wireBytes } from './byte-join.ts';
 import { RULES } from './drive.ts';
 
-type Commit = Parameters<TransactionalWriter['commit']>[0];
+type Commit = { topics: string[]; positions: readonly Position[] };
 
 const exposure = (exposureId: string, eventTimeMs: number): Exposure => ({
   exposureId,
@@ -46,8 +48,9 @@ class Ports {
   samples: string[] = [];
   failNext: Error | null = null;
   registryIsAway: Promise<void> | null = null;
+  schemaIsLearnt = false;
 
-  readonly io: OwnerIo = {
+  readonly io: OwnerDeps['io'] = {
     openTransactionalWriter: async (id) => {
       this.calls.push(`open ${id}`);
       return {
@@ -57,8 +60,14 @@ class Ports {
           const failure = this.failNext;
           this.failNext = null;
           if (failure) throw failure;
-          this.transactions.push(transaction);
-          this.offsets = [...transaction.offsets!.positions];
+          const { records, blocks = [], offsets } = transaction;
+          const positions = offsets!.positions;
+          const topics = [
+            ...records.map((r) => r.topic),
+            ...blocks.flatMap((b) => Array.from({ length: b.count }, () => b.topic)),
+          ];
+          this.transactions.push({ topics, positions });
+          this.offsets = [...positions];
         },
         close: async () => void this.calls.push('close writer'),
       };
@@ -69,14 +78,15 @@ class Ports {
     },
     endOffsets: async (topic) => [{ topic, partition: 0, offset: this.samplesEnd }],
     openReader: async () => this.reader(),
-    decode: async <T>(_topic: T, record: RawRecord) => {
+    isOwnSchema: () => (this.schemaIsLearnt ? true : undefined),
+    learnSchema: async () => {
       await this.registryIsAway;
+      this.schemaIsLearnt = true;
+    },
+    decodeNow: <T>(topic: T, record: RawRecord) => {
       if (record.value?.toString() === 'poison') throw new BadRecordError('UNDECODABLE', 'poison came');
-      return {
-        ...record,
-        key: 'u1',
-        value: JSON.parse(record.value!.toString()),
-      } as unknown as TypedRecord<never>;
+      const value = topicType('exposures').fromBuffer(record.value!.subarray(5));
+      return { ...record, topic, key: 'u1', value } as unknown as TypedRecord<never>;
     },
     deadLetter: (record, { reason, message }) => ({
       topic: 'dead-letters',
@@ -126,13 +136,26 @@ class Ports {
       offset: from + i,
       timestampMs: 1e12,
       key: Buffer.from('u1'),
-      value: Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)),
+      value: typeof value === 'string' ? Buffer.from(value) : wireBytes('exposures', value),
     }));
     const part = { topic, partition: 0, records, nextOffset: end, highWatermark: end, lastStableOffset: end };
-    return { ...part, sizeBytes: 0, sentAtMs: now, cursor: () => assert.fail('not used') };
+    const cursor = () => cursorOf(records) as unknown as RecordCursor;
+    return { ...part, sizeBytes: 0, sentAtMs: now, cursor };
   }
 }
 let now = 0;
+
+const cursorOf = (records: readonly RawRecord[]): RecordPass =>
+  passOver(
+    records.map(({ offset, timestampMs, value }) => ({
+      topic: 'exposures',
+      partition: 0,
+      offset,
+      appendTimeMs: timestampMs,
+      payload: value,
+      event: exposure('', 0),
+    })),
+  );
 
 function newOwner(ports: Ports): { owner: PartitionOwner; clock: ManualClock; failures: unknown[] } {
   const clock = new ManualClock(1e12);
@@ -148,6 +171,7 @@ function newOwner(ports: Ports): { owner: PartitionOwner; clock: ManualClock; fa
     clock,
     monotonicMs: () => now,
     meter: new JoinMeter(new StageMeter('test'), clock),
+    keepUsersMs: 1e9,
     log: createLogger('test', 'silent'),
     fail: (error) => void failures.push(error),
   };
@@ -194,11 +218,11 @@ test('invariants 2 and 12: samples, late events, dead letters and the three offs
   ports.logs.exposures.push(exposure('e4', 2_000));
   await work(ports, owner);
   await owner.flush();
-  const topics = ports.transactions.map((t) => t.records.map((r) => r.topic).sort());
+  const topics = ports.transactions.map((t) => t.topics.sort());
   assert.deepEqual(topics, [['dead-letters', 'training-samples', 'training-samples'], ['late-events']]);
-  for (const { offsets } of ports.transactions)
+  for (const { positions } of ports.transactions)
     assert.deepEqual(
-      offsets!.positions.map((p) => p.topic),
+      positions.map((p) => p.topic),
       ['exposures', 'clicks', 'buys'],
     );
   assert.equal(ports.offsets[0]!.offset, 5);
@@ -227,7 +251,7 @@ test('invariants 3 and 4: a commit of unknown outcome drops the state and takes 
   await work(ports, owner);
   await owner.flush();
   assert.deepEqual(
-    ports.transactions.map((t) => t.records.length),
+    ports.transactions.map((t) => t.topics.length),
     [1],
   );
   assert.deepEqual(failures, []);
@@ -279,7 +303,7 @@ test('invariant 3: an answer that was fetched for the dropped state never enters
   await owner.flush();
   assert.equal(ports.offsets[0]!.offset, 3);
   assert.deepEqual(
-    ports.transactions.map((t) => t.records.length),
+    ports.transactions.map((t) => t.topics.length),
     [1],
     'the sample of e1 is there',
   );
@@ -336,7 +360,7 @@ test('invariant 12: while the registry is away decoding waits, and no dead lette
   await working;
   await owner.flush();
   assert.deepEqual(
-    ports.transactions.map((t) => t.records),
+    ports.transactions.map((t) => t.topics),
     [[]],
   );
 });

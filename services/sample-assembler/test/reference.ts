@@ -4,7 +4,7 @@
  */
 import type { Buy, Click, Exposure, TrainingSample } from '@onemall/contracts';
 import type { AttributionRules } from '@onemall/event-time';
-import type { CatalogueView } from '../src/stages/catalogue.ts';
+import type { PlainCatalogue } from './plain/make-sample.ts';
 import type { LogEvent } from './traffic.ts';
 
 export type ReferenceSample = Omit<TrainingSample, 'watermarkMs'>;
@@ -20,7 +20,7 @@ type Action = (Click | Buy) & { kind: 'CLICK' | 'BUY'; cents: number; count: num
 export function referenceJoin(
   events: readonly LogEvent[],
   rules: AttributionRules,
-  options: { historyLength: number; emitPositives: boolean; catalogue: CatalogueView },
+  options: { historyLength: number; emitPositives: boolean; catalogue: PlainCatalogue },
 ): Reference {
   const exposures = new Map<string, Exposure>();
   const actions = new Map<string, Action>();

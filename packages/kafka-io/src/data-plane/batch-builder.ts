@@ -22,17 +22,36 @@ export class BatchBuilder {
 
   /** Adds a record, or says false where the batch would become too large; a first record of any size fits. */
   append(key: Uint8Array | null, value: Uint8Array | null, timestampMs: number): boolean {
-    const keyLength = key?.length ?? 0;
-    const valueLength = value?.length ?? 0;
+    return this.appendFrom(
+      key ?? NOTHING,
+      0,
+      key ? key.length : -1,
+      value ?? NOTHING,
+      0,
+      value ? value.length : -1,
+      timestampMs,
+    );
+  }
+
+  /** The same with key and value as parts of larger bytes; a length of -1 is null. */
+  appendFrom(
+    key: Uint8Array,
+    keyStart: number,
+    keyLength: number,
+    value: Uint8Array,
+    valueStart: number,
+    valueLength: number,
+    timestampMs: number,
+  ): boolean {
     const delta = timestampMs - (this.#count === 0 ? timestampMs : this.#firstTimestampMs);
     const bodyBytes =
       1 +
       varlongBytes(delta) +
       varlongBytes(this.#count) +
-      varlongBytes(key ? keyLength : -1) +
-      keyLength +
-      varlongBytes(value ? valueLength : -1) +
-      valueLength +
+      varlongBytes(keyLength) +
+      Math.max(0, keyLength) +
+      varlongBytes(valueLength) +
+      Math.max(0, valueLength) +
       1;
     const sizeBytes = varlongBytes(bodyBytes) + bodyBytes;
     if (this.#count > 0 && this.#at + sizeBytes > MAX_BATCH_BYTES) return false;
@@ -46,8 +65,8 @@ export class BatchBuilder {
     buffer[at++] = 0; // attributes
     at = writeVarlong(buffer, at, delta);
     at = writeVarlong(buffer, at, this.#count);
-    at = writeBytes(buffer, at, key);
-    at = writeBytes(buffer, at, value);
+    at = writeBytes(buffer, at, key, keyStart, keyLength);
+    at = writeBytes(buffer, at, value, valueStart, valueLength);
     buffer[at++] = 0; // no headers
     this.#at = at;
     this.#count++;
@@ -107,9 +126,21 @@ function writeVarlong(buffer: Buffer, start: number, value: number): number {
   return at;
 }
 
-function writeBytes(buffer: Buffer, start: number, bytes: Uint8Array | null): number {
-  if (bytes === null) return writeVarlong(buffer, start, -1);
-  const at = writeVarlong(buffer, start, bytes.length);
-  buffer.set(bytes, at);
-  return at + bytes.length;
+/** A view costs more than it saves for what is short. */
+const COPY_BY_LOOP = 48;
+
+function writeBytes(
+  buffer: Buffer,
+  start: number,
+  bytes: Uint8Array,
+  bytesStart: number,
+  length: number,
+): number {
+  const at = writeVarlong(buffer, start, length);
+  if (length <= 0) return at;
+  if (length <= COPY_BY_LOOP) for (let i = 0; i < length; i++) buffer[at + i] = bytes[bytesStart + i]!;
+  else buffer.set(bytes.subarray(bytesStart, bytesStart + length), at);
+  return at + length;
 }
+
+const NOTHING = new Uint8Array(0);

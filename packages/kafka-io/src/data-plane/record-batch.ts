@@ -176,6 +176,11 @@ export class RecordCursor {
     this.#fetchOffset = fetchOffset;
   }
 
+  /** At most so many records come in all. */
+  get maxCount(): number {
+    return this.#batches.reduce((sum, batch) => sum + batch.count, 0);
+  }
+
   /** Moves to the next record; false at the end. @throws CorruptBatchError when a record reaches past its batch */
   next(): boolean {
     for (;;) {

@@ -1,7 +1,7 @@
 /** What operators see of the join, by partition where that tells more. */
 import type { Clock, StageMeter } from '@onemall/service-kit';
-import type { JoinCounts } from '../stages/join-state.ts';
-import type { JoinOutput } from '../stages/log-record.ts';
+import type { JoinCounts } from '../stages/join-partition.ts';
+import type { JoinOutputs } from '../stages/log-record.ts';
 
 export interface PartitionFacts {
   watermarkMs: number;
@@ -71,16 +71,12 @@ export class JoinMeter {
   }
 
   /** A transaction is durable. */
-  committed(outputs: readonly JoinOutput[], counts: JoinCounts, tookMs: number): void {
+  committed({ samples, others }: JoinOutputs, counts: JoinCounts, tookMs: number): void {
     const nowMs = this.#clock.nowMs();
-    let samples = 0;
-    for (const output of outputs) {
-      if (output.kind === 'dead') this.#meter.recordDeadLetter(output.record.bad.reason);
-      if (output.kind !== 'sample') continue;
-      samples++;
-      this.#meter.recordLatency(Math.max(0, nowMs - output.causeMs));
-    }
-    if (samples > 0) this.#meter.recordOut(samples);
+    for (const output of others)
+      if (output.kind === 'dead') this.#meter.recordDeadLetter(output.record.reason);
+    for (const causeMs of samples.causeMs) this.#meter.recordLatency(Math.max(0, nowMs - causeMs));
+    if (samples.count > 0) this.#meter.recordOut(samples.count);
     this.#meter.add('late_events', counts.late);
     this.#meter.add('orphan_events', counts.orphans);
     this.#meter.add('duplicates', counts.duplicates);

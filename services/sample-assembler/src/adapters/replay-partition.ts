@@ -6,8 +6,9 @@ import { type KafkaIo, type LogReader, OffsetOutOfRangeError, type Position } fr
 import type { Loss } from '../config.ts';
 import type { PartitionJoin } from '../stages/join-partition.ts';
 import { LOG_TOPICS, type LogTopic } from '../stages/log-record.ts';
+import { type EventReader, isBad } from '../stages/read-event.ts';
 import type { InputMerge } from '../stages/take-in-order.ts';
-import { decodeLog } from './decode-log.ts';
+import { learnSchemas } from './learn-schemas.ts';
 import { missingOffset } from './start-checks.ts';
 
 const EARLIEST = -2;
@@ -23,8 +24,9 @@ export interface ReplayRange {
 
 /** @returns the number of records read. @throws StartRefusedError where needed offsets are no longer retained */
 export async function replayPartition(
-  io: Pick<KafkaIo, 'openReader' | 'decode'>,
+  io: Pick<KafkaIo, 'openReader' | 'isOwnSchema' | 'learnSchema'>,
   range: ReplayRange,
+  events: EventReader,
   join: PartitionJoin,
   merge: InputMerge,
   options: { acceptLoss: readonly Loss[]; nowMs: () => number; stopping: AbortSignal },
@@ -32,7 +34,7 @@ export async function replayPartition(
   const reader = await io.openReader();
   try {
     if (!options.acceptLoss.includes('missing-offsets')) await checkRetained(reader, range);
-    return await replayAll(io, reader, range, join, merge, options);
+    return await replayAll(io, reader, range, events, join, merge, options);
   } finally {
     await reader.close();
   }
@@ -64,9 +66,10 @@ export async function whyNotRetained(
 }
 
 async function replayAll(
-  io: Pick<KafkaIo, 'decode'>,
+  io: Pick<KafkaIo, 'isOwnSchema' | 'learnSchema'>,
   reader: LogReader,
   { partition, restore, end }: ReplayRange,
+  events: EventReader,
   join: PartitionJoin,
   merge: InputMerge,
   { nowMs, stopping }: { nowMs: () => number; stopping: AbortSignal },
@@ -78,12 +81,16 @@ async function replayAll(
     stopping.throwIfAborted();
     for (const fetched of await reader.poll({ maxWaitMs: MAX_WAIT_MS })) {
       const topic = fetched.topic as LogTopic;
-      for (const record of await decodeLog(io, fetched)) {
-        if (record.offset >= end[topic]) break;
-        if (record.offset < restore[topic]) join.remember(record);
-        else join.feed(record);
-        if (record.event) merge.taken(topic, record.event.eventTimeMs, nowMs());
-        numRead++;
+      await learnSchemas(io, fetched);
+      for (const record = fetched.cursor(); record.next() && record.offset < end[topic]; numRead++) {
+        const event = events.read(topic, record);
+        if (isBad(event)) {
+          if (record.offset >= restore[topic]) join.feedBad(event);
+          continue;
+        }
+        if (record.offset < restore[topic]) join.remember(event);
+        else join.feed(event);
+        merge.taken(topic, event.timeMs, nowMs());
       }
       if (fetched.nextOffset >= end[topic]) {
         missing.delete(topic);

@@ -3,32 +3,24 @@
  * input in offset order, and the watermark: how the inputs were interleaved and when it was advanced do not matter as
  * long as no event is further out of order than the bound. Feeding the records from the restore offsets on and
  * advancing once to a committed watermark therefore rebuilds the state of the moment of that commit.
+ *
+ * State is bytes and numbers (`src/state`); `test/plain` has the same join on plain objects, record for record.
  */
-import type { Buy, Click, Exposure, LateReason } from '@onemall/contracts';
-import {
-  type ActionKind,
-  type AttributionWindows,
-  type HistoryEntry,
-  lastTouch,
-  ReplayMarks,
-  TimerQueue,
-  UserHistories,
-} from '@onemall/event-time';
-import type { CatalogueView } from './catalogue.ts';
-import {
-  type Action,
-  type JoinCounts,
-  type KnownExposure,
-  noCounts,
-  pinKey,
-  push,
-  RANK,
-  remove,
-  type Task,
-  userItem,
-} from './join-state.ts';
-import type { JoinOutput, LogRecord, LogTopic } from './log-record.ts';
-import { type CountedAction, labelExposure, makeSample, orderOfAction } from './make-sample.ts';
+import type { LateReason } from '@onemall/contracts';
+import { type AttributionWindows, ReplayMarks } from '@onemall/event-time';
+import { hashBytes } from '../bytes/hash.ts';
+import { DueTasks } from '../state/due-tasks.ts';
+import { STAGE } from '../state/known-actions.ts';
+import { NONE } from '../state/known-exposures.ts';
+import type { CatalogueBytes } from './catalogue.ts';
+import { JoinTaskTimes, kindOf, slotOf, TASK, type TaskKind, taskOf } from './join-tasks.ts';
+import { labelExposure, orderOfAction } from './label-exposure.ts';
+import { LastTouch } from './last-touch.ts';
+import { lateAction, lateExposure } from './late-event.ts';
+import type { BadRecord, JoinOutputs, LogEvent, LogTopic, OtherOutput } from './log-record.ts';
+import { PartitionState } from './partition-state.ts';
+import { SampleBlock } from './sample-block.ts';
+import { SAMPLE_KIND, type SampleKindNumber, SampleWriter } from './write-sample.ts';
 
 export interface JoinRules {
   windows: AttributionWindows;
@@ -36,6 +28,8 @@ export interface JoinRules {
   historyLength: number;
   /** Whether the first click and the first buy leave as samples of their own. */
   emitPositives: boolean;
+  /** Stands before the Avro bytes of a sample. */
+  sampleHeader: Uint8Array;
   /** How exact restore offsets are. */
   recordsPerMark?: number;
 }
@@ -47,120 +41,127 @@ export interface JoinStart {
   pins?: ReadonlyMap<string, number>;
 }
 
-const MAX_PINS = 100;
+export interface JoinCounts {
+  late: number;
+  orphans: number;
+  duplicates: number;
+  withoutSid: number;
+  dead: number;
+}
+const noCounts = (): JoinCounts => ({ late: 0, orphans: 0, duplicates: 0, withoutSid: 0, dead: 0 });
+
+const LEFT = { CLICK: 1, BUY: 2 } as const;
 
 export class PartitionJoin {
   readonly #partition: number;
   readonly #rules: JoinRules;
-  readonly #catalogue: CatalogueView;
-  readonly histories: UserHistories;
+  readonly #state: PartitionState;
   readonly #marks: Readonly<Record<LogTopic, ReplayMarks>>;
-  readonly #exposures = new Map<string, KnownExposure>();
-  readonly #exposuresOfUser = new Map<string, KnownExposure[]>();
-  /** Kind and id of every action counted, reported or waiting, so that copies are dropped. */
-  readonly #seenActions = new Set<string>();
-  /** By the exposureId that they name. */
-  readonly #waiting = new Map<string, Action[]>();
-  /** Actions that name no exposure, by user and item, until their end. */
-  readonly #touching = new Map<string, Action[]>();
-  readonly #timers = new TimerQueue<Task>();
-  readonly #startPins: ReadonlyMap<string, number>;
-  /** Last-touch decisions that a replay would not repeat, since a better exposure came after them. */
-  readonly #pinned = new Map<string, { exposureOffset: number; endsAtMs: number }>();
-  #outputs: JoinOutput[] = [];
+  readonly #times: JoinTaskTimes;
+  readonly #tasks: DueTasks;
+  readonly #touch: LastTouch;
+  readonly #writer: SampleWriter;
+  /** By the hash of the exposureId that they name. */
+  readonly #waiting = new Map<number, number[]>();
+  #samples = new SampleBlock();
+  #others: OtherOutput[] = [];
   #watermarkMs: number;
   #reachedAtMs = 0;
-  #numOpen = 0;
   #numWaiting = 0;
   #counts: JoinCounts = noCounts();
 
-  constructor(partition: number, rules: JoinRules, catalogue: CatalogueView, start: JoinStart) {
+  constructor(partition: number, rules: JoinRules, catalogue: CatalogueBytes, start: JoinStart) {
     this.#partition = partition;
     this.#rules = rules;
-    this.#catalogue = catalogue;
     this.#watermarkMs = start.watermarkMs;
-    this.#startPins = start.pins ?? new Map();
-    this.histories = new UserHistories(rules.historyLength);
+    this.#state = new PartitionState(rules.windows, rules.historyLength);
+    this.#touch = new LastTouch(this.#state, start.pins ?? new Map());
+    this.#writer = new SampleWriter(this.#state, catalogue, rules.sampleHeader, rules.historyLength);
     const marks = (): ReplayMarks => new ReplayMarks(rules.recordsPerMark);
     this.#marks = { exposures: marks(), clicks: marks(), buys: marks() };
+    this.#times = new JoinTaskTimes(this.#state);
+    this.#tasks = new DueTasks(this.#times);
   }
 
   get watermarkMs(): number {
     return this.#watermarkMs;
   }
   get openExposures(): number {
-    return this.#numOpen;
+    return this.#state.exposures.numOpen;
   }
   get waitingActions(): number {
     return this.#numWaiting;
   }
+  get historyEvents(): number {
+    return this.#state.users.numEntries;
+  }
+  get users(): number {
+    return this.#state.users.columns.size;
+  }
+  get stateBytes(): number {
+    return this.#state.sizeBytes;
+  }
   get numOutputs(): number {
-    return this.#outputs.length;
+    return this.#samples.count + this.#others.length;
+  }
+  get outputBytes(): number {
+    return this.#samples.sizeBytes;
   }
 
   /** No sample that is still to leave asks the catalogue for a moment before this one less a window and grace. */
   get neededFromMs(): number {
-    let fromMs = this.#watermarkMs - this.#rules.windows.knownSpanMs;
-    for (const { open, requestTimeMs } of this.#exposures.values())
-      if (open && requestTimeMs < fromMs) fromMs = requestTimeMs;
-    return fromMs;
+    return this.#state.exposures.oldestOpenRequestMs(this.#watermarkMs - this.#rules.windows.knownSpanMs);
   }
 
-  /** Takes one record. @returns its event time, or null for bad input, which moves no watermark */
-  feed(record: LogRecord): number | null {
-    if (record.event === null) {
-      this.#counts.dead++;
-      this.#outputs.push({ kind: 'dead', record });
-      this.#marks[record.topic].see(record.offset, Number.NEGATIVE_INFINITY);
-      return null;
-    }
-    const timeMs = record.event.eventTimeMs;
-    this.#marks[record.topic].see(record.offset, timeMs + this.#rules.windows.knownSpanMs);
-    if (record.topic === 'exposures') this.#feedExposure(record, record.event);
-    else if (record.topic === 'clicks') this.#feedAction(record, record.event, 'CLICK', 0, 0);
-    else
-      this.#feedAction(
-        record,
-        record.event,
-        'BUY',
-        record.event.priceCents * record.event.quantity,
-        record.event.quantity,
-      );
+  /** Takes one record. @returns its event time */
+  feed(event: LogEvent): number {
+    const { timeMs, topic } = event;
+    this.#marks[topic].see(event.offset, timeMs + this.#rules.windows.knownSpanMs);
+    if (topic === 'exposures') this.#feedExposure(event);
+    else this.#feedAction(event, topic === 'buys');
     return timeMs;
   }
 
+  /** Takes bad input, which moves no watermark. */
+  feedBad(record: BadRecord): void {
+    this.#counts.dead++;
+    this.#others.push({ kind: 'dead', record });
+    this.#marks[record.topic].see(record.offset, Number.NEGATIVE_INFINITY);
+  }
+
   /** Takes a record that only histories need any more: one from before the restore offsets. */
-  remember(record: LogRecord): void {
-    if (record.event === null) return;
-    if (record.topic === 'exposures') this.#rememberExposure(record.event);
-    else this.#rememberAction(record.event, record.topic === 'clicks' ? 'CLICK' : 'BUY');
+  remember(event: LogEvent): void {
+    if (event.topic === 'exposures') this.#state.rememberExposure(event.exposure, this.#watermarkMs);
+    else this.#state.rememberAction(event.action, event.topic === 'buys', this.#watermarkMs);
   }
 
   /**
    * Lets leave, in order of event time, what is due up to this watermark. It never goes back, and it stands at the time of
    * each record that leaves, so that a sample is the same however far it was moved at once.
    * @param reachedAtMs clock time at which the inputs had reached it, the cause of FINAL samples
-   * @param maxOutputs more waiting outputs stop it before the next moment; it then stands where everything has left
+   * @param maxOutputBytes more waiting outputs stop it before the next moment; it then stands where everything has left
    * @returns whether it got there
    */
-  advance(watermarkMs: number, reachedAtMs = 0, maxOutputs = Number.POSITIVE_INFINITY): boolean {
+  advance(watermarkMs: number, reachedAtMs = 0, maxOutputBytes = Number.POSITIVE_INFINITY): boolean {
     this.#reachedAtMs = reachedAtMs;
     const target = Math.max(watermarkMs, this.#watermarkMs);
-    for (let nextMs = this.#timers.nextMs; nextMs <= target; nextMs = this.#timers.nextMs) {
+    const tasks = this.#tasks;
+    for (let nextMs = tasks.nextMs(target); nextMs <= target; nextMs = tasks.nextMs(target)) {
       if (nextMs > this.#watermarkMs) {
-        if (this.#outputs.length >= maxOutputs) return false;
+        if (this.#samples.sizeBytes >= maxOutputBytes) return false;
         this.#watermarkMs = nextMs;
       }
-      this.#run(this.#timers.take(nextMs)!.task);
+      this.#run(tasks.take());
     }
     this.#watermarkMs = target;
     return true;
   }
 
-  /** Hands over what has left since the last call, in order of event time. */
-  takeOutputs(): JoinOutput[] {
-    const outputs = this.#outputs;
-    this.#outputs = [];
+  /** Hands over what has left since the last call. */
+  takeOutputs(): JoinOutputs {
+    const outputs = { samples: this.#samples, others: this.#others };
+    this.#samples = new SampleBlock(Math.max(4096, this.#samples.sizeBytes));
+    this.#others = [];
     return outputs;
   }
 
@@ -184,279 +185,209 @@ export class PartitionJoin {
 
   /** Offsets of the exposures that decided actions keep although a better one came later; goes into the commit. */
   pins(): Map<string, number> {
-    return new Map([...this.#pinned].slice(0, MAX_PINS).map(([key, pin]) => [key, pin.exposureOffset]));
+    return this.#touch.pins();
   }
 
-  #feedExposure(record: LogRecord, exposure: Exposure): void {
-    if (this.#exposures.has(exposure.exposureId)) {
+  /** Forgets users not seen since then, a few at a time. */
+  forgetUsersBefore(timeMs: number, numSlots: number): void {
+    this.#state.users.forgetBefore(timeMs, numSlots);
+  }
+
+  #feedExposure(event: LogEvent): void {
+    const { exposure: fields, scenario } = event;
+    const { exposures } = this.#state;
+    const hash = hashBytes(fields.bytes, fields.idAt, fields.idLength);
+    if (exposures.find(fields.bytes, fields.idAt, fields.idLength, hash) !== NONE) {
       this.#counts.duplicates++;
       return;
     }
-    this.#rememberExposure(exposure);
-    const { windows } = this.#rules;
-    const timeMs = exposure.eventTimeMs;
-    const closesAtMs = windows.closesAtMs(exposure.scenario, timeMs);
-    const isOpen = closesAtMs > this.#watermarkMs;
-    if (!isOpen) this.#reportLate(record, 'LATE');
-    const knownUntilMs = timeMs + windows.knownSpanMs;
+    const { timeMs } = fields;
+    const user = this.#state.rememberExposure(fields, this.#watermarkMs);
+    const isOpen = this.#state.closesAtMs(scenario, timeMs) > this.#watermarkMs;
+    if (!isOpen) this.#report(lateExposure(event, this.#partition, this.#watermarkMs));
+    const knownUntilMs = timeMs + this.#rules.windows.knownSpanMs;
     if (knownUntilMs <= this.#watermarkMs) return;
-    const { exposureId, userId, itemId, scenario, requestId, requestTimeMs } = exposure;
-    const known: KnownExposure = {
-      exposureId,
-      userId,
-      itemId,
-      scenario,
-      requestId,
-      requestTimeMs,
-      timeMs,
-      offset: record.offset,
-      open: isOpen ? { exposure, actions: [] } : null,
-      clickLeft: false,
-      buyLeft: false,
-    };
-    this.#exposures.set(exposureId, known);
-    const ofUser = this.#exposuresOfUser.get(userId);
-    if (ofUser) ofUser.push(known);
-    else this.#exposuresOfUser.set(userId, [known]);
-    if (isOpen) {
-      this.#numOpen++;
-      this.#schedule(closesAtMs, { do: 'close', exposure: known });
-    }
-    this.#schedule(knownUntilMs, { do: 'forget', exposure: known });
-    for (const action of [...(this.#waiting.get(exposureId) ?? [])])
-      if (this.#fits(known, action)) this.#settle(known, action);
-    for (const action of this.#touching.get(userItem(userId, itemId)) ?? []) this.#offerTouch(known, action);
+    const slot = exposures.add(fields, hash, scenario, event.offset, user, isOpen);
+    this.#state.linkToUser(slot, user);
+    if (isOpen) this.#schedule(TASK.close, slot);
+    else this.#schedule(TASK.forgetExposure, slot);
+    if (this.#waiting.size > 0) this.#takeWaiting(slot, hash);
+    if (this.#touch.numTouching > 0) this.#touch.offer(slot, (action) => this.#settle(slot, action));
   }
 
-  #feedAction(
-    record: LogRecord,
-    event: Click | Buy,
-    kind: ActionKind,
-    valueCents: number,
-    quantity: number,
-  ): void {
-    const seenId = `${kind}:${event.actionId}`;
-    if (this.#seenActions.has(seenId)) {
+  /** Actions that came before the exposure that they name. */
+  #takeWaiting(slot: number, hash: number): void {
+    for (const action of this.#waiting.get(hash)?.slice() ?? [])
+      if (this.#state.namesExposure(action, slot) && this.#state.fits(slot, action))
+        this.#settle(slot, action);
+  }
+
+  #feedAction(event: LogEvent, isBuy: boolean): void {
+    const { action: fields } = event;
+    const { actions, exposures } = this.#state;
+    const hash = hashBytes(fields.bytes, fields.idAt, fields.idLength);
+    if (actions.find(fields, isBuy, hash) !== NONE) {
       this.#counts.duplicates++;
       return;
     }
     const { windows } = this.#rules;
-    const timeMs = event.eventTimeMs;
-    const history = this.#rememberAction(event, kind);
+    const { timeMs } = fields;
+    this.#state.rememberAction(fields, isBuy, this.#watermarkMs);
     const knownUntilMs = timeMs + windows.knownSpanMs;
-    if (knownUntilMs > this.#watermarkMs) {
-      this.#seenActions.add(seenId);
-      this.#schedule(knownUntilMs, { do: 'forgetAction', id: seenId });
-    }
     const endsAtMs = windows.actionEndsAtMs(timeMs);
-    if (endsAtMs <= this.#watermarkMs) {
-      this.#reportLate(record, 'LATE');
+    if (knownUntilMs <= this.#watermarkMs) {
+      this.#report(lateAction(event, this.#partition, this.#watermarkMs));
       return;
     }
-    const action: Action = {
-      record,
-      event,
-      kind,
-      timeMs,
-      valueCents,
-      quantity,
-      endsAtMs,
-      done: false,
-      decided: false,
-      touched: null,
-      history,
-    };
-    if (event.exposureId !== null) {
-      const exposure = this.#exposures.get(event.exposureId);
-      if (exposure && this.#fits(exposure, action)) {
-        this.#settle(exposure, action);
-        return;
-      }
-      push(this.#waiting, event.exposureId, action);
-    } else {
-      push(this.#touching, userItem(event.userId, event.itemId), action);
-      this.#schedule(timeMs, { do: 'decide', action });
+    const isUnnamed = fields.exposureLength < 0;
+    const action = actions.add(fields, isBuy, hash, event.payload, {
+      offset: event.offset,
+      appendTimeMs: event.appendTimeMs,
+      stage: isUnnamed ? STAGE.undecided : STAGE.waiting,
+    });
+    if (endsAtMs <= this.#watermarkMs) {
+      this.#report(lateAction(event, this.#partition, this.#watermarkMs));
+      this.#end(action);
+      return;
     }
     this.#numWaiting++;
-    this.#schedule(endsAtMs, { do: 'endAction', action });
-  }
-
-  #fits(exposure: KnownExposure, action: Action): boolean {
-    return (
-      exposure.userId === action.event.userId &&
-      this.#rules.windows.contains(exposure.scenario, exposure.timeMs, action.kind, action.timeMs)
-    );
+    if (isUnnamed) {
+      this.#touch.add(action);
+      this.#schedule(TASK.decide, action);
+      return;
+    }
+    this.#schedule(TASK.endAction, action);
+    const exposureHash = hashBytes(fields.bytes, fields.exposureAt, fields.exposureLength);
+    const exposure = exposures.find(fields.bytes, fields.exposureAt, fields.exposureLength, exposureHash);
+    if (exposure !== NONE && this.#state.fits(exposure, action)) {
+      this.#settle(exposure, action);
+      return;
+    }
+    const others = this.#waiting.get(exposureHash);
+    if (others) others.push(action);
+    else this.#waiting.set(exposureHash, [action]);
   }
 
   /** Counts the action for its exposure, or reports it late where that has closed. */
-  #settle(exposure: KnownExposure, action: Action): void {
-    const { event } = action;
-    if (event.exposureId !== null) this.#stopWaiting(event.exposureId, action);
-    else if (!action.done) this.#numWaiting--;
-    action.done = true;
-    if (!exposure.open) {
-      this.#reportLate(action.record, 'LATE');
+  #settle(exposure: number, action: number): void {
+    const { exposures, actions } = this.#state;
+    const { of } = actions.columns;
+    if (of.isDone[action]) return;
+    of.isDone[action] = 1;
+    this.#stopWaiting(action);
+    if (!exposures.columns.of.isOpen[exposure]) {
+      this.#reportAction(action, 'LATE');
       return;
     }
-    const { kind, timeMs, valueCents, quantity } = action;
-    const counted: CountedAction = { kind, timeMs, valueCents, quantity };
-    exposure.open.actions.push(counted);
-    if (this.#rules.emitPositives && !(kind === 'CLICK' ? exposure.clickLeft : exposure.buyLeft))
-      this.#schedule(
-        Math.max(timeMs, exposure.timeMs),
-        { do: 'emit', exposure, kind, action: counted, appendTimeMs: action.record.appendTimeMs },
-        orderOfAction(kind, timeMs),
-      );
+    of.exposure[action] = exposure;
+    of.nextOfExposure[action] = exposures.columns.of.firstAction[exposure]!;
+    exposures.columns.of.firstAction[exposure] = action;
+    if (this.#rules.emitPositives && !this.#hasLeft(exposure, action)) this.#schedule(TASK.emit, action);
   }
 
-  #decideTouch(action: Action): void {
-    if (action.done) return;
-    action.decided = true;
-    const { userId, itemId } = action.event;
-    const candidates = (this.#exposuresOfUser.get(userId) ?? []).filter((e) => e.itemId === itemId);
-    const pinnedOffset = this.#startPins.get(pinKey(action));
-    const exposure =
-      pinnedOffset === undefined
-        ? lastTouch(this.#rules.windows, candidates, action.kind, action.timeMs)
-        : candidates.find((e) => e.offset === pinnedOffset);
-    if (!exposure) return;
-    if (pinnedOffset !== undefined) this.#pin(action, exposure);
-    this.#touch(exposure, action);
+  #stopWaiting(action: number): void {
+    this.#numWaiting--;
+    const fields = this.#state.actions.fields(action);
+    if (fields.exposureLength < 0) return;
+    const hash = hashBytes(fields.bytes, fields.exposureAt, fields.exposureLength);
+    const others = this.#waiting.get(hash);
+    const at = others?.indexOf(action) ?? -1;
+    if (!others || at < 0) return;
+    if (others.length === 1) this.#waiting.delete(hash);
+    else others.splice(at, 1);
   }
 
-  /** An exposure that comes after an action was decided never changes the decision. */
-  #offerTouch(exposure: KnownExposure, action: Action): void {
-    if (!action.decided) return;
-    const candidates = action.touched ? [action.touched, exposure] : [exposure];
-    if (lastTouch(this.#rules.windows, candidates, action.kind, action.timeMs) !== exposure) return;
-    if (action.touched) this.#pin(action, action.touched);
-    else this.#touch(exposure, action);
+  #hasLeft(exposure: number, action: number): boolean {
+    return (this.#state.exposures.columns.of.left[exposure]! & LEFT[this.#state.actions.kind(action)]) !== 0;
   }
 
-  #touch(exposure: KnownExposure, action: Action): void {
-    action.touched = exposure;
-    action.history.exposureId = exposure.exposureId;
-    this.#settle(exposure, action);
+  #run(due: number): void {
+    const slot = slotOf(due);
+    const kind = kindOf(due);
+    if (kind === TASK.decide) this.#decide(slot);
+    else if (kind === TASK.emit) this.#emitPositive(slot);
+    else if (kind === TASK.close) this.#close(slot);
+    else if (kind === TASK.endAction) this.#endAction(slot);
+    else if (kind === TASK.forgetExposure) this.#state.forgetExposure(slot);
+    else this.#state.actions.remove(slot);
   }
 
-  #pin(action: Action, exposure: KnownExposure): void {
-    this.#pinned.set(pinKey(action), { exposureOffset: exposure.offset, endsAtMs: action.endsAtMs });
+  #decide(action: number): void {
+    const { of } = this.#state.actions.columns;
+    of.stage[action] = STAGE.waiting;
+    this.#schedule(TASK.endAction, action);
+    const exposure = this.#touch.decide(action);
+    if (exposure !== NONE) this.#settle(exposure, action);
   }
 
-  #run(task: Task): void {
-    if (task.do === 'decide') this.#decideTouch(task.action);
-    else if (task.do === 'emit') this.#emitPositive(task);
-    else if (task.do === 'close') this.#close(task.exposure);
-    else if (task.do === 'endAction') this.#endAction(task.action);
-    else if (task.do === 'forget') this.#forget(task.exposure);
-    else if (task.do === 'forgetAction') this.#seenActions.delete(task.id);
+  #emitPositive(action: number): void {
+    const { exposures, actions } = this.#state;
+    const exposure = actions.columns.of.exposure[action]!;
+    const { of } = exposures.columns;
+    if (!of.isOpen[exposure] || this.#hasLeft(exposure, action)) return;
+    const kind = actions.kind(action);
+    const firstPositive = of.left[exposure] === 0;
+    of.left[exposure] = of.left[exposure]! | LEFT[kind];
+    const upToOrder = orderOfAction(kind, actions.columns.of.timeMs[action]!);
+    const causeMs = actions.columns.of.appendTimeMs[action]!;
+    this.#emit(exposure, SAMPLE_KIND[kind], firstPositive, upToOrder, causeMs);
   }
 
-  #emitPositive({ exposure, kind, action, appendTimeMs }: Task & { do: 'emit' }): void {
-    if (!exposure.open || (kind === 'CLICK' ? exposure.clickLeft : exposure.buyLeft)) return;
-    const firstPositive = !exposure.clickLeft && !exposure.buyLeft;
-    if (kind === 'CLICK') exposure.clickLeft = true;
-    else exposure.buyLeft = true;
-    this.#emit(exposure, exposure.open.exposure, kind, firstPositive, action, appendTimeMs);
-  }
-
-  #close(exposure: KnownExposure): void {
-    const { open } = exposure;
-    if (!open) return;
-    const isPositive = open.actions.length > 0;
-    this.#emit(exposure, open.exposure, 'FINAL', isPositive && !this.#rules.emitPositives, null);
-    exposure.open = null;
-    this.#numOpen--;
+  #close(exposure: number): void {
+    const { exposures } = this.#state;
+    const { of } = exposures.columns;
+    const firstPositive = of.firstAction[exposure] !== NONE && !this.#rules.emitPositives;
+    this.#emit(exposure, SAMPLE_KIND.FINAL, firstPositive, Number.POSITIVE_INFINITY, this.#reachedAtMs);
+    exposures.close(exposure);
+    this.#schedule(TASK.forgetExposure, exposure);
   }
 
   #emit(
-    { timeMs, open }: KnownExposure,
-    exposure: Exposure,
-    kind: 'CLICK' | 'BUY' | 'FINAL',
+    exposure: number,
+    kind: SampleKindNumber,
     firstPositive: boolean,
-    upTo: CountedAction | null,
-    causeMs = this.#reachedAtMs,
+    upToOrder: number,
+    causeMs: number,
   ): void {
-    const labels = labelExposure(timeMs, open?.actions ?? [], upTo);
-    const sample = makeSample(exposure, kind, firstPositive, labels, this.#watermarkMs, {
-      catalogue: this.#catalogue,
-      histories: this.histories,
-      requestOf: (exposureId) => this.#exposures.get(exposureId)?.requestId,
-    });
-    if (sample.sid === null) this.#counts.withoutSid++;
-    this.#outputs.push({ kind: 'sample', sample, causeMs });
+    const { exposures, actions } = this.#state;
+    const { of } = exposures.columns;
+    const labels = labelExposure(of.timeMs[exposure]!, actions, of.firstAction[exposure]!, upToOrder);
+    const watermarkMs = this.#watermarkMs;
+    if (!this.#writer.write(this.#samples, exposure, kind, firstPositive, labels, watermarkMs, causeMs))
+      this.#counts.withoutSid++;
   }
 
-  #endAction(action: Action): void {
-    const { event } = action;
-    if (event.exposureId === null) {
-      remove(this.#touching, userItem(event.userId, event.itemId), action);
-      this.#pinned.delete(pinKey(action));
-      if (!action.done) this.#numWaiting--;
-    } else this.#stopWaiting(event.exposureId, action);
-    if (action.done) return;
-    action.done = true;
-    this.#reportLate(action.record, 'ORPHAN');
+  #endAction(action: number): void {
+    const { of } = this.#state.actions.columns;
+    this.#touch.end(action);
+    if (!of.isDone[action]) {
+      of.isDone[action] = 1;
+      this.#stopWaiting(action);
+      this.#reportAction(action, 'ORPHAN');
+    }
+    this.#end(action);
   }
 
-  #stopWaiting(exposureId: string, action: Action): void {
-    if (remove(this.#waiting, exposureId, action)) this.#numWaiting--;
+  /** Nothing more can come of the action: only copies of it. */
+  #end(action: number): void {
+    const { of } = this.#state.actions.columns;
+    of.stage[action] = STAGE.ended;
+    of.isDone[action] = 1;
+    this.#schedule(TASK.forgetAction, action);
   }
 
-  #forget(exposure: KnownExposure): void {
-    this.#exposures.delete(exposure.exposureId);
-    remove(this.#exposuresOfUser, exposure.userId, exposure);
+  #schedule(kind: TaskKind, slot: number): void {
+    const due = taskOf(kind, slot);
+    this.#tasks.add(due, this.#times.atMs(due));
   }
 
-  #rememberExposure({ exposureId, userId, itemId, eventTimeMs, requestId }: Exposure): void {
-    this.histories.add(
-      userId,
-      'exposures',
-      { id: exposureId, itemId, timeMs: eventTimeMs, exposureId, requestId },
-      () => this.#historyCutoffMs(userId),
-    );
+  #reportAction(action: number, reason: LateReason): void {
+    this.#report(this.#state.lateKnownAction(action, reason, this.#partition, this.#watermarkMs));
   }
 
-  #rememberAction(event: Click | Buy, kind: ActionKind): HistoryEntry {
-    const { actionId, itemId, eventTimeMs, exposureId, userId } = event;
-    const entry = { id: actionId, itemId, timeMs: eventTimeMs, exposureId, requestId: null };
-    this.histories.add(userId, kind === 'CLICK' ? 'clicks' : 'buys', entry, () =>
-      this.#historyCutoffMs(userId),
-    );
-    return entry;
-  }
-
-  /** No look-up for this user will be older: not for an open exposure, nor for one that may still come in time. */
-  #historyCutoffMs(userId: string): number {
-    let cutoffMs = this.#watermarkMs - this.#rules.windows.knownSpanMs;
-    for (const exposure of this.#exposuresOfUser.get(userId) ?? [])
-      if (exposure.open && exposure.requestTimeMs < cutoffMs) cutoffMs = exposure.requestTimeMs;
-    return cutoffMs;
-  }
-
-  #schedule(atMs: number, task: Task, tie = 0): void {
-    this.#timers.add(atMs, RANK[task.do], tie, task);
-  }
-
-  #reportLate(record: LogRecord, reason: LateReason): void {
-    if (record.event === null) return;
-    if (reason === 'LATE') this.#counts.late++;
+  #report(event: Extract<OtherOutput, { kind: 'late' }>['event']): void {
+    if (event.reason === 'LATE') this.#counts.late++;
     else this.#counts.orphans++;
-    const { userId, eventTimeMs, exposureId } = record.event;
-    this.#outputs.push({
-      kind: 'late',
-      event: {
-        reason,
-        topic: record.topic,
-        partition: this.#partition,
-        offset: record.offset,
-        userId,
-        exposureId,
-        actionId: record.topic === 'exposures' ? null : record.event.actionId,
-        eventTimeMs,
-        watermarkMs: this.#watermarkMs,
-        payload: record.payload ?? Buffer.alloc(0),
-      },
-    });
+    this.#others.push({ kind: 'late', event });
   }
 }

@@ -3,11 +3,19 @@
  * the input furthest behind, so that which event counts as late does not depend on how the fetches came.
  */
 import { Watermark, type WatermarkOptions } from '@onemall/event-time';
-import { LOG_TOPICS, type LogRecord, type LogTopic } from './log-record.ts';
+import { LOG_TOPICS, type LogTopic } from './log-record.ts';
+import type { RecordView } from './read-event.ts';
+
+/** A pass over fetched records: after `next` it stands at one, which it is. */
+export interface RecordPass extends RecordView {
+  /** At most so many records come in all. */
+  readonly maxCount: number;
+  next(): boolean;
+}
 
 export interface Fetched {
   topic: LogTopic;
-  records: LogRecord[];
+  records: RecordPass;
   /** Position after this fetch. */
   nextOffset: number;
   highWatermark: number;
@@ -16,31 +24,41 @@ export interface Fetched {
 }
 
 class Buffered {
-  #records: LogRecord[] = [];
-  #at = 0;
+  /** Stands at the record to take next. */
+  #head: RecordPass | undefined;
+  readonly #rest: RecordPass[] = [];
   /** Position after the last fetch. */
   #fetchedTo: number;
+  #count = 0;
   constructor(nextOffset: number) {
     this.#fetchedTo = nextOffset;
   }
-  get length(): number {
-    return this.#records.length - this.#at;
+  /** At most so many are buffered; 0 where none is. */
+  get count(): number {
+    return this.#head ? Math.max(1, this.#count) : 0;
   }
   /** Offset of the next record to take. */
   get nextOffset(): number {
-    return this.#records[this.#at]?.offset ?? this.#fetchedTo;
+    return this.#head ? this.#head.offset : this.#fetchedTo;
   }
-  push(records: LogRecord[], fetchedTo: number): void {
-    if (this.length === 0) this.#records = records;
-    else this.#records = [...this.#records.slice(this.#at), ...records];
-    this.#at = 0;
+  get head(): RecordView | undefined {
+    return this.#head;
+  }
+  push(records: RecordPass, fetchedTo: number): void {
+    this.#count += records.maxCount;
     this.#fetchedTo = fetchedTo;
+    if (this.#head) this.#rest.push(records);
+    else this.#moveTo(records);
   }
-  take(): LogRecord {
-    return this.#records[this.#at++]!;
+  drop(): void {
+    this.#count--;
+    if (!this.#head!.next()) this.#moveTo(this.#rest.shift());
   }
-  peek(): LogRecord | undefined {
-    return this.#records[this.#at];
+  #moveTo(records: RecordPass | undefined): void {
+    let pass = records;
+    while (pass && !pass.next()) pass = this.#rest.shift();
+    this.#head = pass;
+    if (!pass) this.#count = 0;
   }
 }
 
@@ -57,27 +75,27 @@ export class InputMerge {
   fetched({ topic, records, nextOffset, highWatermark, sentAtMs }: Fetched): void {
     const at = LOG_TOPICS.indexOf(topic);
     const input = this.#inputs[at]!;
+    const before = input.count;
     input.push(records, nextOffset);
     // The high watermark, not the last stable offset: an open transaction may still bring older events.
-    if (input.length === 0 && records.length === 0 && nextOffset >= highWatermark)
-      this.watermark.atEnd(at, sentAtMs);
+    if (before === 0 && input.count === 0 && nextOffset >= highWatermark) this.watermark.atEnd(at, sentAtMs);
     else this.watermark.hasMore(at, sentAtMs);
   }
 
-  /** The next record, or undefined where the input furthest behind has to be fetched first. */
-  take(nowMs: number): LogRecord | undefined {
+  /** The topic to take a record of next, or undefined where the input furthest behind has to be fetched first. */
+  nextTopic(nowMs: number): LogTopic | undefined {
     const behind = this.watermark.furthestBehind(nowMs);
-    if (behind < 0 || this.#inputs[behind]!.length === 0) return undefined;
-    return this.#inputs[behind]!.take();
+    return behind < 0 || !this.#inputs[behind]!.head ? undefined : LOG_TOPICS[behind];
   }
 
-  /** A replay's records below the given offsets, whatever their order: state does not depend on it. */
-  takeBelow(end: Readonly<Record<LogTopic, number>>): LogRecord | undefined {
-    for (const [at, topic] of LOG_TOPICS.entries()) {
-      const next = this.#inputs[at]!.peek();
-      if (next && next.offset < end[topic]) return this.#inputs[at]!.take();
-    }
-    return undefined;
+  /** The record of the topic that `nextTopic` told of; valid until it is dropped. */
+  peek(topic: LogTopic): RecordView {
+    return this.#inputs[LOG_TOPICS.indexOf(topic)]!.head!;
+  }
+
+  /** Passes over that record. */
+  drop(topic: LogTopic): void {
+    this.#inputs[LOG_TOPICS.indexOf(topic)]!.drop();
   }
 
   /** The record's event is in the join: it moves the watermark of its input. */
@@ -90,11 +108,6 @@ export class InputMerge {
   }
 
   numBuffered(topic: LogTopic): number {
-    return this.#inputs[LOG_TOPICS.indexOf(topic)]!.length;
-  }
-
-  /** Whether every position has reached these offsets. */
-  reached(end: Readonly<Record<LogTopic, number>>): boolean {
-    return LOG_TOPICS.every((topic) => this.nextOffset(topic) >= end[topic]);
+    return this.#inputs[LOG_TOPICS.indexOf(topic)]!.count;
   }
 }

@@ -1,7 +1,10 @@
 /** Builds the TrainingSample of an exposure: what the log says, labels, item and SID as of the request, histories. */
 import type { Exposure, HistoryEvent, SampleKind, TrainingSample, UserHistory } from '@onemall/contracts';
-import type { ActionKind, HistoryEntry, HistoryKind, UserHistories } from '@onemall/event-time';
-import type { CatalogueView } from './catalogue.ts';
+import type { ActionKind } from '@onemall/event-time';
+import type { Catalogue } from '../../src/stages/catalogue.ts';
+import type { HistoryEntry, HistoryKind, UserHistories } from './user-histories.ts';
+
+export type PlainCatalogue = Pick<Catalogue, 'item' | 'sid' | 'sellingItemIds'>;
 
 /** An action that counts for an exposure. */
 export interface CountedAction {
@@ -60,7 +63,7 @@ export const orderOfAction = (kind: ActionKind, timeMs: number): number =>
   timeMs * 2 + (kind === 'BUY' ? 1 : 0);
 
 export interface SampleContext {
-  catalogue: CatalogueView;
+  catalogue: PlainCatalogue;
   histories: UserHistories;
   /** Request of an exposure that is still known, or undefined. */
   requestOf: (exposureId: string) => string | undefined;

@@ -1,0 +1,255 @@
+/**
+ * A partition that has been taken over: buffers what was fetched, joins it, and commits samples, late events, dead
+ * letters and offsets in one transaction. A failed commit ends it; its owner takes the partition over anew.
+ */
+import type {
+  FetchedPartition,
+  KafkaIo,
+  LogReader,
+  OutRecord,
+  RecordBlock,
+  TransactionalWriter,
+} from '@onemall/kafka-io';
+import type { Clock } from '@onemall/service-kit';
+import type { SampleAssemblerConfig } from '../config.ts';
+import { formatMetadata } from '../stages/commit-metadata.ts';
+import type { PartitionJoin } from '../stages/join-partition.ts';
+import { byTopic, LOG_TOPICS, type LogTopic, type OtherOutput } from '../stages/log-record.ts';
+import { type EventReader, isBad } from '../stages/read-event.ts';
+import type { SampleBlock } from '../stages/sample-block.ts';
+import type { InputMerge } from '../stages/take-in-order.ts';
+import type { JoinMeter } from './join-meter.ts';
+import { learnSchemas } from './learn-schemas.ts';
+import type { StartFacts } from './start-checks.ts';
+
+/** Next offset of an input of which nothing was committed and nothing fetched. */
+export const UNKNOWN_OFFSET = -1;
+const RECORDS_PER_TURN = 4_000; // before others get their turn
+const MAX_PENDING_BYTES = 4 << 20; // of outputs that wait for a transaction; above it joining waits too
+const USERS_PER_COMMIT = 2_000; // that are looked at for being forgotten
+
+export interface LiveDeps {
+  io: Pick<KafkaIo, 'isOwnSchema' | 'learnSchema' | 'deadLetter'>;
+  config: SampleAssemblerConfig;
+  reader: LogReader;
+  groupId: string;
+  facts: StartFacts;
+  clock: Clock;
+  /** Monotonic milliseconds, the same that `FetchedPartition.sentAtMs` counts in. */
+  monotonicMs: () => number;
+  meter: JoinMeter;
+  /** Users not seen for so long are forgotten: the logs do not hold them any more either. */
+  keepUsersMs: number;
+}
+
+/** What taking over gives. */
+export interface TakenOver {
+  writer: TransactionalWriter;
+  events: EventReader;
+  join: PartitionJoin;
+  merge: InputMerge;
+  /** Monotonic time before the reader was put at the committed offsets: answers sent earlier began elsewhere. */
+  assignedAtMs: number;
+  committedOffsets: Record<LogTopic, number> | null;
+}
+
+interface Reached {
+  watermarkMs: number;
+  atMs: number;
+}
+
+export class LivePartition {
+  readonly partition: number;
+  readonly writer: TransactionalWriter;
+  readonly #deps: LiveDeps;
+  readonly #state: TakenOver;
+  readonly #onFailure: (error: unknown) => void;
+  readonly #paused = new Set<LogTopic>();
+  readonly #highWatermarks = byTopic(() => 0);
+  /** What the inputs allow, and when they did; the join follows once the SID tables were read up to then. */
+  #reached: Reached;
+  #covered: Reached;
+  #committedOffsets: string;
+  #lastCommitMs: number;
+  #commit: Promise<void> | null = null;
+  #hasFailed = false;
+
+  /** @param onFailure a commit failed or its outcome is unknown */
+  constructor(partition: number, state: TakenOver, deps: LiveDeps, onFailure: (error: unknown) => void) {
+    this.partition = partition;
+    this.writer = state.writer;
+    this.#deps = deps;
+    this.#state = state;
+    this.#onFailure = onFailure;
+    this.#reached = { watermarkMs: state.join.watermarkMs, atMs: deps.clock.nowMs() };
+    this.#covered = this.#reached;
+    this.#committedOffsets = state.committedOffsets ? JSON.stringify(state.committedOffsets) : '';
+    this.#lastCommitMs = deps.monotonicMs();
+  }
+
+  get neededFromMs(): number {
+    return this.#state.join.neededFromMs;
+  }
+
+  /** Buffers this partition's part of a poll; full buffers pause reading. */
+  async take(fetched: readonly FetchedPartition[]): Promise<void> {
+    const { io, config, reader } = this.#deps;
+    const { merge, assignedAtMs } = this.#state;
+    for (const part of fetched) {
+      // Polled for the state before this one and waiting since: taking it would skip what lies between.
+      if (part.sentAtMs < assignedAtMs) continue;
+      const topic = part.topic as LogTopic;
+      await learnSchemas(io, part);
+      if (this.#hasFailed) return;
+      const { nextOffset, highWatermark, sentAtMs } = part;
+      merge.fetched({ topic, records: part.cursor(), nextOffset, highWatermark, sentAtMs });
+      this.#highWatermarks[topic] = highWatermark;
+      if (merge.numBuffered(topic) >= config.maxBufferedRecords && !this.#paused.has(topic)) {
+        this.#paused.add(topic);
+        reader.pause([{ topic, partition: this.partition }]);
+      }
+    }
+  }
+
+  /**
+   * Feeds the join, always from the input furthest behind, and lets leave what the watermark allows.
+   * @param beganMs monotonic time before the poll that brought the records
+   * @returns whether there is more to join at once
+   */
+  join(beganMs: number): boolean {
+    const { join, merge } = this.#state;
+    const { monotonicMs, clock, meter } = this.#deps;
+    const nowMs = monotonicMs();
+    const taken = this.#feed(nowMs);
+    meter.recordIn(taken);
+    const watermarkMs = merge.watermark.advance(nowMs, beganMs);
+    if (watermarkMs > this.#reached.watermarkMs) this.#reached = { watermarkMs, atMs: clock.nowMs() };
+    const isThere = join.advance(this.#covered.watermarkMs, this.#covered.atMs, MAX_PENDING_BYTES);
+    this.#resume();
+    meter.observe(this.partition, {
+      watermarkMs: join.watermarkMs,
+      openExposures: join.openExposures,
+      waitingActions: join.waitingActions,
+      historyEvents: join.historyEvents,
+      lag: LOG_TOPICS.reduce(
+        (sum, topic) => sum + Math.max(0, this.#highWatermarks[topic] - Math.max(0, merge.nextOffset(topic))),
+        0,
+      ),
+    });
+    return taken >= RECORDS_PER_TURN || !isThere;
+  }
+
+  #feed(nowMs: number): number {
+    const { join, merge, events } = this.#state;
+    let taken = 0;
+    while (taken < RECORDS_PER_TURN && join.outputBytes < MAX_PENDING_BYTES) {
+      const topic = merge.nextTopic(nowMs);
+      if (topic === undefined) break;
+      const event = events.read(topic, merge.peek(topic));
+      if (isBad(event)) join.feedBad(event);
+      else merge.taken(topic, join.feed(event), nowMs);
+      merge.drop(topic);
+      taken++;
+    }
+    return taken;
+  }
+
+  #resume(): void {
+    for (const topic of this.#paused)
+      if (this.#state.merge.numBuffered(topic) < this.#deps.config.maxBufferedRecords / 2) {
+        this.#paused.delete(topic);
+        this.#deps.reader.resume([{ topic, partition: this.partition }]);
+      }
+  }
+
+  /**
+   * What the inputs have reached and the join has not. Once the SID tables were read to an end that they had after this
+   * call, `cover` gives it back and the records up to it may leave.
+   */
+  uncovered(): (() => void) | null {
+    if (this.#reached.watermarkMs <= this.#covered.watermarkMs) return null;
+    const reached = this.#reached;
+    return () => {
+      this.#covered = reached;
+    };
+  }
+
+  /** Starts a transaction when one is due and none is under way. */
+  commitWhenDue(): void {
+    if (this.#commit) return;
+    const dueMs = this.#lastCommitMs + this.#deps.config.commitIntervalMs;
+    if (this.#deps.monotonicMs() < dueMs && this.#state.join.outputBytes < MAX_PENDING_BYTES) return;
+    this.#startCommit();
+  }
+
+  /** Commits everything joined so far. */
+  async flush(): Promise<void> {
+    await this.#commit;
+    if (this.#hasFailed) return;
+    this.#startCommit();
+    await this.#commit;
+  }
+
+  #startCommit(): void {
+    const { groupId, monotonicMs, facts, meter, keepUsersMs } = this.#deps;
+    const { join, merge, writer } = this.#state;
+    // The cut: everything joined so far and the offsets it was joined from, at one moment. The join may go on.
+    const offsets = byTopic((topic) => merge.nextOffset(topic));
+    const offsetsText = JSON.stringify(offsets);
+    join.advance(join.watermarkMs, this.#covered.atMs);
+    if (LOG_TOPICS.some((topic) => offsets[topic] === UNKNOWN_OFFSET)) return;
+    if (join.numOutputs === 0 && offsetsText === this.#committedOffsets) return;
+    const outputs = join.takeOutputs();
+    const counts = join.takeCounts();
+    join.forgetUsersBefore(join.watermarkMs - keepUsersMs, USERS_PER_COMMIT);
+    const positions = LOG_TOPICS.map((topic) => ({
+      topic,
+      partition: this.partition,
+      offset: offsets[topic],
+      metadata: formatMetadata({
+        watermarkMs: join.watermarkMs,
+        restoreOffset: join.restoreOffset(topic, offsets[topic]),
+        numPartitions: facts.numPartitions,
+        pins: topic === 'exposures' ? join.pins() : new Map(),
+      }),
+    }));
+    const startedMs = monotonicMs();
+    this.#lastCommitMs = startedMs;
+    this.#committedOffsets = offsetsText;
+    this.#commit = writer
+      .commit({
+        records: outputs.others.map((output) => this.#record(output)),
+        blocks: outputs.samples.count > 0 ? [this.#block(outputs.samples)] : [],
+        offsets: { groupId, positions },
+      })
+      .then(
+        () => meter.committed(outputs, counts, monotonicMs() - startedMs),
+        (error: unknown) => {
+          this.#hasFailed = true;
+          this.#onFailure(error);
+        },
+      )
+      .finally(() => {
+        this.#commit = null;
+      });
+  }
+
+  #block(samples: SampleBlock): RecordBlock {
+    const { bytes, count, keyStart, keyLength, valueStart, valueEnd } = samples;
+    return {
+      topic: 'training-samples',
+      ...(this.#deps.facts.samplesAlign && { partition: this.partition }),
+      ...{ bytes, count, keyStart, keyLength, valueStart, valueEnd },
+    };
+  }
+
+  #record(output: OtherOutput): OutRecord {
+    if (output.kind === 'late')
+      return { topic: 'late-events', key: output.event.userId, value: output.event };
+    const { topic, partition, offset, appendTimeMs, key, payload, reason, detail } = output.record;
+    return this.#deps.io.deadLetter(
+      { topic, partition, offset, timestampMs: appendTimeMs, key, value: payload },
+      { reason, message: detail },
+    );
+  }
+}

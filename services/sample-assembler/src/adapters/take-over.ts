@@ -1,0 +1,119 @@
+/** Takes a partition over: fence the old owner, read the committed offsets, rebuild the state, read on from there. */
+import type { KafkaIo, Position } from '@onemall/kafka-io';
+import type { Logger } from '@onemall/service-kit';
+import type { CatalogueBytes } from '../stages/catalogue.ts';
+import { parseMetadata } from '../stages/commit-metadata.ts';
+import { type JoinRules, PartitionJoin } from '../stages/join-partition.ts';
+import { byTopic, LOG_TOPICS, type LogTopic } from '../stages/log-record.ts';
+import { EventReader } from '../stages/read-event.ts';
+import { InputMerge } from '../stages/take-in-order.ts';
+import { type LiveDeps, type TakenOver, UNKNOWN_OFFSET } from './live-partition.ts';
+import { replayPartition, whyNotRetained } from './replay-partition.ts';
+import { refuseMissingCommits } from './start-checks.ts';
+
+const EARLIEST = -2;
+
+export interface TakeOverDeps extends LiveDeps {
+  io: Pick<
+    KafkaIo,
+    | 'openTransactionalWriter'
+    | 'committed'
+    | 'endOffsets'
+    | 'openReader'
+    | 'isOwnSchema'
+    | 'learnSchema'
+    | 'decodeNow'
+    | 'deadLetter'
+  >;
+  rules: JoinRules;
+  catalogue: CatalogueBytes;
+  log: Logger;
+}
+
+/** @returns null where `stopping` came first. @throws StartRefusedError */
+export async function takeOver(
+  partition: number,
+  deps: TakeOverDeps,
+  stopping: AbortSignal,
+): Promise<TakenOver | null> {
+  const { io, config, groupId, reader, log, monotonicMs, rules } = deps;
+  const writer = await io.openTransactionalWriter(`${groupId}-${partition}`);
+  let taken: TakenOver | null = null;
+  try {
+    await writer.init(); // fences the old owner and settles its transaction: only then are the offsets final
+    const committed = await io.committed(
+      groupId,
+      LOG_TOPICS.map((topic) => ({ topic, partition })),
+    );
+    const offsets = byTopic((topic) => committed.find((c) => c.topic === topic)?.offset ?? -1);
+    const isFirst = LOG_TOPICS.some((topic) => offsets[topic] < 0);
+    if (isFirst && !config.acceptLoss.includes('missing-commits'))
+      await refuseMissingCommits(io, groupId, partition, deps.facts);
+    const meta = isFirst
+      ? null
+      : byTopic((topic) => parseMetadata(committed.find((c) => c.topic === topic)?.metadata));
+    const watermarkMs = meta?.exposures.watermarkMs ?? 0;
+    const events = new EventReader(partition, io, {
+      scenarioNames: rules.windows.scenarioNames,
+      allowedClockSkewMs: config.allowedClockSkewMs,
+    });
+    const join = new PartitionJoin(partition, rules, deps.catalogue, {
+      watermarkMs,
+      ...(meta && { pins: meta.exposures.pins }),
+    });
+    const merge = new InputMerge(
+      {
+        outOfOrdernessMs: config.outOfOrdernessMs,
+        inputFreshnessMs: config.inputFreshnessMs,
+        maxDelayMs: config.maxDelayMs,
+        idleTimeoutMs: config.idleTimeoutMs,
+        startMs: watermarkMs,
+      },
+      // Unknown until the first fetch where nothing was committed.
+      byTopic((topic) => (isFirst ? UNKNOWN_OFFSET : offsets[topic])),
+    );
+    const startedMs = monotonicMs();
+    const replayed = meta
+      ? await replayPartition(
+          io,
+          { partition, restore: byTopic((topic) => meta[topic].restoreOffset), end: offsets },
+          events,
+          join,
+          merge,
+          { acceptLoss: config.acceptLoss, nowMs: monotonicMs, stopping },
+        )
+      : 0;
+    join.advance(watermarkMs);
+    join.discardReplay();
+    const start = await startPositions(partition, deps, isFirst ? null : offsets);
+    const assignedAtMs = monotonicMs();
+    await reader.assign(start);
+    if (stopping.aborted) {
+      reader.unassign(start);
+      return null;
+    }
+    taken = { writer, events, join, merge, assignedAtMs, committedOffsets: isFirst ? null : offsets };
+    const tookMs = Math.round(monotonicMs() - startedMs);
+    log.info({ partition, watermarkMs, offsets, replayed, tookMs }, 'partition taken over');
+    return taken;
+  } finally {
+    if (!taken) await writer.close().catch(() => {});
+  }
+}
+
+/** Committed offsets, or the beginning; where loss is accepted, at least the earliest retained record. */
+async function startPositions(
+  partition: number,
+  { io, config }: TakeOverDeps,
+  offsets: Record<LogTopic, number> | null,
+): Promise<Position[]> {
+  const positions = LOG_TOPICS.map((topic) => ({ topic, partition, offset: offsets?.[topic] ?? EARLIEST }));
+  if (!offsets || !config.acceptLoss.includes('missing-offsets')) return positions;
+  const probe = await io.openReader();
+  try {
+    for (const position of positions) if (await whyNotRetained(probe, position)) position.offset = EARLIEST;
+  } finally {
+    await probe.close();
+  }
+  return positions;
+}

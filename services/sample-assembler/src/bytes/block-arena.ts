@@ -1,0 +1,156 @@
+/**
+ * Blocks of bytes in slabs, outside the garbage collector's sight. Sizes are rounded up to classes; a slab holds blocks
+ * of one class and goes back when its last block is freed, so memory stays flat while content comes and goes.
+ *
+ * An address is a count of 16 bytes: the slab's number above 12 bits of place within it.
+ */
+const SLAB_BYTES = 1 << 16;
+const PLACE_BITS = 12;
+const PLACE_MASK = (1 << PLACE_BITS) - 1;
+const GRAIN_BITS = 4;
+/** Larger blocks have a slab of their own. */
+const LARGEST_SHARED = SLAB_BYTES / 4;
+const FINE_CLASSES = 64;
+const NONE = -1;
+
+const classBytes: number[] = [];
+for (let i = 1; i <= FINE_CLASSES; i++) classBytes.push(i << GRAIN_BITS);
+while (classBytes.at(-1)! < LARGEST_SHARED)
+  classBytes.push(Math.min(LARGEST_SHARED, ((classBytes.at(-1)! * 5) >> 6) << GRAIN_BITS));
+
+function classOf(length: number): number {
+  if (length <= FINE_CLASSES << GRAIN_BITS) return length === 0 ? 0 : (length - 1) >> GRAIN_BITS;
+  let found = FINE_CLASSES;
+  while (classBytes[found]! < length) found++;
+  return found;
+}
+
+interface Slab {
+  bytes: Uint8Array;
+  /** -1 for a slab of one large block. */
+  sizeClass: number;
+  numLive: number;
+  /** Where blocks were never given out. */
+  freshAt: number;
+  /** First freed block; each holds the place of the next in its first 4 bytes. */
+  freeAt: number;
+  /** Whether its class knows that it has room. */
+  isOffered: boolean;
+}
+
+export class BlockArena {
+  /** By number. Read a block's bytes as `slabs[address >>> 12].bytes` from `placeOf(address)` on. */
+  readonly #slabs: (Slab | undefined)[] = [];
+  readonly #unusedNumbers: number[] = [];
+  /** Slabs with room, by class; the last is the one in use. */
+  readonly #withRoom: number[][] = classBytes.map(() => []);
+  #sizeBytes = 0;
+
+  /** Of all slabs. */
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  bytesAt(address: number): Uint8Array {
+    return this.#slabs[address >>> PLACE_BITS]!.bytes;
+  }
+  placeOf(address: number): number {
+    return (address & PLACE_MASK) << GRAIN_BITS;
+  }
+
+  /** What a block of this length may grow to in place. */
+  static capacityFor(length: number): number {
+    return length > LARGEST_SHARED ? length : classBytes[classOf(length)]!;
+  }
+
+  allocate(length: number): number {
+    if (length > LARGEST_SHARED) {
+      const number = this.#addSlab(length, NONE);
+      this.#slabs[number]!.numLive = 1;
+      return number << PLACE_BITS;
+    }
+    const sizeClass = classOf(length);
+    const withRoom = this.#withRoom[sizeClass]!;
+    let number = withRoom.at(-1);
+    if (number === undefined) {
+      number = this.#addSlab(SLAB_BYTES, sizeClass);
+      withRoom.push(number);
+    }
+    const slab = this.#slabs[number]!;
+    let place = slab.freeAt;
+    if (place >= 0) slab.freeAt = readInt32(slab.bytes, place);
+    else {
+      place = slab.freshAt;
+      slab.freshAt += classBytes[sizeClass]!;
+    }
+    slab.numLive++;
+    if (slab.freeAt < 0 && slab.freshAt + classBytes[sizeClass]! > SLAB_BYTES) {
+      withRoom.pop();
+      slab.isOffered = false;
+    }
+    return (number << PLACE_BITS) | (place >> GRAIN_BITS);
+  }
+
+  /** A block with these bytes. */
+  put(from: Uint8Array, start: number, length: number): number {
+    const address = this.allocate(length);
+    const to = this.bytesAt(address);
+    const at = this.placeOf(address);
+    if (length > 48) to.set(from.subarray(start, start + length), at);
+    else for (let i = 0; i < length; i++) to[at + i] = from[start + i]!;
+    return address;
+  }
+
+  free(address: number): void {
+    const number = address >>> PLACE_BITS;
+    const slab = this.#slabs[number]!;
+    slab.numLive--;
+    if (slab.sizeClass === NONE) {
+      this.#dropSlab(number);
+      return;
+    }
+    const place = this.placeOf(address);
+    writeInt32(slab.bytes, place, slab.freeAt);
+    slab.freeAt = place;
+    const withRoom = this.#withRoom[slab.sizeClass]!;
+    if (!slab.isOffered) {
+      // Before the one in use, so that allocation does not jump between slabs.
+      withRoom.unshift(number);
+      slab.isOffered = true;
+    }
+    if (slab.numLive === 0 && withRoom.at(-1) !== number) {
+      withRoom.splice(withRoom.indexOf(number), 1);
+      this.#dropSlab(number);
+    }
+  }
+
+  #addSlab(sizeBytes: number, sizeClass: number): number {
+    const number = this.#unusedNumbers.pop() ?? this.#slabs.length;
+    this.#slabs[number] = {
+      bytes: Buffer.allocUnsafeSlow(sizeBytes),
+      sizeClass,
+      numLive: 0,
+      freshAt: 0,
+      freeAt: NONE,
+      isOffered: sizeClass !== NONE,
+    };
+    this.#sizeBytes += sizeBytes;
+    return number;
+  }
+
+  #dropSlab(number: number): void {
+    this.#sizeBytes -= this.#slabs[number]!.bytes.length;
+    this.#slabs[number] = undefined;
+    this.#unusedNumbers.push(number);
+  }
+}
+
+export function readInt32(bytes: Uint8Array, at: number): number {
+  return bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
+}
+export function writeInt32(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value;
+  bytes[at + 1] = value >>> 8;
+  bytes[at + 2] = value >>> 16;
+  bytes[at + 3] = value >>> 24;
+}

@@ -1,0 +1,76 @@
+/** Rows of numbers as one typed array for each column; a row is its slot number, and freed slots are used again. */
+type ColumnKind = Float64ArrayConstructor | Int32ArrayConstructor | Uint8ArrayConstructor;
+export type Columns<S extends Record<string, ColumnKind>> = { [K in keyof S]: InstanceType<S[K]> };
+const FIRST_CAPACITY = 64;
+const NONE = -1;
+const IN_USE = -2;
+
+export class SlotColumns<S extends Record<string, ColumnKind>> {
+  readonly #kinds: S;
+  /** Replaced when they grow: read it anew after `add`. */
+  of: Columns<S>;
+  #capacity = FIRST_CAPACITY;
+  /** The next free slot after each free one. */
+  #links: Int32Array;
+  #free = NONE;
+  #end = 0;
+  #size = 0;
+
+  constructor(kinds: S) {
+    this.#kinds = kinds;
+    this.of = this.#allocate(FIRST_CAPACITY);
+    this.#links = new Int32Array(FIRST_CAPACITY);
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+  /** Slots from here on were never used. */
+  get end(): number {
+    return this.#end;
+  }
+  get sizeBytes(): number {
+    let sizeBytes = this.#links.byteLength;
+    for (const column of Object.values(this.of)) sizeBytes += column.byteLength;
+    return sizeBytes;
+  }
+  isUsed(slot: number): boolean {
+    return slot < this.#end && this.#links[slot] === IN_USE;
+  }
+
+  /** A slot whose columns hold whatever they held before. */
+  add(): number {
+    let slot = this.#free;
+    if (slot >= 0) this.#free = this.#links[slot]!;
+    else {
+      if (this.#end === this.#capacity) this.#grow();
+      slot = this.#end++;
+    }
+    this.#links[slot] = IN_USE;
+    this.#size++;
+    return slot;
+  }
+
+  free(slot: number): void {
+    this.#links[slot] = this.#free;
+    this.#free = slot;
+    this.#size--;
+  }
+
+  #grow(): void {
+    const capacity = this.#capacity < 1 << 20 ? this.#capacity * 2 : Math.ceil(this.#capacity * 1.25);
+    const larger = this.#allocate(capacity);
+    for (const name of Object.keys(this.#kinds) as (keyof S)[]) larger[name].set(this.of[name]);
+    this.of = larger;
+    const links = new Int32Array(capacity);
+    links.set(this.#links);
+    this.#links = links;
+    this.#capacity = capacity;
+  }
+
+  #allocate(capacity: number): Columns<S> {
+    return Object.fromEntries(
+      Object.entries(this.#kinds).map(([name, Kind]) => [name, new Kind(capacity)]),
+    ) as Columns<S>;
+  }
+}
