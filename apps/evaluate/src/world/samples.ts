@@ -3,11 +3,7 @@
  * (test/world/samples.test.ts compares them with the assembler's own join). Made when asked for, from the columns.
  */
 import type { ItemFeatures, SampleKind, Sid, TrainingSample } from '@onemall/contracts';
-import {
-  type CountedAction,
-  type Labels,
-  labelExposure,
-} from '@onemall/sample-assembler/src/stages/make-sample.ts';
+import { type CountedAction, type Labels, labelExposure } from '@onemall/event-time';
 import { isHeldBack } from '@onemall/service-kit';
 import type { WorldLog } from './world-log.ts';
 

@@ -4,8 +4,9 @@ import { test } from 'node:test';
 import type { TrainingSample } from '@onemall/contracts';
 import { AttributionWindows } from '@onemall/event-time';
 import { Catalogue } from '@onemall/sample-assembler/src/stages/catalogue.ts';
-import { PartitionJoin } from '@onemall/sample-assembler/src/stages/join-partition.ts';
-import type { LogRecord, LogTopic } from '@onemall/sample-assembler/src/stages/log-record.ts';
+import type { LogTopic } from '@onemall/sample-assembler/src/stages/log-record.ts';
+import { PlainJoin } from '@onemall/sample-assembler/test/plain/join-partition.ts';
+import type { LogRecord } from '@onemall/sample-assembler/test/plain/log-record.ts';
 import { isHeldBack } from '@onemall/service-kit';
 import { IN_ORDER, World, type WorldRecord } from '@onemall/simulator/world';
 import { finalsBefore, positivesBefore, type SidAsOf, trainingSample } from '../../src/world/samples.ts';
@@ -30,7 +31,7 @@ function joined(untilMs: number): Map<string, TrainingSample> {
   const catalogue = new Catalogue();
   const windows = new AttributionWindows({ scenarios, graceMs: 0, outOfOrdernessMs: 0 });
   const rules = { windows, historyLength: HISTORY, emitPositives: true };
-  const join = new PartitionJoin(0, rules, catalogue, { watermarkMs: 0 });
+  const join = new PlainJoin(0, rules, catalogue, { watermarkMs: 0 });
   const selling = new Map<string, string[]>();
   const offsets: Record<LogTopic, number> = { exposures: 0, clicks: 0, buys: 0 };
   const take = (record: WorldRecord): void => {

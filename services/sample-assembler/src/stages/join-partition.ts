@@ -7,14 +7,14 @@
  * State is bytes and numbers (`src/state`); `test/plain` has the same join on plain objects, record for record.
  */
 import type { LateReason } from '@onemall/contracts';
-import { type AttributionWindows, ReplayMarks } from '@onemall/event-time';
+import { type AttributionWindows, orderOfAction, ReplayMarks } from '@onemall/event-time';
 import { hashBytes } from '../bytes/hash.ts';
 import { DueTasks } from '../state/due-tasks.ts';
 import { STAGE } from '../state/known-actions.ts';
 import { NONE } from '../state/known-exposures.ts';
 import type { CatalogueBytes } from './catalogue.ts';
 import { JoinTaskTimes, kindOf, slotOf, TASK, type TaskKind, taskOf } from './join-tasks.ts';
-import { labelExposure, orderOfAction } from './label-exposure.ts';
+import { labelLinked } from './label-exposure.ts';
 import { LastTouch } from './last-touch.ts';
 import { lateAction, lateExposure } from './late-event.ts';
 import type { BadRecord, JoinOutputs, LogEvent, LogTopic, OtherOutput } from './log-record.ts';
@@ -351,7 +351,7 @@ export class PartitionJoin {
   ): void {
     const { exposures, actions } = this.#state;
     const { of } = exposures.columns;
-    const labels = labelExposure(of.timeMs[exposure]!, actions, of.firstAction[exposure]!, upToOrder);
+    const labels = labelLinked(of.timeMs[exposure]!, actions, of.firstAction[exposure]!, upToOrder);
     const watermarkMs = this.#watermarkMs;
     if (!this.#writer.write(this.#samples, exposure, kind, firstPositive, labels, watermarkMs, causeMs))
       this.#counts.withoutSid++;

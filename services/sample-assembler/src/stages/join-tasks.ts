@@ -1,6 +1,6 @@
 /** What is due for an exposure or action, and when: it follows from the state, so no task has to keep its time. */
+import { orderOfAction } from '@onemall/event-time';
 import { TASK_BITS, type TaskTimes } from '../state/due-tasks.ts';
-import { orderOfAction } from './label-exposure.ts';
 import type { PartitionState } from './partition-state.ts';
 
 /** The number is the place among tasks of the same moment. */

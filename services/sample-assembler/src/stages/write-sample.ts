@@ -2,6 +2,7 @@
  * Writes the TrainingSample of an exposure as Avro bytes: the exposure's own bytes, labels, item and SID as of the
  * request, histories. Field order is that of schemas/TrainingSample.avsc.
  */
+import type { Labels } from '@onemall/event-time';
 import type { BlockArena } from '../bytes/block-arena.ts';
 import { equalBytes, hashBytes } from '../bytes/hash.ts';
 import type { ExposureFields } from '../state/event-fields.ts';
@@ -9,7 +10,6 @@ import type { HistoryLists } from '../state/history-list.ts';
 import { type KnownExposures, NONE } from '../state/known-exposures.ts';
 import { HISTORY_KINDS, type Users } from '../state/users.ts';
 import type { CatalogueBytes } from './catalogue.ts';
-import type { Labels } from './label-exposure.ts';
 import type { SampleBlock } from './sample-block.ts';
 
 /** Symbols of the Avro enum SampleKind, in its order. */

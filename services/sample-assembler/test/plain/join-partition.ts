@@ -7,7 +7,15 @@
  * advancing once to a committed watermark therefore rebuilds the state of the moment of that commit.
  */
 import type { Buy, Click, Exposure, LateReason } from '@onemall/contracts';
-import { type ActionKind, type AttributionWindows, lastTouch, ReplayMarks } from '@onemall/event-time';
+import {
+  type ActionKind,
+  type AttributionWindows,
+  type CountedAction,
+  labelExposure,
+  lastTouch,
+  orderOfAction,
+  ReplayMarks,
+} from '@onemall/event-time';
 import type { LogTopic } from '../../src/stages/log-record.ts';
 import {
   type Action,
@@ -23,7 +31,7 @@ import {
 } from './join-state.ts';
 import type { JoinOutput, LogRecord } from './log-record.ts';
 import type { PlainCatalogue } from './make-sample.ts';
-import { type CountedAction, labelExposure, makeSample, orderOfAction } from './make-sample.ts';
+import { makeSample } from './make-sample.ts';
 import { TimerQueue } from './timer-queue.ts';
 import { type HistoryEntry, UserHistories } from './user-histories.ts';
 

@@ -1,8 +1,7 @@
 /** What the join of a partition keeps of each exposure and action, and what it has to do at which event time. */
 import type { Buy, Click, Exposure } from '@onemall/contracts';
-import type { ActionKind } from '@onemall/event-time';
+import type { ActionKind, CountedAction } from '@onemall/event-time';
 import type { LogRecord } from './log-record.ts';
-import type { CountedAction } from './make-sample.ts';
 import type { HistoryEntry } from './user-histories.ts';
 
 export interface KnownExposure {
