@@ -5,7 +5,7 @@ import { existsSync, globSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { commonShape, envName } from '@onemall/service-kit';
+import { commonShape, envName, loadConfig, openArtifactStore, S3ArtifactStore } from '@onemall/service-kit';
 import Ajv from 'ajv';
 import { parse } from 'yaml';
 
@@ -89,6 +89,7 @@ test('addresses name services, and the ports that they listen on', () => {
     registry: '8080',
     redis: '6379',
     clickhouse: '8123',
+    minio: '9000',
   };
   for (const [name, service] of ours) {
     for (const value of Object.values(service.environment ?? {}).map(String)) {
@@ -101,6 +102,27 @@ test('addresses name services, and the ports that they listen on', () => {
         );
       }
     }
+  }
+});
+
+test('artifacts go to a bucket that MinIO has, with its credentials', () => {
+  const minio = compose.services.minio as ComposeService & { entrypoint: string[] };
+  const { MINIO_ROOT_USER: user, MINIO_ROOT_PASSWORD: password } = minio.environment!;
+  for (const [name, { environment = {} }] of ours) {
+    if (environment.ONEMALL_CONFIG === undefined) continue;
+    const bucket = /^s3:\/\/([^/]+)\//.exec(String(environment.ONEMALL_ARTIFACTS_URI))![1]!;
+    assert.match(minio.entrypoint.join(' '), new RegExp(`mkdir -p /data/${bucket} `), name);
+    assert.equal(environment.ONEMALL_S3_ACCESS_KEY_ID, user, name);
+    assert.equal(environment.ONEMALL_S3_SECRET_ACCESS_KEY, password, name);
+    const stored = openArtifactStore(
+      loadConfig(
+        {},
+        Object.fromEntries(
+          Object.entries(environment).flatMap(([k, v]) => (k === 'ONEMALL_CONFIG' ? [] : [[k, String(v)]])),
+        ),
+      ),
+    );
+    assert.ok(stored instanceof S3ArtifactStore);
   }
 });
 

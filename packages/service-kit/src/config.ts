@@ -57,7 +57,15 @@ export const commonShape = {
   artifactsUri: z
     .string()
     .default('.data/artifacts')
-    .describe('folder for codebooks, checkpoints, policies, snapshots'),
+    .describe('folder, or s3://bucket/prefix, for codebooks, checkpoints, policies, snapshots'),
+  s3Endpoint: z
+    .url()
+    .optional()
+    .describe('server of an s3:// artifactsUri; that of AWS for s3Region if absent'),
+  s3Region: z.string().min(1).default('us-east-1'),
+  s3AccessKeyId: z.string().min(1).optional(),
+  s3SecretAccessKey: z.string().min(1).optional(),
+  s3SessionToken: z.string().min(1).optional(),
   httpHost: z.string().default('127.0.0.1').describe('address of /live /ready /metrics /status'),
   httpPort: z.coerce.number().int().min(0).max(65_535).default(0).describe('0 takes a free port'),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error']).default('info'),

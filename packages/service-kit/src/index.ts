@@ -1,5 +1,7 @@
 export { z } from 'zod';
 export * from './artifact-store.ts';
+export * from './artifact-store-open.ts';
+export * from './artifact-store-s3.ts';
 export * from './clock.ts';
 export * from './config.ts';
 export * from './held-back.ts';

@@ -2,7 +2,8 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import pino, { type Logger } from 'pino';
-import { type ArtifactStore, FolderArtifactStore } from './artifact-store.ts';
+import type { ArtifactStore } from './artifact-store.ts';
+import { openArtifactStore } from './artifact-store-open.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { type CommonConfig, ConfigError, printableConfig } from './config.ts';
 import { Lifecycle } from './lifecycle.ts';
@@ -49,8 +50,10 @@ export function createLogger(name: string, level: string): Logger {
 
 export async function runService<C extends CommonConfig>(definition: ServiceDefinition<C>): Promise<void> {
   let config: C;
+  let artifacts: ArtifactStore;
   try {
     config = definition.config();
+    artifacts = openArtifactStore(config);
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     console.error(`${definition.name}: ${error.message}`);
@@ -139,7 +142,7 @@ export async function runService<C extends CommonConfig>(definition: ServiceDefi
       log,
       clock: systemClock,
       meter,
-      artifacts: new FolderArtifactStore(config.artifactsUri),
+      artifacts,
       fail,
       stopping: stopping.signal,
     });
