@@ -210,7 +210,7 @@ export class S3ArtifactStore implements ArtifactStore {
       const outcome = await this.#once(url, {
         method,
         headers: { 'x-amz-content-sha256': hexSha256(body ?? Buffer.alloc(0)), ...headers },
-        ...(body && { body: body as BodyInit }),
+        ...(body && { body: body as NonNullable<RequestInit['body']> }),
       });
       const status = outcome instanceof Error ? 0 : outcome.status;
       if (!(outcome instanceof Error) && ((status >= 200 && status < 300) || answers.includes(status)))
