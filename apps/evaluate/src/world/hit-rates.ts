@@ -9,21 +9,18 @@ export const KS = [50, 100, 500] as const;
 /** The longest list that is asked for. */
 export const DEPTH = Math.max(...KS);
 
-/** Share of `wanted` among the first K distinct items of a list, for each K of `KS`; null where nothing is wanted. */
-export function hitShares(list: ArrayLike<number>, wanted: ReadonlySet<number>): number[] | null {
-  if (wanted.size === 0) return null;
-  const first = new Set<number>();
-  let hits = 0;
-  let at = 0;
-  return KS.map((k) => {
-    for (; at < list.length && first.size < k; at++) {
-      const item = list[at]!;
-      if (first.has(item)) continue;
-      first.add(item);
-      if (wanted.has(item)) hits++;
-    }
-    return hits / wanted.size;
-  });
+/** Place of each item among the first DEPTH distinct items of a list, 0 is first; -1 where it is not among them. */
+export function ranksOf(list: ArrayLike<number>, items: ArrayLike<number>): number[] {
+  const places = new Map<number, number>();
+  for (let at = 0; at < list.length && places.size < DEPTH; at++)
+    if (!places.has(list[at]!)) places.set(list[at]!, places.size);
+  return Array.from(items, (item) => places.get(item) ?? -1);
+}
+
+/** Share of the items with one of the first K places, for each K of `KS`; null where there is no item. */
+export function hitShares(ranks: readonly number[]): number[] | null {
+  if (ranks.length === 0) return null;
+  return KS.map((k) => ranks.filter((rank) => rank >= 0 && rank < k).length / ranks.length);
 }
 
 /** The expectation for a list drawn without a look: each item is among K of n with the same chance. */

@@ -1,12 +1,10 @@
 /** What a model under test gives for a request. */
-import type { UserHistory } from '@onemall/contracts';
 import type { ScenarioName } from '@onemall/simulator/world';
 
 export interface AskedRequest {
   request: number;
   scenario: ScenarioName;
   requestTimeMs: number;
-  history: UserHistory;
 }
 
 export interface ListModel {

@@ -5,8 +5,6 @@ import type { WorldLog } from './world-log.ts';
 
 /** How often items were shown and clicked so far; a click counts as much as ten views, as in the retriever. */
 const CLICK_WEIGHT = 10;
-/** The list is ranked anew after so many exposures. */
-const RANK_EVERY = 2_000;
 
 /** Popularity from the log up to the newest request: its own exposures and what came after count for nothing. */
 export class Popularity {
@@ -14,7 +12,6 @@ export class Popularity {
   readonly #counts = Column.ints();
   #takenExposures = 0;
   #takenClicks = 0;
-  #rankedAt = new Map<ScenarioName, { at: number; list: Int32Array }>();
 
   constructor(log: WorldLog) {
     this.#log = log;
@@ -44,14 +41,9 @@ export class Popularity {
 
   /** The k most popular candidates of now, most popular first. */
   top(scenario: ScenarioName, k: number): Int32Array {
-    const live = scenario === 'live_stream';
-    const known = this.#rankedAt.get(scenario);
-    if (!live && known && this.#takenExposures - known.at < RANK_EVERY) return known.list;
     const candidates = candidatesOf(this.#log, scenario);
     const scores = Float64Array.from(candidates, (item) => this.of(item));
-    const list = topOf(scores, k).map((c) => candidates[c]!);
-    this.#rankedAt.set(scenario, { at: this.#takenExposures, list });
-    return list;
+    return topOf(scores, k).map((c) => candidates[c]!);
   }
 }
 
@@ -65,16 +57,34 @@ export function candidatesOf(log: WorldLog, scenario: ScenarioName): Int32Array 
 
 /** Indices of the k greatest scores, greatest first, equal ones by index. */
 export function topOf(scores: ArrayLike<number>, k: number): Int32Array {
-  const n = scores.length;
-  if (n > 4 * k) {
-    // a threshold from a sorted copy leaves few to order
-    const least = Float64Array.from(scores).sort()[n - k]!;
-    const kept: number[] = [];
-    for (let i = 0; i < n; i++) if (scores[i]! >= least) kept.push(i);
-    return Int32Array.from(kept.sort((a, b) => scores[b]! - scores[a]! || a - b).slice(0, k));
+  const least = k < scores.length ? kthGreatest(Float64Array.from(scores), k) : Number.NEGATIVE_INFINITY;
+  const kept: number[] = [];
+  for (let i = 0; i < scores.length; i++) if (scores[i]! >= least) kept.push(i);
+  return Int32Array.from(kept.sort((a, b) => scores[b]! - scores[a]! || a - b).slice(0, k));
+}
+
+/** Quickselect (Hoare); reorders the values. @param k from 1 to the number of values */
+function kthGreatest(values: Float64Array, k: number): number {
+  let low = 0;
+  let high = values.length - 1;
+  const wanted = k - 1;
+  while (low < high) {
+    const pivot = values[(low + high) >> 1]!;
+    let i = low;
+    let j = high;
+    while (i <= j) {
+      while (values[i]! > pivot) i++;
+      while (values[j]! < pivot) j--;
+      if (i > j) break;
+      const swap = values[i]!;
+      values[i++] = values[j]!;
+      values[j--] = swap;
+    }
+    if (wanted <= j) high = j;
+    else if (wanted >= i) low = i;
+    else break;
   }
-  const all = Array.from({ length: n }, (_, i) => i);
-  return Int32Array.from(all.sort((a, b) => scores[b]! - scores[a]! || a - b).slice(0, k));
+  return values[wanted]!;
 }
 
 /**

@@ -107,6 +107,11 @@ export class WorldLog {
     return this.numRequests - 1;
   }
 
+  /** Takes the records up to a moment, requests among them; the world is then as of no request. */
+  takeUntil(timeMs: number): void {
+    while (this.world.nextAtMs() <= timeMs) this.#take(this.world.next());
+  }
+
   itemId(item: number): string {
     const { catalogue } = this.world;
     return item < catalogue.size ? catalogue.itemId(item) : `live-${RUN_ID}-${item - catalogue.size}`;

@@ -1,0 +1,144 @@
+/** Judges lists on the last span of a log, request by request, and writes the table. */
+import { hashFraction } from '@onemall/service-kit';
+import type { RunStore } from './adapters/run-store.ts';
+import {
+  DEPTH,
+  hitRateDifference,
+  hitRates,
+  hitShares,
+  type Interval,
+  KS,
+  type RequestHits,
+  randomShares,
+  ranksOf,
+} from './hit-rates.ts';
+import type { ListModel } from './lists.ts';
+import type { SemanticIds } from './semantic-ids.ts';
+import { oracleLists, type Popularity } from './simple-lists.ts';
+import { SCENARIOS, type WorldLog } from './world-log.ts';
+
+export const RANDOM = 'random';
+export const POPULARITY = 'popularity';
+export const ORACLE = 'oracle';
+const ORACLE_CLICKED = 'oracle-clicked';
+
+/** The test requests that a budget takes: by hash of the id, so that a larger budget holds those of a smaller one. */
+export const isJudged = (requestId: string, fraction: number): boolean =>
+  hashFraction(`judged:${requestId}`) < fraction;
+
+/** What the lists made of a request: the place of each item that was shown, in the order of the page. */
+interface RequestRanks {
+  request: number;
+  ranks: Record<string, number[]>;
+}
+
+/**
+ * Takes the log through its last span. Every judged request is asked of every model while the world stands at it; what is
+ * on file already is not asked again.
+ */
+export async function judgeLists(
+  log: WorldLog,
+  sids: SemanticIds | null,
+  popularity: Popularity,
+  models: readonly ListModel[],
+  options: { requests: number; store: RunStore; print: (line: string) => void },
+): Promise<RequestHits[]> {
+  const { plan } = log;
+  const { store, print } = options;
+  const fraction = (options.requests * plan.spec.positions) / plan.testExposures;
+  // the last line of a request is the whole of it
+  const known = new Map(store.lines<RequestRanks>('ranks').map((ranks) => [ranks.request, ranks]));
+  const candidates = new Map<number, number>();
+  while (log.numExposures < plan.trainExposures + plan.testExposures) {
+    const request = log.nextRequest();
+    if (!isJudged(log.requestId(request), fraction)) continue;
+    candidates.set(request, log.oracle.numCandidates(log.scenario(request)));
+    const before = known.get(request);
+    const missing = models.filter((m) => before?.ranks[m.name] === undefined);
+    if (!before || missing.length > 0) {
+      popularity.follow(request);
+      await sids?.followRooms();
+      const ranks = await judgeRequest(log, popularity, missing, request, before);
+      known.set(request, ranks);
+      store.append('ranks', ranks);
+    }
+    if (candidates.size % 100 === 0) print(`${candidates.size} of about ${options.requests} requests judged`);
+  }
+  // clicks of the last pages are still to come
+  log.takeUntil(log.requests.timeMs.at(log.numRequests - 1) + longestClickMs(log));
+  return [...candidates].map(([request, n]) => hitsOf(log, known.get(request)!, n));
+}
+
+async function judgeRequest(
+  log: WorldLog,
+  popularity: Popularity,
+  models: readonly ListModel[],
+  request: number,
+  before: RequestRanks | undefined,
+): Promise<RequestRanks> {
+  const scenario = log.scenario(request);
+  const [from, to] = log.exposuresOf(request);
+  const shown = log.exposures.item.rows().subarray(from, to);
+  const ranks = { ...before?.ranks };
+  if (!before) {
+    const oracle = oracleLists(log, request, DEPTH);
+    ranks[POPULARITY] = ranksOf(popularity.top(scenario, DEPTH), shown);
+    ranks[ORACLE] = ranksOf(oracle.viewed, shown);
+    ranks[ORACLE_CLICKED] = ranksOf(oracle.clicked, shown);
+  }
+  const asked = { request, scenario, requestTimeMs: log.requests.timeMs.at(request) };
+  for (const model of models) ranks[model.name] = ranksOf(await model.rank(asked, DEPTH), shown);
+  return { request, ranks };
+}
+
+/** Hit rates of the viewed and of the clicked items, now that the clicks are known. */
+function hitsOf(log: WorldLog, { request, ranks }: RequestRanks, numCandidates: number): RequestHits {
+  const [from] = log.exposuresOf(request);
+  const { clickMs } = log.exposures;
+  const hits: RequestHits = { request, scenario: log.scenario(request), viewed: {}, clicked: {} };
+  const random = randomShares(numCandidates);
+  hits.viewed[RANDOM] = random;
+  for (const [name, places] of Object.entries(ranks)) {
+    const ofClicked = hitShares(places.filter((_, position) => clickMs.at(from + position) > 0));
+    if (name !== ORACLE_CLICKED) hits.viewed[name] = hitShares(places)!;
+    if (ofClicked) hits.clicked[RANDOM] = random;
+    if (ofClicked && name !== ORACLE) hits.clicked[name === ORACLE_CLICKED ? ORACLE : name] = ofClicked;
+  }
+  return hits;
+}
+
+const longestClickMs = ({ plan }: WorldLog): number =>
+  Math.max(...Object.values(plan.scenarios).map((s) => s.clickWindowMs));
+
+const percent = ({ mean, low, high }: Interval): string =>
+  `${(100 * mean).toFixed(1)} (${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)})`;
+
+/** The table in Markdown: HR@K in percent with 95 % intervals, by scenario and variant. */
+export function hitTable(hits: readonly RequestHits[], models: readonly string[]): string {
+  const lines: string[] = [];
+  for (const variant of ['viewed', 'clicked'] as const) {
+    lines.push('', `HR of the ${variant} items, %`, '');
+    lines.push(`| scenario | requests | list | ${KS.map((k) => `HR@${k}`).join(' | ')} |`);
+    lines.push(`|---|---|---|${KS.map(() => '---').join('|')}|`);
+    for (const scenario of SCENARIOS) {
+      const own = hits.filter((h) => h.scenario === scenario);
+      for (const model of [RANDOM, POPULARITY, ...models, ORACLE]) {
+        const { requests, at } = hitRates(own, model, variant);
+        lines.push(`| ${scenario} | ${requests} | ${model} | ${at.map(percent).join(' | ')} |`);
+      }
+    }
+  }
+  lines.push('', 'Paired differences in HR of the viewed items, %', '');
+  lines.push(`| scenario | lists | ${KS.map((k) => `HR@${k}`).join(' | ')} |`);
+  lines.push(`|---|---|${KS.map(() => '---').join('|')}|`);
+  for (const scenario of SCENARIOS) {
+    const own = hits.filter((h) => h.scenario === scenario);
+    models.forEach((model, m) => {
+      for (const base of [POPULARITY, ...models.slice(0, m)])
+        lines.push(
+          `| ${scenario} | ${model} - ${base} | ${hitRateDifference(own, model, base, 'viewed').map(percent).join(' | ')} |`,
+        );
+    });
+  }
+  return lines.join('\n');
+}

@@ -1,0 +1,289 @@
+/** The OneMall retrieval model on a log: trained in one pass over its positives, asked by the beam that serves. */
+import {
+  itemTensors,
+  type RequestTensors,
+  requestTensors,
+  type SidCodes,
+  type SidLayout,
+  sidLayout,
+} from '@onemall/features';
+import {
+  createRetrievalTrainer,
+  loadPolicy,
+  type PolicyRuntime,
+  type RetrievalSample,
+  type RetrievalTrainer,
+  type RetrievalTrainerOptions,
+} from '@onemall/learning';
+import { buildTrie, packSid, type SidTrie } from '@onemall/retriever/src/stages/build-trie.ts';
+import { type BeamCandidate, beamSearch } from '@onemall/retriever/src/stages/search-beam.ts';
+import { type Shelves, serveItems } from '@onemall/retriever/src/stages/serve-items.ts';
+import type { ScenarioName } from '@onemall/simulator/world';
+import { type RunStore, tensorFiles, tensorsOf } from './adapters/run-store.ts';
+import type { AskedRequest, ListModel } from './lists.ts';
+import { featuresAsOf } from './samples.ts';
+import { CODEBOOK_VERSION, type SemanticIds } from './semantic-ids.ts';
+import { candidatesOf, type Popularity } from './simple-lists.ts';
+import { SCENARIOS, type WorldLog } from './world-log.ts';
+
+export interface OneMallRun {
+  name: string;
+  options: Omit<RetrievalTrainerOptions, 'scenarios' | 'numCodes'>;
+  /** Passes over the positives. */
+  epochs: number;
+  /** Steps between checkpoints. */
+  checkpointEvery: number;
+}
+
+const LIVE: readonly string[] = ['live_stream'];
+const SMOOTHED_STEPS = 200;
+
+/** Turns rows of a log into what the trainer takes. */
+export class SampleEncoder {
+  readonly layout: SidLayout;
+  readonly #log: WorldLog;
+  readonly #sids: SemanticIds;
+  readonly #historyLength: number;
+
+  constructor(log: WorldLog, sids: SemanticIds, historyLength: number) {
+    this.#log = log;
+    this.#sids = sids;
+    this.#historyLength = historyLength;
+    this.layout = sidLayout(SCENARIOS, sids.numCodes);
+  }
+
+  request(request: number): RequestTensors {
+    const log = this.#log;
+    const requestTimeMs = log.requests.timeMs.at(request);
+    const history = log.historyBefore(request, this.#historyLength);
+    const context = { scenario: log.scenario(request), requestTimeMs, history };
+    return requestTensors(context, this.#lookup(requestTimeMs), {
+      historyLength: this.#historyLength,
+      layout: this.layout,
+    });
+  }
+
+  /** @param row of a clicked exposure; null where its item has no SID */
+  positive(row: number): RetrievalSample | null {
+    const log = this.#log;
+    const request = log.exposures.request.at(row);
+    const item = log.exposures.item.at(row);
+    const timeMs = log.requests.timeMs.at(request);
+    const target = this.#sids.sidAsOf(item, timeMs);
+    if (!target) return null;
+    const described = {
+      scenario: target.scenario,
+      features: featuresAsOf(log, item, timeMs),
+      sid: target,
+    };
+    return {
+      request: this.request(request),
+      target,
+      item: itemTensors(described, this.#lookup(timeMs), { layout: this.layout, liveScenarios: LIVE }),
+      itemId: log.itemId(item),
+    };
+  }
+
+  #lookup =
+    (timeMs: number) =>
+    (itemId: string): SidCodes | null =>
+      this.#sids.sidAsOf(this.#log.itemNumber(itemId), timeMs);
+}
+
+/** How far a training is. */
+interface Progress {
+  epoch: number;
+  /** Positives taken in this epoch. */
+  taken: number;
+  seconds: number;
+  scalars: Record<string, number>;
+}
+
+/** Opens a trainer with the weights of the run's checkpoint, if there is one. */
+async function openTrainer(run: OneMallRun, numCodes: SemanticIds['numCodes'], store: RunStore) {
+  const trainer = await createRetrievalTrainer({ ...run.options, scenarios: SCENARIOS, numCodes });
+  const name = `${run.name}/checkpoint`;
+  const files = await store.files(name);
+  let progress: Progress = { epoch: 0, taken: 0, seconds: 0, scalars: {} };
+  if (files) {
+    progress = store.value<Progress>(name)!;
+    await trainer.restore({ tensors: tensorsOf(files), scalars: progress.scalars });
+  }
+  return { trainer, progress };
+}
+
+/**
+ * Trains, or goes on with, the run on these rows in their order and returns its policy.
+ * @param rows of the positives, see `positivesBefore`
+ */
+export async function trainOneMall(
+  log: WorldLog,
+  sids: SemanticIds,
+  rows: Int32Array,
+  run: OneMallRun,
+  store: RunStore,
+  print: (line: string) => void,
+): Promise<PolicyRuntime> {
+  const done = await store.files(`${run.name}/policy`);
+  if (done) return loadPolicy(done);
+  const { trainer, progress } = await openTrainer(run, sids.numCodes, store);
+  try {
+    await takeSteps(
+      trainer,
+      progress,
+      new SampleEncoder(log, sids, trainer.historyLength),
+      rows,
+      run,
+      store,
+      print,
+    );
+    const files = await trainer.exportPolicy({
+      policyVersion: run.name,
+      codebookVersions: Object.fromEntries(SCENARIOS.map((s) => [s, CODEBOOK_VERSION])),
+      beamWidths: [64, 512],
+    });
+    await store.setFiles(`${run.name}/policy`, files, { step: trainer.steps, seconds: progress.seconds });
+    return await loadPolicy(files);
+  } finally {
+    await trainer.close();
+  }
+}
+
+async function takeSteps(
+  trainer: RetrievalTrainer,
+  progress: Progress,
+  encoder: SampleEncoder,
+  rows: Int32Array,
+  run: OneMallRun,
+  store: RunStore,
+  print: (line: string) => void,
+): Promise<void> {
+  const startMs = performance.now() - progress.seconds * 1000;
+  const save = async (): Promise<void> => {
+    const { tensors, scalars } = await trainer.state();
+    progress.seconds = (performance.now() - startMs) / 1000;
+    await store.setFiles(`${run.name}/checkpoint`, tensorFiles(tensors), { ...progress, scalars });
+    print(`checkpoint of ${run.name} at step ${trainer.steps}, ${progress.seconds.toFixed(0)} s`);
+  };
+  const report = new StepReport(run.name, print);
+  for (; progress.epoch < run.epochs; progress.epoch++, progress.taken = 0) {
+    let before: ReturnType<RetrievalTrainer['step']> | undefined;
+    while (progress.taken < rows.length) {
+      const samples: RetrievalSample[] = [];
+      while (samples.length < trainer.batchSize && progress.taken < rows.length) {
+        const sample = encoder.positive(rows[progress.taken++]!);
+        if (sample) samples.push(sample);
+      }
+      // the next batch is made while the worker computes this one
+      if (before) report.add(await before);
+      before = samples.length > 0 ? trainer.step({ samples }) : undefined;
+      before?.catch(() => undefined);
+      if (before && (trainer.steps + 1) % run.checkpointEvery === 0) {
+        report.add(await before);
+        before = undefined;
+        await save();
+      }
+    }
+    if (before) report.add(await before);
+  }
+  await save();
+}
+
+class StepReport {
+  readonly #name: string;
+  readonly #print: (line: string) => void;
+  #ntp: number[] = [];
+
+  constructor(name: string, print: (line: string) => void) {
+    this.#name = name;
+    this.#print = print;
+  }
+  add({ step, loss, stepMs }: Awaited<ReturnType<RetrievalTrainer['step']>>): void {
+    this.#ntp.push(loss.ntp);
+    if (step % SMOOTHED_STEPS !== 0) return;
+    const mean = this.#ntp.reduce((a, b) => a + b, 0) / this.#ntp.length;
+    this.#print(
+      `${this.#name} step ${step}: next-token loss ${mean.toFixed(3)} (before the updates), ${stepMs.toFixed(0)} ms`,
+    );
+    this.#ntp = [];
+  }
+}
+
+/** All SIDs of the catalogue as tries, and the items behind them; live rooms as they are at the newest request. */
+export class Shelf {
+  readonly #log: WorldLog;
+  readonly #sids: SemanticIds;
+  readonly #popularity: Popularity;
+  readonly #still = new Map<ScenarioName, { trie: SidTrie; items: ReadonlyMap<number, number[]> }>();
+
+  constructor(log: WorldLog, sids: SemanticIds, popularity: Popularity) {
+    this.#log = log;
+    this.#sids = sids;
+    this.#popularity = popularity;
+  }
+
+  /** Candidates as of the newest request. */
+  of(scenario: ScenarioName, timeMs: number): { trie: SidTrie; shelves: Shelves } {
+    let entry = this.#still.get(scenario);
+    if (!entry) {
+      entry = this.#build(scenario, timeMs);
+      if (scenario !== 'live_stream') this.#still.set(scenario, entry);
+    }
+    const { trie, items } = entry;
+    return {
+      trie,
+      shelves: {
+        itemsOf: (packed) => (items.get(packed) ?? []).map((item) => this.#log.itemId(item)),
+        standing: (itemId) => {
+          const item = this.#log.itemNumber(itemId);
+          return { popularity: this.#popularity.of(item), freshMs: this.#log.facts(item).validFromMs };
+        },
+      },
+    };
+  }
+
+  #build(scenario: ScenarioName, timeMs: number) {
+    const items = new Map<number, number[]>();
+    for (const item of candidatesOf(this.#log, scenario)) {
+      const sid = this.#sids.sidAsOf(item, timeMs);
+      if (!sid) continue;
+      const packed = packSid(sid);
+      const list = items.get(packed);
+      if (list) list.push(item);
+      else items.set(packed, [item]);
+    }
+    const trie = buildTrie(this.#sids.numCodes[scenario]!, Float64Array.from(items.keys()).sort());
+    return { trie, items };
+  }
+}
+
+/** The policy behind the beam of the retriever. */
+export class OneMallLists implements ListModel {
+  readonly name: string;
+  readonly #log: WorldLog;
+  readonly #policy: PolicyRuntime;
+  readonly #encoder: SampleEncoder;
+  readonly #shelf: Shelf;
+
+  constructor(name: string, log: WorldLog, sids: SemanticIds, shelf: Shelf, policy: PolicyRuntime) {
+    this.name = name;
+    this.#log = log;
+    this.#policy = policy;
+    this.#shelf = shelf;
+    this.#encoder = new SampleEncoder(log, sids, policy.manifest.historyLength);
+  }
+
+  /** SIDs of the beam, best first. */
+  async beam({ request, scenario, requestTimeMs }: AskedRequest, width: number): Promise<BeamCandidate[]> {
+    const context = await this.#policy.encode(this.#encoder.request(request));
+    const { trie } = this.#shelf.of(scenario, requestTimeMs);
+    return beamSearch(trie, (level, prefixes, n) => this.#policy.decode(context, level, prefixes, n), width);
+  }
+
+  async rank(asked: AskedRequest, depth: number): Promise<Int32Array> {
+    const candidates = await this.beam(asked, depth);
+    const { shelves } = this.#shelf.of(asked.scenario, asked.requestTimeMs);
+    const served = serveItems(candidates, shelves, { k: depth, order: 'popularity' });
+    return Int32Array.from(served, ({ itemId }) => this.#log.itemNumber(itemId));
+  }
+}

@@ -1,0 +1,73 @@
+/** The whole run on a small world: it gives a table, and a run that was stopped anywhere gives the same one. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, test } from 'node:test';
+import { RunStore } from '../../src/world/adapters/run-store.ts';
+import { runWorld, type WorldRun } from '../../src/world/main.ts';
+import { smallPlan } from './small-plan.ts';
+
+const folder = mkdtempSync(path.join(tmpdir(), 'onemall-world-'));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+const run = (name: string, changes: Partial<WorldRun> = {}): WorldRun => ({
+  plan: smallPlan({ trainExposures: 3_000, testExposures: 600 }),
+  folder: path.join(folder, name),
+  positives: 200,
+  requests: 30,
+  preset: 'tiny',
+  historyLength: 6,
+  seed: 1,
+  print: () => undefined,
+  ...changes,
+});
+
+test('a run that was stopped in training and in judging ends with the table of one that was not', async () => {
+  const whole = await runWorld(run('whole'));
+  for (const row of ['random', 'popularity', 'onemall-tiny', 'oracle'])
+    assert.match(whole, new RegExp(`\\| product_card \\| \\d+ \\| ${row} \\|`));
+
+  const stopped = run('stopped', { checkpointEvery: 4 });
+  await assert.rejects(
+    runWorld({
+      ...stopped,
+      print: (line) => {
+        if (/checkpoint of onemall-tiny at step 8/.test(line)) throw new Error('stopped in training');
+      },
+    }),
+    /stopped in training/,
+  );
+  assert.equal(
+    new RunStore(stopped.folder, `plan ${stopped.plan.hash}`).value('onemall-tiny/policy'),
+    undefined,
+  );
+  assert.equal(await runWorld(stopped), whole);
+
+  // a stop while judging leaves some of the lines, the last one cut off
+  const ranks = path.join(stopped.folder, 'ranks.jsonl');
+  const lines = readFileSync(ranks, 'utf8');
+  writeFileSync(ranks, lines.slice(0, Math.floor(lines.length / 2)));
+  assert.equal(await runWorld(stopped), whole);
+});
+
+test('a folder of another plan is refused', async () => {
+  await runWorld(run('other', { positives: 0, requests: 5 }));
+  const plan = { ...smallPlan({ trainExposures: 3_000, testExposures: 600 }), hash: 'another' };
+  await assert.rejects(runWorld(run('other', { positives: 0, requests: 5, plan })), /name another folder/);
+});
+
+test('a larger budget judges the requests of a smaller one and more', async () => {
+  const requestsOf = (name: string): Set<number> =>
+    new Set(
+      readFileSync(path.join(folder, name, 'ranks.jsonl'), 'utf8')
+        .trim()
+        .split('\n')
+        .map((line) => (JSON.parse(line) as { request: number }).request),
+    );
+  await runWorld(run('few', { positives: 0, requests: 10 }));
+  await runWorld(run('more', { positives: 0, requests: 40 }));
+  const [few, more] = [requestsOf('few'), requestsOf('more')];
+  assert.ok(few.size > 2 && more.size > few.size);
+  for (const request of few) assert.ok(more.has(request));
+});
