@@ -16,7 +16,7 @@ import {
   type RetrievalTrainerOptions,
 } from '@onemall/learning';
 import { buildTrie, packSid, type SidTrie } from '@onemall/retriever/src/stages/build-trie.ts';
-import { type BeamCandidate, beamSearch } from '@onemall/retriever/src/stages/search-beam.ts';
+import { beamSearch, type FoundSids } from '@onemall/retriever/src/stages/search-beam.ts';
 import { type Shelves, serveItems } from '@onemall/retriever/src/stages/serve-items.ts';
 import type { ScenarioName } from '@onemall/simulator/world';
 import { type RunStore, tensorFiles, tensorsOf } from './adapters/run-store.ts';
@@ -274,10 +274,15 @@ export class OneMallLists implements ListModel {
   }
 
   /** SIDs of the beam, best first. */
-  async beam({ request, scenario, requestTimeMs }: AskedRequest, width: number): Promise<BeamCandidate[]> {
+  async beam({ request, scenario, requestTimeMs }: AskedRequest, width: number): Promise<FoundSids> {
     const context = await this.#policy.encode(this.#encoder.request(request));
     const { trie } = this.#shelf.of(scenario, requestTimeMs);
-    return beamSearch(trie, (level, prefixes, n) => this.#policy.decode(context, level, prefixes, n), width);
+    const decoding = this.#policy.begin(context);
+    try {
+      return await beamSearch(trie, decoding, width);
+    } finally {
+      decoding.release();
+    }
   }
 
   async rank(asked: AskedRequest, depth: number): Promise<Int32Array> {
