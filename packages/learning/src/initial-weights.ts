@@ -20,7 +20,7 @@ export function initialWeights(seed: number, name: string, shape: Shape, init: I
 }
 
 /** Uniform numbers in [0, 1) by sfc32, seeded by (seed, name). */
-function uniform(seed: number, name: string): () => number {
+export function uniform(seed: number, name: string): () => number {
   let a = 0x811c9dc5;
   for (let i = 0; i < name.length; i++) a = Math.imul(a ^ name.charCodeAt(i), 0x01000193);
   let b = seed | 0;

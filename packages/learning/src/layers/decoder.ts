@@ -1,5 +1,6 @@
 import type { Ops } from '../ops.ts';
 import { attend, linear, norm } from './attention.ts';
+import { type Dropout, keepAll } from './dropout.ts';
 import { type ExpertsResult, mixtureOfExperts } from './mixture-of-experts.ts';
 
 /** Sequences that share contexts: C contexts, each read by R rows of T tokens. Its tokens lie as [C, R, T] in the flat list. */
@@ -20,6 +21,13 @@ export interface DecoderSizes {
   balanceRate: number;
   precedence: number;
   residual: 'sublayer' | 'layer';
+}
+
+/** What of the context each row may read; everything where absent. */
+export interface DecoderOptions<T> {
+  /** 1 where a row may look, 0 elsewhere: [C, R, M] of the only block. */
+  readable?: T;
+  drop?: Dropout<T>;
 }
 
 export interface DecoderResult<T> {
@@ -44,7 +52,9 @@ export function decoder<T>(
   present: T,
   blocks: readonly TokenBlock[],
   sizes: DecoderSizes,
+  { readable, drop = keepAll }: DecoderOptions<T> = {},
 ): DecoderResult<T> {
+  const allowed = readable === undefined ? undefined : forEveryToken(ops, readable, blocks);
   const add = (x: T, y: T): T => (sizes.residual === 'sublayer' ? ops.add(x, y) : y);
   const experts: ExpertsResult<T>[] = [];
   for (let layer = 0; layer < sizes.layers; layer++) {
@@ -56,18 +66,34 @@ export function decoder<T>(
       context,
       blocks,
       sizes.heads,
+      allowed,
     );
-    const a = add(h, cross);
+    const a = add(h, drop(cross));
     const self = causalSelfAttention(ops, `${at}.self`, norm(ops, `${at}.normSelf`, a), blocks, sizes.heads);
-    const b = add(a, self);
+    const b = add(a, drop(self));
     const moe = mixtureOfExperts(ops, `${at}.experts`, norm(ops, `${at}.normExperts`, b), present, {
       ...sizes,
       active: sizes.activeExperts,
     });
     experts.push(moe);
-    h = ops.add(sizes.residual === 'sublayer' ? b : h, moe.y);
+    h = ops.add(sizes.residual === 'sublayer' ? b : h, drop(moe.y));
   }
   return { hidden: norm(ops, `${name}.norm`, h), experts: experts.filter((e) => e.loads !== undefined) };
+}
+
+/** [C, R, M] to the mask [C, 1, R T, M] of a block's attention. */
+function forEveryToken<T>(ops: Ops<T>, readable: T, blocks: readonly TokenBlock[]): T {
+  const [contexts, rows, memory] = ops.shape(readable) as [number, number, number];
+  const [block] = blocks;
+  if (blocks.length !== 1 || block!.contexts !== contexts || block!.rows !== rows)
+    throw new Error(`readable [${contexts}, ${rows}, ${memory}] needs one block of that many rows`);
+  const wide = [contexts, rows, block!.tokens, memory];
+  return ops.reshape(ops.broadcastTo(ops.reshape(readable, [contexts, rows, 1, memory]), wide), [
+    contexts,
+    1,
+    rows * block!.tokens,
+    memory,
+  ]);
 }
 
 /** Every token reads its own context. Rows that share a context share its keys and values. */
@@ -78,6 +104,7 @@ function crossAttention<T>(
   context: T,
   blocks: readonly TokenBlock[],
   heads: number,
+  allowed: T | undefined,
 ): T {
   const [contexts, memory, dim] = ops.shape(context) as [number, number, number];
   const source = ops.reshape(context, [contexts * memory, dim]);
@@ -90,6 +117,7 @@ function crossAttention<T>(
     const tokens = block.rows * block.tokens;
     const y = attend(ops, ops.reshape(part, [block.contexts, tokens, dim]), own(keys), own(values), {
       heads,
+      ...(allowed !== undefined && { allowed }),
     });
     first += block.contexts;
     return y;

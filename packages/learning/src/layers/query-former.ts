@@ -1,5 +1,6 @@
 import { normal, type Ops } from '../ops.ts';
 import { attend, lastOf, linear, norm } from './attention.ts';
+import type { Dropout } from './dropout.ts';
 
 export interface QueryFormerSizes {
   queries: number;
@@ -44,4 +45,48 @@ export function queryFormers<T>(ops: Ops<T>, name: string, x: T, present: T, siz
     q = ops.add(q, linear(ops, `${at}.down`, inner, dim));
   }
   return ops.reshape(norm(ops, `${name}.norm`, q), [sets, rows, m, dim]);
+}
+
+/**
+ * One Query-Former at every position of packed rows: M queries per position that read what lies before it.
+ * @param x [R, L, D] @param readable [R, L, L] 1 where a position may look
+ * @returns [R, L, M, D]
+ */
+export function prefixQueryFormer<T>(
+  ops: Ops<T>,
+  name: string,
+  x: T,
+  readable: T,
+  sizes: QueryFormerSizes,
+  drop: Dropout<T>,
+): T {
+  const { queries: m, heads, ffnDim, blocks } = sizes;
+  const [rows, length, dim] = ops.shape(x) as [number, number, number];
+  const wide = [rows, length, m, length];
+  const allowed = ops.reshape(ops.broadcastTo(ops.reshape(readable, [rows, length, 1, length]), wide), [
+    rows,
+    1,
+    length * m,
+    length,
+  ]);
+  const n = rows * length * m;
+  const learned = ops.parameter(`${name}.queries`, [m, dim], normal(1), { decay: false });
+  let q = ops.reshape(ops.broadcastTo(ops.reshape(learned, [1, m, dim]), [rows * length, m, dim]), [n, dim]);
+  const flat = ops.reshape(x, [rows * length, dim]);
+  for (let b = 0; b < blocks; b++) {
+    const at = `${name}.block${b}`;
+    const source = norm(ops, `${at}.normSequence`, flat);
+    const grid = (y: T, count: number): T => ops.reshape(y, [rows, count, dim]);
+    const read = attend(
+      ops,
+      grid(linear(ops, `${at}.q`, norm(ops, `${at}.normQuery`, q), dim), length * m),
+      grid(linear(ops, `${at}.k`, source, dim), length),
+      grid(linear(ops, `${at}.v`, source, dim), length),
+      { heads, allowed },
+    );
+    q = ops.add(q, drop(linear(ops, `${at}.out`, ops.reshape(read, [n, dim]), dim)));
+    const inner = ops.silu(linear(ops, `${at}.up`, norm(ops, `${at}.normFfn`, q), ffnDim));
+    q = ops.add(q, drop(linear(ops, `${at}.down`, inner, dim)));
+  }
+  return ops.reshape(norm(ops, `${name}.norm`, q), [rows, length, m, dim]);
 }

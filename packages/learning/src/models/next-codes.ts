@@ -10,7 +10,7 @@ import type { OnnxGraph } from '../onnx/graph.ts';
 import type { Value } from '../onnx/graph-builder.ts';
 import { routedExperts } from '../onnx/routed-experts.ts';
 import { normal } from '../ops.ts';
-import { embedding, HEAD_GAIN, levelTable, NUM_BEHAVIOURS, type RetrievalSizes } from './onemall.ts';
+import { embedding, HEAD_GAIN, levelRows, NUM_BEHAVIOURS, type RetrievalSizes } from './onemall.ts';
 
 /** Codes of a level in the scenario that has most: the columns of the level's log-probabilities. */
 export const mostCodes = (numCodes: RetrievalSizes['layout']['numCodes'], level: number): number =>
@@ -38,7 +38,7 @@ export function nextCodes(
   const token =
     level === 0
       ? embedding(graph, 'decoder.bos', 1, dim)
-      : graph.gather(levelTable(graph, sizes, level - 1), graph.input('code', [width], 'int32'));
+      : levelRows(graph, sizes, level - 1, graph.input('code', [width], 'int32'));
   const h = [
     token,
     graph.slice(embedding(graph, 'decoder.position', 4, dim), [level, 0], [1, dim]),

@@ -8,7 +8,14 @@
  */
 import { NUM_AGE_BUCKETS, NUM_ITEM_HASHES, NUM_ITEM_SIDS, type SidLayout } from '@onemall/features';
 import { forbid, lastOf, linear } from '../layers/attention.ts';
-import { type DecoderResult, decoder, type TokenBlock, tokensIn } from '../layers/decoder.ts';
+import {
+  type DecoderOptions,
+  type DecoderResult,
+  decoder,
+  type TokenBlock,
+  tokensIn,
+} from '../layers/decoder.ts';
+import { keepAll } from '../layers/dropout.ts';
 import { contrastiveLoss, dpoLoss, grpoLoss, unitLength } from '../layers/losses.ts';
 import { queryFormers } from '../layers/query-former.ts';
 import { normal, type Ops } from '../ops.ts';
@@ -28,9 +35,20 @@ export interface RlSizes {
   epsilonHigh: number;
   dpoLambda: number;
 }
-/** Everything that fixes the shapes of a graph. */
-export interface RetrievalSizes {
+/** Codes of every scenario and level, see `SidLayout`; a tokenizer may have another number of levels. */
+export interface TokenLayout {
+  scenarios: readonly string[];
+  numCodes: Readonly<Record<string, readonly number[]>>;
+  offsets: ReadonlyMap<string, readonly number[]>;
+  rows: readonly number[];
+}
+/** What fixes the weights of a model. */
+export interface GeneratorSizes {
   preset: RetrievalPreset;
+  layout: TokenLayout;
+}
+/** Everything that fixes the shapes of a graph. */
+export interface RetrievalSizes extends GeneratorSizes {
   layout: SidLayout;
   /** B */
   batchSize: number;
@@ -41,18 +59,18 @@ export interface RetrievalSizes {
 }
 
 /** Sum of the level embeddings of SIDs. @param rows per level int32 of one shape, negative where absent (row 0 then) @returns [.., D] */
-function sidEmbedding<T>(ops: Ops<T>, sizes: RetrievalSizes, rows: readonly T[]): T {
+export function sidEmbedding<T>(ops: Ops<T>, sizes: GeneratorSizes, rows: readonly T[]): T {
   return rows
-    .map((ids, level) => ops.gather(levelTable(ops, sizes, level), ops.clampIds(ids)))
+    .map((ids, level) => levelRows(ops, sizes, level, ids))
     .reduce((a, b) => ops.add(a, b));
 }
-export function levelTable<T>(ops: Ops<T>, { preset, layout }: RetrievalSizes, level: number): T {
-  return ops.parameter(
-    `sid.level${level + 1}`,
-    [layout.rows[level]!, preset.dim],
-    normal(1 / Math.sqrt(preset.dim)),
-    { decay: false },
-  );
+/** Embeddings of the codes of one level; row 0 where the id is negative. */
+export function levelRows<T>(ops: Ops<T>, { preset, layout }: GeneratorSizes, level: number, ids: T): T {
+  const { dim, embeddingGain = 1 } = preset;
+  const init = normal(1 / Math.sqrt(dim) / embeddingGain);
+  const table = ops.parameter(`sid.level${level + 1}`, [layout.rows[level]!, dim], init, { decay: false });
+  const rows = ops.gather(table, ops.clampIds(ids));
+  return embeddingGain === 1 ? rows : ops.scale(rows, embeddingGain);
 }
 export function embedding<T>(ops: Ops<T>, name: string, count: number, dim: number): T {
   return ops.parameter(name, [count, dim], normal(1 / Math.sqrt(dim)), { decay: false });
@@ -129,20 +147,22 @@ export function itemVectors<T>(ops: Ops<T>, sizes: RetrievalSizes, rows: number)
 /**
  * Runs the decoder over BOS, s1, .. of rows that share contexts block by block.
  * @param scenario int32 [sum of contexts x rows] @param codes per level int32 [same], global rows; one fewer than the most tokens suffices
- * @param present [same] 0 for padding @param precedence tokens of the first blocks that experts never drop
+ * @param present [same] 0 for padding @param start [same, D], added to BOS where there is one @param precedence tokens of the first blocks that experts never drop
  */
-function decode<T>(
+export function decode<T>(
   ops: Ops<T>,
-  sizes: RetrievalSizes,
-  input: { context: T; scenario: T; codes: readonly T[]; present: T },
+  sizes: GeneratorSizes,
+  input: { context: T; scenario: T; codes: readonly T[]; present: T; start?: T },
   blocks: readonly TokenBlock[],
   expertSlots: { slots: number; precedence: number },
+  options: DecoderOptions<T> = {},
 ): DecoderResult<T> {
   const { preset, layout } = sizes;
   const { dim } = preset;
   const most = Math.max(...blocks.map((b) => b.tokens));
   const bos = ops.reshape(embedding(ops, 'decoder.bos', 1, dim), [1, 1, dim]);
-  const positions = embedding(ops, 'decoder.position', 4, dim);
+  const levels = layout.rows.length;
+  const positions = embedding(ops, 'decoder.position', levels + 1, dim);
   const scenarios = embedding(ops, 'decoder.scenario', layout.scenarios.length, dim);
   let first = 0;
   const tokens: T[] = [];
@@ -150,11 +170,11 @@ function decode<T>(
   for (const block of blocks) {
     const rows = block.contexts * block.rows;
     const own = (x: T): T => ops.slice(x, [first], [rows]);
-    const levels = input.codes.slice(0, block.tokens - 1);
+    const beginning = ops.broadcastTo(bos, [rows, 1, dim]);
     const parts = [
-      ops.broadcastTo(bos, [rows, 1, dim]),
-      ...levels.map((ids, l) =>
-        ops.reshape(ops.gather(levelTable(ops, sizes, l), ops.clampIds(own(ids))), [rows, 1, dim]),
+      input.start === undefined ? beginning : ops.add(beginning, ops.reshape(input.start, [rows, 1, dim])),
+      ...input.codes.slice(0, block.tokens - 1).map((ids, l) =>
+        ops.reshape(levelRows(ops, sizes, l, own(ids)), [rows, 1, dim]),
       ),
     ];
     const position = ops.reshape(ops.slice(positions, [0, 0], [block.tokens, dim]), [1, block.tokens, dim]);
@@ -165,15 +185,23 @@ function decode<T>(
     presence.push(ops.reshape(exists, [tokensIn(block), 1]));
     first += rows;
   }
-  if (most > 4) throw new Error(`A semantic ID has three codes after BOS; asked for ${most} tokens`);
-  return decoder(ops, 'decoder', ops.concat(tokens, 0), input.context, ops.concat(presence, 0), blocks, {
-    ...preset,
-    ...expertSlots,
-  });
+  if (most > levels + 1)
+    throw new Error(`A semantic ID has ${levels} codes after BOS; asked for ${most} tokens`);
+  const { drop = keepAll } = options;
+  return decoder(
+    ops,
+    'decoder',
+    drop(ops.concat(tokens, 0)),
+    input.context,
+    ops.concat(presence, 0),
+    blocks,
+    { ...preset, ...expertSlots },
+    options,
+  );
 }
 
 /** The hidden states at one position of every row: [sum of rows, D]. */
-function atPosition<T>(ops: Ops<T>, hidden: T, blocks: readonly TokenBlock[], position: number): T {
+export function atPosition<T>(ops: Ops<T>, hidden: T, blocks: readonly TokenBlock[], position: number): T {
   const dim = lastOf(ops.shape(hidden));
   let begin = 0;
   const parts = blocks.map((block) => {
@@ -186,6 +214,11 @@ function atPosition<T>(ops: Ops<T>, hidden: T, blocks: readonly TokenBlock[], po
   return ops.concat(parts, 0);
 }
 
+/** Scores of a level's codes: [rows, V_level]. */
+export function codeLogits<T>(ops: Ops<T>, { layout }: GeneratorSizes, level: number, hidden: T): T {
+  return linear(ops, `head.level${level + 1}`, hidden, layout.rows[level]!, HEAD_GAIN);
+}
+
 /** log p(code | prefix) over all codes of the row's scenario, about -1e9 elsewhere: [rows, V_level]. */
 function codeLogProbs<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, hidden: T, scenario: T): T {
   const { layout } = sizes;
@@ -196,8 +229,7 @@ function codeLogProbs<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, hidd
     return Array.from({ length: count }, (_, row) => (row >= from && row < to ? 1 : 0));
   });
   const mask = ops.gather(ops.constant(allowed, [layout.scenarios.length, count]), scenario);
-  const logits = linear(ops, `head.level${level + 1}`, hidden, count, HEAD_GAIN);
-  return ops.logSoftmax(ops.add(logits, forbid(ops, mask)));
+  return ops.logSoftmax(ops.add(codeLogits(ops, sizes, level, hidden), forbid(ops, mask)));
 }
 
 interface TeacherForced<T> {

@@ -19,6 +19,11 @@ export interface RetrievalPreset {
   balanceRate: number;
   /** sublayer: a residual around each of cross-attention, self-attention and MoE; layer: one around the three (paper, equation 6). */
   residual: 'sublayer' | 'layer';
+  /**
+   * Embeddings of codes start at N(0, 1 / D) / gain and are multiplied by the gain: with the same learning rate they learn that
+   * much faster. Default 1.
+   */
+  embeddingGain?: number;
   /** M learned queries per behaviour. */
   queries: number;
   /** Cross-attention blocks of a Query-Former. */

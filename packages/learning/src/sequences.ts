@@ -1,0 +1,26 @@
+/** The package's entry for studies on fixed sets of user sequences (apps/evaluate). */
+export {
+  type Arrays,
+  type ForwardPass,
+  type ModelState,
+  ModelTrainer,
+  type ModelTrainerOptions,
+} from './model-trainer.ts';
+export {
+  SASREC_ITEMS,
+  type SasrecSizes,
+  sasrecHidden,
+  sasrecPass,
+  sasrecScores,
+} from './models/sasrec.ts';
+export {
+  contextLength,
+  type SequenceModel,
+  sequenceContext,
+  sequenceDense,
+  sequenceItems,
+  sequencePass,
+  sequenceStep,
+  singleLayout,
+} from './models/onemall-sequences.ts';
+export type { RetrievalPreset } from './models/presets.ts';
