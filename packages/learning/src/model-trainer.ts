@@ -2,8 +2,9 @@
  * Trains any model that is written over `Ops` on onnxruntime: for studies on fixed data sets, where a run is a number of
  * epochs and the caller owns batches, learning rate and checkpoints.
  */
-import type { Arrays } from './engine/ort-sessions.ts';
+
 import { OrtEngine } from './engine/ort-engine.ts';
+import type { Arrays } from './engine/ort-sessions.ts';
 import { compileForward, compileGradient, compileOptimizer, type ModelPass } from './engine/program.ts';
 import { uniform } from './initial-weights.ts';
 import { DROPOUT_INPUT, DropoutMasks } from './layers/dropout.ts';

@@ -7,13 +7,6 @@ export {
   type ModelTrainerOptions,
 } from './model-trainer.ts';
 export {
-  SASREC_ITEMS,
-  type SasrecSizes,
-  sasrecHidden,
-  sasrecPass,
-  sasrecScores,
-} from './models/sasrec.ts';
-export {
   contextLength,
   type SequenceModel,
   sequenceContext,
@@ -24,3 +17,10 @@ export {
   singleLayout,
 } from './models/onemall-sequences.ts';
 export type { RetrievalPreset } from './models/presets.ts';
+export {
+  SASREC_ITEMS,
+  type SasrecSizes,
+  sasrecHidden,
+  sasrecPass,
+  sasrecScores,
+} from './models/sasrec.ts';

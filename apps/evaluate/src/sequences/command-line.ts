@@ -11,6 +11,8 @@ export interface Command {
   /** Folder of the sequences. */
   data: string;
   rows: string[];
+  /** Whether the rows were named: then one that the data cannot serve is an error, otherwise it is left out. */
+  rowsNamed: boolean;
   seeds: number[];
   /** Folder of the results; a subfolder per set is made in it. */
   out: string;
@@ -55,6 +57,7 @@ export function parseCommand(args: readonly string[]): Command {
   return {
     data: path.resolve(values.data, NAMED_SETS[set] ?? ''),
     rows: [...new Set([...rows, ...(values.ablations ? Object.keys(ABLATION_ROWS) : [])])],
+    rowsNamed: values.models !== undefined,
     seeds: [...new Set(seeds)],
     out: path.resolve(values.out ?? path.join('.data', 'evaluate')),
   };

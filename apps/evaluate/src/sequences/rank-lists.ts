@@ -1,7 +1,7 @@
 /** The lists that a trained generator can give, ranked and judged under both protocols. */
 import type { GeneratorRun, Ranked } from './models/generator-run.ts';
 import { reranked } from './stages/beam-search.ts';
-import { type Question, questions, type Split } from './stages/leave-one-out.ts';
+import { type Question, questions, validationQuestions } from './stages/leave-one-out.ts';
 import type { SequenceSet } from './stages/parse-sequences.ts';
 import {
   PROTOCOLS,
@@ -33,9 +33,8 @@ export async function generatorLists(
   set: SequenceSet,
   beam: number,
 ): Promise<Record<string, ListResult>> {
-  const search = (split: Split): Promise<Ranked[]> => run.search(questions(set.sequences, split), beam);
-  const validation = await search('validation');
-  const test = await search('test');
+  const validation = await run.search(validationQuestions(set.sequences), beam);
+  const test = await run.search(questions(set.sequences, 'test'), beam);
   const lists: Record<string, ListResult> = {
     beam: { validation: judge(listRanks(validation, 0)), test: judge(listRanks(test, 0)) },
   };
@@ -52,10 +51,7 @@ export async function generatorLists(
 }
 
 /** Picks the weight on validation, for each protocol its own, and reports the test with it. */
-function weighted(
-  onValidation: (weight: number) => Judged,
-  onTest: (weight: number) => Judged,
-): ListResult {
+function weighted(onValidation: (weight: number) => Judged, onTest: (weight: number) => Judged): ListResult {
   const tried = WEIGHTS.map((weight) => ({ weight, judged: onValidation(weight) }));
   const best = (protocol: Protocol) =>
     tried.reduce((a, b) => (b.judged[protocol]['R@10'] > a.judged[protocol]['R@10'] ? b : a));
@@ -77,7 +73,11 @@ function listRanks(ranked: readonly Ranked[], weight: number): Ranks {
 }
 
 /** Ranks of what was bought most in training: the floor of every table. */
-export function popularityRanks(set: SequenceSet, training: readonly Int32Array[], asked: readonly Question[]): Ranks {
+export function popularityRanks(
+  set: SequenceSet,
+  training: readonly Int32Array[],
+  asked: readonly Question[],
+): Ranks {
   const counts = new Int32Array(set.numItems);
   for (const sequence of training) for (const item of sequence) counts[item - 1]!++;
   const items = Int32Array.from(counts.keys(), (i) => i + 1).sort(

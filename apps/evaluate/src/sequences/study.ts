@@ -11,7 +11,7 @@ import type { GeneratorRecipe } from './models/recipes.ts';
 import { SASREC, type SasrecRecipe, SasrecRun } from './models/sasrec-run.ts';
 import { makeTokens, textVectors } from './models/tokens.ts';
 import { generatorLists, judge, type ListResult } from './rank-lists.ts';
-import { questions } from './stages/leave-one-out.ts';
+import { type Question, questions, validationQuestions } from './stages/leave-one-out.ts';
 import { DataError, type SequenceSet } from './stages/parse-sequences.ts';
 import type { Report, RunProgress } from './train-run.ts';
 
@@ -51,10 +51,15 @@ export class Study {
     const run = await this.#trainedSasrec(seed, report);
     try {
       const { trainer } = run.model;
-      const ranks = async (split: 'validation' | 'test') =>
-        judge(await run.model.rank(questions(this.#set.sequences, split)));
+      const { sequences } = this.#set;
+      const ranks = async (asked: readonly Question[]) => judge(await run.model.rank(asked));
       report('ranks all items', true);
-      const lists = { dense: { validation: await ranks('validation'), test: await ranks('test') } };
+      const lists = {
+        dense: {
+          validation: await ranks(validationQuestions(sequences)),
+          test: await ranks(questions(sequences, 'test')),
+        },
+      };
       const result = summary('sasrec', seed, trainer.parameters, run.progress, lists);
       folder.writeArray(VECTORS, await run.model.itemVectors());
       folder.write('result', result);
@@ -76,7 +81,7 @@ export class Study {
       text: () => textVectors(this.#set),
       given: () => this.#givenVectors(),
     }[recipe.tokenSource]();
-    const tokens = makeTokens(source, recipe.tokenForm, seed);
+    const tokens = await makeTokens(source, recipe.tokenForm, seed);
     const teacher = recipe.teacherShare > 0 ? await this.#teacher(seed, report) : undefined;
     const run = await GeneratorRun.start(this.#set, seed, recipe, {
       tokens,
@@ -143,7 +148,9 @@ export class Study {
 
   #givenVectors(): { data: Float32Array; dim: number } {
     if (!this.#set.embeddings)
-      throw new DataError(`${this.#set.name} has no embeddings (NAME_embeddings.f32), which this row's tokens are made of`);
+      throw new DataError(
+        `${this.#set.name} has no embeddings (NAME_embeddings.f32), which this row's tokens are made of`,
+      );
     return this.#set.embeddings;
   }
 }

@@ -85,7 +85,8 @@ export async function trainRun<B extends { numTargets: number }>(
     report(describe(record));
   }
   const best = folder.readCheckpoint('best');
-  if (!best) throw new Error(`${folder.folder}: best.checkpoint is gone; remove the folder to train this run anew`);
+  if (!best)
+    throw new Error(`${folder.folder}: best.checkpoint is gone; remove the folder to train this run anew`);
   await plan.trainer.restore(best.state);
   return progress;
 }

@@ -221,7 +221,10 @@ function itemVectors<T>(ops: Ops<T>, model: SequenceModel, rows: number): T {
     levelRows(ops, model, l, ops.input(`item.codes${l + 1}`, [rows], 'int32')),
   );
   const inner = ops.silu(linear(ops, 'item.mlp1', ops.concat(codes, 1), 2 * dim));
-  const own = ops.gather(embedding(ops, 'item.own', model.numItems + 1, dim), ops.input('item.ids', [rows], 'int32'));
+  const own = ops.gather(
+    embedding(ops, 'item.own', model.numItems + 1, dim),
+    ops.input('item.ids', [rows], 'int32'),
+  );
   return unitLength(ops, ops.add(linear(ops, 'item.mlp2', inner, dim), own));
 }
 
@@ -255,7 +258,9 @@ export function sequenceContext<T>(
   if (start !== undefined) return { context, start: atLast(start) };
   const memory = model.preset.queries * dim;
   const f = ops.reshape(context, [shape.rows * shape.length, memory]);
-  return { context: ops.reshape(ops.gather(ops.stopGradient(f), last), [shape.rows, model.preset.queries, dim]) };
+  return {
+    context: ops.reshape(ops.gather(ops.stopGradient(f), last), [shape.rows, model.preset.queries, dim]),
+  };
 }
 
 /** Elements of the context that a decoder reads per history. */
@@ -278,8 +283,7 @@ export function sequenceStep<T>(
   const block: TokenBlock = { contexts: rows, rows: width, tokens: level + 1 };
   const history: History<T> = { context: ops.input('context', [rows, memory, dim], 'float32') };
   if (model.history === 'causal') {
-    const wide = (x: T, n: number): T =>
-      ops.broadcastTo(ops.reshape(x, [rows, 1, n]), [rows, width, n]);
+    const wide = (x: T, n: number): T => ops.broadcastTo(ops.reshape(x, [rows, 1, n]), [rows, width, n]);
     history.start = ops.reshape(wide(ops.input('start', [rows, dim], 'float32'), dim), [rows * width, dim]);
     history.readable = wide(ops.input('readable', [rows, memory], 'float32'), memory);
   }

@@ -60,9 +60,7 @@ export interface RetrievalSizes extends GeneratorSizes {
 
 /** Sum of the level embeddings of SIDs. @param rows per level int32 of one shape, negative where absent (row 0 then) @returns [.., D] */
 export function sidEmbedding<T>(ops: Ops<T>, sizes: GeneratorSizes, rows: readonly T[]): T {
-  return rows
-    .map((ids, level) => levelRows(ops, sizes, level, ids))
-    .reduce((a, b) => ops.add(a, b));
+  return rows.map((ids, level) => levelRows(ops, sizes, level, ids)).reduce((a, b) => ops.add(a, b));
 }
 /** Embeddings of the codes of one level; row 0 where the id is negative. */
 export function levelRows<T>(ops: Ops<T>, { preset, layout }: GeneratorSizes, level: number, ids: T): T {
@@ -173,9 +171,9 @@ export function decode<T>(
     const beginning = ops.broadcastTo(bos, [rows, 1, dim]);
     const parts = [
       input.start === undefined ? beginning : ops.add(beginning, ops.reshape(input.start, [rows, 1, dim])),
-      ...input.codes.slice(0, block.tokens - 1).map((ids, l) =>
-        ops.reshape(levelRows(ops, sizes, l, own(ids)), [rows, 1, dim]),
-      ),
+      ...input.codes
+        .slice(0, block.tokens - 1)
+        .map((ids, l) => ops.reshape(levelRows(ops, sizes, l, own(ids)), [rows, 1, dim])),
     ];
     const position = ops.reshape(ops.slice(positions, [0, 0], [block.tokens, dim]), [1, block.tokens, dim]);
     const scenario = ops.reshape(ops.gather(scenarios, own(input.scenario)), [rows, 1, dim]);

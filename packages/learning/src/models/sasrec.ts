@@ -37,7 +37,9 @@ function encode<T>(ops: Ops<T>, sizes: SasrecSizes, rows: number, length: number
   const items = ops.input('items', [rows, length], 'int32');
   const positions = ops.input('positions', [rows, length], 'int32');
   const segments = ops.input('segments', [rows, length], 'int32');
-  const table = ops.parameter('position.table', [sizes.maxLength, dim], normal(INITIAL_STD), { decay: false });
+  const table = ops.parameter('position.table', [sizes.maxLength, dim], normal(INITIAL_STD), {
+    decay: false,
+  });
   const x = ops.add(
     ops.scale(ops.gather(itemTable(ops, sizes), items), Math.sqrt(dim)),
     ops.gather(table, positions),

@@ -15,15 +15,22 @@ import {
 import { seededSource } from '@onemall/quantization';
 import type { RunFolder } from '../adapters/run-folder.ts';
 import { BEAM_BUCKETS, LENGTH, rowsFor } from '../shapes.ts';
-import { type Beam, type Candidates, extendBeam, itemsOf, logShares, startBeam } from '../stages/beam-search.ts';
+import {
+  type Beam,
+  type Candidates,
+  extendBeam,
+  itemsOf,
+  logShares,
+  startBeam,
+} from '../stages/beam-search.ts';
 import {
   type Bucket,
   bucketed,
   historyFeeds,
   lastPlace,
   type Question,
-  questions,
   trainingSequences,
+  validationQuestions,
 } from '../stages/leave-one-out.ts';
 import { type PackedBatch, packEpoch } from '../stages/pack-sequences.ts';
 import type { SequenceSet } from '../stages/parse-sequences.ts';
@@ -52,8 +59,6 @@ export interface Ranked {
   user?: Float32Array;
 }
 
-/** Users asked while training; enough to pick an epoch. */
-const VALIDATION_USERS = 4000;
 const VALIDATION_BEAM = 20;
 const ITEM_ROWS = 1024;
 const DENSE_ROWS = 128;
@@ -144,7 +149,7 @@ export class GeneratorRun {
     const epochOf = (epoch: number) =>
       packEpoch(this.#training, { rows, length: LENGTH }, random(epoch), positions);
     const totalSteps = epochOf(1).length * epochs;
-    const asked = sampled(questions(this.#set.sequences, 'validation'), VALIDATION_USERS);
+    const asked = validationQuestions(this.#set.sequences);
     return trainRun(
       folder,
       {
@@ -238,7 +243,8 @@ export class GeneratorRun {
     });
     const memory = contextLength(this.#model, length);
     const readable = new Float32Array(rows * memory);
-    lasts.forEach((last, row) => readable.fill(1, row * memory, row * memory + (last - row * length) + 1));
+    for (let row = 0; row < rows; row++)
+      readable.fill(1, row * memory, row * memory + (lasts[row]! - row * length) + 1);
     let beams: Beam[] = batch.map(startBeam);
     let users: Float32Array | undefined;
     for (let level = 0; level < this.trie.numLevels; level++) {
@@ -348,17 +354,6 @@ function dot(a: Float32Array, b: Float32Array, at: number): number {
   return sum;
 }
 
-/** The same few questions in every validation of every run. */
-function sampled(all: readonly Question[], count: number): Question[] {
-  if (all.length <= count) return [...all];
-  const random = seededSource(7);
-  const order = all.map((question) => ({ question, key: random.next() }));
-  return order
-    .sort((a, b) => a.key - b.key)
-    .slice(0, count)
-    .map((o) => o.question);
-}
-
 function presetOf(recipe: GeneratorRecipe): RetrievalPreset {
   const { dim, heads, layers, experts, learningRate } = recipe;
   return {
@@ -366,7 +361,7 @@ function presetOf(recipe: GeneratorRecipe): RetrievalPreset {
     dim,
     layers,
     heads,
-    ffnDim: 4 * dim,
+    ffnDim: recipe.ffn * dim,
     experts,
     activeExperts: experts === 1 ? 1 : 2,
     capacityFactor: 1.25,

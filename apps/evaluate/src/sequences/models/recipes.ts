@@ -6,6 +6,8 @@ export interface GeneratorRecipe {
   /** Of the causal encoder over the history, and of the decoder. */
   encoderLayers: number;
   layers: number;
+  /** Inner size of the feed-forward networks, as a multiple of dim. */
+  ffn: number;
   /** 1 is a dense feed-forward network. */
   experts: number;
   dropout: number;
@@ -35,13 +37,14 @@ export const ONEMALL: GeneratorRecipe = {
   heads: 4,
   encoderLayers: 2,
   layers: 2,
+  ffn: 2,
   experts: 1,
   dropout: 0.2,
   weightDecay: 0.05,
   labelSmoothing: 0.1,
   learningRate: 2e-3,
   rows: 24,
-  epochs: 12,
+  epochs: 9,
   validateEvery: 3,
   positions: 'all',
   history: 'causal',

@@ -11,7 +11,14 @@ import {
 import { seededSource } from '@onemall/quantization';
 import type { RunFolder } from '../adapters/run-folder.ts';
 import { BUCKETS, LENGTH, rowsFor } from '../shapes.ts';
-import { bucketed, historyFeeds, lastPlace, type Question, questions, trainingSequences } from '../stages/leave-one-out.ts';
+import {
+  bucketed,
+  historyFeeds,
+  lastPlace,
+  type Question,
+  trainingSequences,
+  validationQuestions,
+} from '../stages/leave-one-out.ts';
 import { packEpoch } from '../stages/pack-sequences.ts';
 import type { SequenceSet } from '../stages/parse-sequences.ts';
 import { type Ranks, rankMetrics, rankOfTarget } from '../stages/rank-metrics.ts';
@@ -98,7 +105,7 @@ export class SasrecRun {
     const training = trainingSequences(sequences);
     const { epochs, patience, learningRate, negatives } = this.#recipe;
     const rows = rowsFor(this.#set, this.#recipe.rows);
-    const asked = questions(sequences, 'validation');
+    const asked = validationQuestions(sequences);
     return trainRun(
       folder,
       {
@@ -153,7 +160,11 @@ export class SasrecRun {
     const training = trainingSequences(this.#set.sequences);
     const teacher = emptyTeacher(training, top);
     const { numItems } = this.#set;
-    const batches = packEpoch(training, { rows: rowsFor(this.#set, this.#recipe.rows), length: LENGTH }, this.#random(0));
+    const batches = packEpoch(
+      training,
+      { rows: rowsFor(this.#set, this.#recipe.rows), length: LENGTH },
+      this.#random(0),
+    );
     for (const [index, batch] of batches.entries()) {
       report(`teaches, ${index + 1} of ${batches.length}`, true);
       const { items, positions, segments, users, targetPlaces } = batch;

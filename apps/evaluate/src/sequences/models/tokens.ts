@@ -1,5 +1,5 @@
 /** Semantic IDs of a set's items, by where their vectors come from and by the form of the tokenizer. */
-import { codesPerLevel, encode, measureSids, seededSource, textEmbedding, trainCodebook } from '@onemall/quantization';
+import { codesPerLevel, encode, measureSids, textEmbedding, trainCodebook } from '@onemall/quantization';
 import { DataError, type SequenceSet } from '../stages/parse-sequences.ts';
 
 export interface Tokens {
@@ -33,23 +33,23 @@ export function textVectors(set: SequenceSet): { data: Float32Array; dim: number
   return { data, dim: TEXT_DIM };
 }
 
-export function makeTokens(
+export async function makeTokens(
   vectors: { data: Float32Array; dim: number },
   form: TokenForm,
   seed: number,
-): Tokens {
+): Promise<Tokens> {
   const numVectors = vectors.data.length / vectors.dim;
   const unit = { data: centredUnit(vectors), dim: vectors.dim, numVectors };
   const k = codesPerLevel(numVectors);
-  const codebook = trainCodebook(unit, {
+  const codebook = await trainCodebook(unit, {
     scenario: 'sequences',
     version: 1,
     numCodes: form === 'fsq' ? [k, k, FSQ_FACTOR * k] : [k, k, k],
     lastLevel: form === 'fsq' ? 'fsq' : 'kmeans',
     cutoffMs: 0,
-    random: seededSource(seed),
+    seed,
   });
-  const codes = encode(codebook, unit);
+  const codes = await encode(codebook, unit);
   const { conflict, exclusive } = measureSids(codes, codebook.numCodes);
   if (form === 'fsq') return { codes, numCodes: [...codebook.numCodes], conflict, exclusive };
   return { ...numbered(codes, codebook.numCodes), conflict, exclusive };

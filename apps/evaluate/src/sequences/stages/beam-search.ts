@@ -21,7 +21,12 @@ export const startBeam = (): Beam => ({ nodes: Int32Array.of(0), logProbs: Float
 export function extendBeam(
   beam: Beam,
   trie: SidTrie,
-  { scores, begin, normalized, width }: { scores: Float32Array; begin: number; normalized: boolean; width: number },
+  {
+    scores,
+    begin,
+    normalized,
+    width,
+  }: { scores: Float32Array; begin: number; normalized: boolean; width: number },
 ): Beam {
   const level = beam.codes.length;
   const { begin: first, codes, nodes } = trie.levels[level]!;
@@ -45,13 +50,7 @@ export function extendBeam(
   };
 }
 
-function logSumExp(
-  scores: Float32Array,
-  at: number,
-  codes: Int32Array,
-  first: number,
-  end: number,
-): number {
+function logSumExp(scores: Float32Array, at: number, codes: Int32Array, first: number, end: number): number {
   let max = Number.NEGATIVE_INFINITY;
   for (let c = first; c < end; c++) max = Math.max(max, scores[at + codes[c]!]!);
   let sum = 0;
@@ -96,5 +95,8 @@ export function logShares(trie: SidTrie, counts: Float64Array): Float64Array {
 export function reranked({ items, scores }: Candidates, other: Float64Array, weight: number): Candidates {
   const sums = scores.map((score, i) => score + weight * other[i]!);
   const order = [...items.keys()].sort((a, b) => sums[b]! - sums[a]! || items[a]! - items[b]!);
-  return { items: Int32Array.from(order, (i) => items[i]!), scores: Float64Array.from(order, (i) => sums[i]!) };
+  return {
+    items: Int32Array.from(order, (i) => items[i]!),
+    scores: Float64Array.from(order, (i) => sums[i]!),
+  };
 }

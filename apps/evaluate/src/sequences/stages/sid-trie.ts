@@ -24,9 +24,7 @@ export class SidTrie {
       for (let i = 0; i < numItems; i++) {
         const code = codes[i * numLevels + level]!;
         if (!(code >= 0 && code < count))
-          throw new Error(
-            `Code ${code} of item ${i + 1} at level ${level + 1} is outside 0..${count - 1}`,
-          );
+          throw new Error(`Code ${code} of item ${i + 1} at level ${level + 1} is outside 0..${count - 1}`);
         children[parents[i]!]!.add(code);
       }
       const sorted = children.map((set) => [...set].sort((a, b) => a - b));

@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { RunFolder } from '../../src/sequences/adapters/run-folder.ts';
+import { GeneratorRun } from '../../src/sequences/models/generator-run.ts';
+import { type GeneratorRecipe, ONEMALL, TIGER } from '../../src/sequences/models/recipes.ts';
+import { SASREC, SasrecRun } from '../../src/sequences/models/sasrec-run.ts';
+import { makeTokens } from '../../src/sequences/models/tokens.ts';
+import { generatorLists } from '../../src/sequences/rank-lists.ts';
+import { questions } from '../../src/sequences/stages/leave-one-out.ts';
+import { parseSequences, type SequenceSet } from '../../src/sequences/stages/parse-sequences.ts';
+import { rankMetrics } from '../../src/sequences/stages/rank-metrics.ts';
+import { SettingsError, Study } from '../../src/sequences/study.ts';
+
+const NUM_ITEMS = 18;
+/** After item i always comes i + 1, and 1 after the last: what comes next is certain. */
+function cycle(users: number): SequenceSet {
+  const lines = Array.from({ length: users }, (_, u) => {
+    const length = 4 + (u % 5);
+    return [`u${u}`, ...Array.from({ length }, (_, i) => 1 + ((u * 7 + i) % NUM_ITEMS))].join(' ');
+  });
+  return { name: 'cycle', ...parseSequences(lines.join('\n'), 'cycle.txt') };
+}
+const vectors = {
+  data: Float32Array.from({ length: NUM_ITEMS * 8 }, (_, i) =>
+    Math.sin((i % 8) * 13 + Math.floor(i / 8) * 5),
+  ),
+  dim: 8,
+};
+const small: GeneratorRecipe = {
+  ...ONEMALL,
+  dim: 32,
+  heads: 2,
+  encoderLayers: 1,
+  layers: 1,
+  epochs: 9,
+  learningRate: 8e-3,
+  dropout: 0.05,
+  teacherShare: 0,
+  frozenVectors: false,
+  beam: 10,
+};
+const quiet = (): void => {};
+
+function folder(t: TestContext): string {
+  const made = mkdtempSync(path.join(tmpdir(), 'study-'));
+  t.after(() => rmSync(made, { recursive: true }));
+  return made;
+}
+
+test('SASRec learns what always comes next', async (t) => {
+  const set = cycle(180);
+  const run = await SasrecRun.start(set, 1, {
+    ...SASREC,
+    dim: 32,
+    dropout: 0.1,
+    negatives: 16,
+    learningRate: 1e-2,
+    epochs: 12,
+  });
+  t.after(() => run.trainer.close());
+  await run.train(new RunFolder(folder(t)), quiet);
+  const ranks = await run.rank(questions(set.sequences, 'test'));
+  assert.ok(rankMetrics(ranks.in)['N@5'] > 0.97, JSON.stringify(rankMetrics(ranks.in)));
+});
+
+for (const [name, change] of Object.entries({
+  OneMall: {},
+  "TIGER's form": {
+    normalizer: TIGER.normalizer,
+    contrastAt: TIGER.contrastAt,
+    tokenForm: TIGER.tokenForm,
+    epochs: 15,
+    validateEvery: 15,
+  },
+} satisfies Record<string, Partial<GeneratorRecipe>>))
+  test(`${name} learns what always comes next`, async (t) => {
+    const set = cycle(180);
+    const recipe = { ...small, ...change };
+    const tokens = await makeTokens(vectors, recipe.tokenForm, 1);
+    const run = await GeneratorRun.start(set, 1, recipe, { tokens });
+    t.after(() => run.trainer.close());
+    await run.train(new RunFolder(folder(t)), quiet);
+    const lists = await generatorLists(run, set, recipe.beam);
+    for (const [list, { test }] of Object.entries(lists))
+      assert.ok(test.in['N@5'] > 0.9, `${list}: ${JSON.stringify(test.in)}`);
+    assert.deepEqual(Object.keys(lists), name === 'OneMall' ? ['beam', 'dense', 'beam + dense'] : ['beam']);
+  });
+
+test('a run that was stopped and taken up ends with the same weights, bit for bit', async (t) => {
+  const set = cycle(60);
+  const recipe = { ...SASREC, dim: 16, negatives: 8, epochs: 4 };
+  const weights = async (at: RunFolder, stopAfter?: number): Promise<Map<string, Float32Array>> => {
+    const run = await SasrecRun.start(set, 5, recipe);
+    let epochs = 0;
+    const training = run.train(at, (line, passing) => {
+      if (!passing && line.startsWith('epoch') && ++epochs === stopAfter) throw new Error('stopped');
+    });
+    if (stopAfter === undefined) await training;
+    else await assert.rejects(training, /stopped/);
+    const { tensors } = await run.trainer.state();
+    await run.trainer.close();
+    return tensors;
+  };
+  const undisturbed = await weights(new RunFolder(folder(t)));
+  const again = new RunFolder(folder(t));
+  await weights(again, 1);
+  await weights(again, 1);
+  assert.deepEqual(await weights(again), undisturbed);
+});
+
+test('a study keeps results, and refuses a folder of other settings', async (t) => {
+  const out = folder(t);
+  const set = { ...cycle(40), embeddings: vectors };
+  const lines: string[] = [];
+  const study = new Study(set, out, (line, passing) => {
+    if (!passing) lines.push(line);
+  });
+  const recipe: GeneratorRecipe = { ...small, epochs: 1, tokenSource: 'given' };
+  const first = await study.generator('mine', recipe, 3);
+  assert.equal(first.tokens?.numCodes.length, 3);
+  const trained = lines.length;
+  assert.deepEqual(await study.generator('mine', recipe, 3), JSON.parse(JSON.stringify(first)));
+  assert.equal(lines.length, trained, 'a run with a result is not repeated');
+  await assert.rejects(study.generator('mine', { ...recipe, dropout: 0.3 }, 3), SettingsError);
+  await assert.rejects(study.generator('text', { ...recipe, tokenSource: 'text' }, 3), /has no item texts/);
+});
+
+test('a damaged checkpoint is named', (t) => {
+  const at = folder(t);
+  const runFolder = new RunFolder(at);
+  const state = { tensors: new Map([['w', Float32Array.of(1, 2, 3)]]), step: 4 };
+  runFolder.writeCheckpoint('run', { state, progress: { epochs: 2 } });
+  assert.deepEqual(runFolder.readCheckpoint('run'), { state, progress: { epochs: 2 } });
+  const file = path.join(at, 'run.checkpoint');
+  const bytes = readFileSync(file);
+  bytes[bytes.length - 40]! ^= 1;
+  writeFileSync(file, bytes);
+  assert.throws(() => runFolder.readCheckpoint('run'), /run\.checkpoint is damaged/);
+  assert.equal(runFolder.readCheckpoint('other'), undefined);
+});

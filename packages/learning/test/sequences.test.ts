@@ -1,0 +1,172 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { Arrays } from '../src/engine/ort-sessions.ts';
+import { DropoutMasks } from '../src/layers/dropout.ts';
+import { ModelTrainer } from '../src/model-trainer.ts';
+import { type SequenceModel, sequencePass, singleLayout } from '../src/models/onemall-sequences.ts';
+import { type SasrecSizes, sasrecPass } from '../src/models/sasrec.ts';
+import { checkGradients } from './gradients.ts';
+import { randomSource } from './synthetic.ts';
+
+const shape = { rows: 2, length: 5 };
+const n = shape.rows * shape.length;
+const numCodes = [4, 3, 5];
+const preset = {
+  name: 'test',
+  dim: 4,
+  layers: 1,
+  heads: 2,
+  ffnDim: 6,
+  experts: 1,
+  activeExperts: 1,
+  capacityFactor: 1,
+  balanceRate: 0,
+  residual: 'sublayer',
+  embeddingGain: 2,
+  queries: 2,
+  queryBlocks: 1,
+  itemQueries: 1,
+  itemHashRows: 1,
+  contrastAt: 'bos',
+  temperature: 0.5,
+  historyLength: 5,
+  batchSize: n,
+  learningRate: 1e-2,
+} as const;
+const model: SequenceModel = {
+  preset,
+  layout: singleLayout(numCodes),
+  history: 'causal',
+  encoderLayers: 1,
+  maxLength: 5,
+  normalizer: 'trie',
+  labelSmoothing: 0.1,
+  dropout: 0,
+  contrast: { at: 'bos', weight: 0.5 },
+  numItems: 6,
+  vectorDim: 3,
+};
+
+/** Two segments and some padding to a row; codes and masks in which the target's own code is always allowed. */
+function feedsOf({ normalizer, contrast, vectorDim }: SequenceModel): Arrays {
+  const random = randomSource(11);
+  const below = (most: number) => Int32Array.from({ length: n }, () => Math.floor(random.next() * most));
+  const segments = Int32Array.from({ length: n }, (_, i) => [0, 0, 1, 1, -1][i % 5]!);
+  const weights = Float32Array.from(segments, (s) => (s < 0 ? 0 : 1 / 8));
+  const feeds: Arrays = {
+    positions: Int32Array.from({ length: n }, (_, i) => [0, 1, 0, 1, 0][i % 5]!),
+    segments,
+    weights,
+  };
+  numCodes.forEach((count, l) => {
+    feeds[`history.codes${l + 1}`] = below(count);
+    const codes = below(count);
+    feeds[`row.codes${l + 1}`] = codes;
+    if (normalizer === 'trie') {
+      const mask = Float32Array.from({ length: n * count }, () => (random.next() < 0.5 ? 1 : 0));
+      codes.forEach((code, row) => {
+        mask[row * count + code] = 1;
+      });
+      feeds[`mask.level${l + 1}`] = mask;
+    }
+    if (contrast.at !== 'none') feeds[`item.codes${l + 1}`] = below(count);
+  });
+  if (vectorDim > 0)
+    feeds['history.vectors'] = Float32Array.from({ length: n * vectorDim }, () => random.next() - 0.5);
+  if (contrast.at !== 'none') {
+    feeds['item.ids'] = Int32Array.from(below(6), (i) => i + 1);
+    feeds['item.logQ'] = Float32Array.from({ length: n }, () => -1 - random.next());
+  }
+  return feeds;
+}
+
+describe('gradients of the sequence model agree with finite differences of the float64 reference', () => {
+  const variants: Record<string, Partial<SequenceModel>> = {
+    'softmax over the children that exist, contrast at BOS, frozen vectors': {},
+    'softmax over all codes, no contrast': { normalizer: 'codes', contrast: { at: 'none', weight: 0 } },
+    'no label smoothing, contrast after the last code': {
+      labelSmoothing: 0,
+      contrast: { at: 'last', weight: 0.5 },
+      vectorDim: 0,
+    },
+    'Query-Former at every position': { history: 'query-former' },
+  };
+  for (const [name, change] of Object.entries(variants))
+    test(name, async () => {
+      const variant = { ...model, ...change };
+      const checked = await checkGradients((ops) => sequencePass(ops, variant, shape).loss, {
+        feeds: feedsOf(variant),
+        perParameter: 2,
+      });
+      assert.ok(checked > 40);
+    });
+});
+
+test('SASRec gradients agree with finite differences, drawn targets are no negatives', async () => {
+  const sizes: SasrecSizes = {
+    numItems: 7,
+    dim: 8,
+    layers: 1,
+    heads: 2,
+    ffnDim: 12,
+    dropout: 0,
+    maxLength: 5,
+  };
+  const { positions, segments, weights } = feedsOf(model);
+  const feeds: Arrays = {
+    positions: positions!,
+    segments: segments!,
+    weights: weights!,
+    items: Int32Array.from({ length: n }, (_, i) => 1 + ((i * 3) % 7)),
+    targets: Int32Array.from({ length: n }, (_, i) => 1 + ((i * 3 + 3) % 7)),
+    negatives: Int32Array.of(1, 4, 4),
+  };
+  await checkGradients((ops) => sasrecPass(ops, sizes, { ...shape, negatives: 3 }).loss, {
+    feeds,
+    perParameter: 6,
+  });
+});
+
+test('what comes later in a row, or lies in another segment, changes nothing before it', async () => {
+  const trainer = await ModelTrainer.start({
+    train: (ops) => sequencePass(ops, model, shape),
+    forwards: {},
+    adamw: { beta1: 0.9, beta2: 0.98, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 1 },
+    seed: 1,
+    dropout: 0,
+  });
+  const onlyFirst = (change: (feeds: Arrays) => void): Arrays => {
+    const feeds = feedsOf({ ...model, contrast: { at: 'bos', weight: 0.5 } });
+    feeds.weights!.fill(0);
+    feeds.weights![1] = 1;
+    change(feeds);
+    return feeds;
+  };
+  const levelsOf = async (feeds: Arrays) => {
+    const metrics = await trainer.train(feeds, 0);
+    return [1, 2, 3].map((l) => metrics[`level${l}`]![0]!);
+  };
+  const whole = await levelsOf(onlyFirst(() => {}));
+  const otherLater = await levelsOf(
+    onlyFirst((feeds) => {
+      for (const i of [2, 3, 4]) feeds['history.codes1']![i] = (feeds['history.codes1']![i]! + 1) % 4;
+    }),
+  );
+  const otherBefore = await levelsOf(
+    onlyFirst((feeds) => {
+      feeds['history.codes1']![0] = (feeds['history.codes1']![0]! + 1) % 4;
+    }),
+  );
+  await trainer.close();
+  assert.deepEqual(otherLater, whole);
+  assert.notDeepEqual(otherBefore, whole);
+});
+
+test('masks of dropout keep the share and the mean that they should', () => {
+  const random = randomSource(3);
+  const masks = new DropoutMasks(0.25, 1000, () => random.next());
+  const mask = masks.draw(100_000, () => random.next());
+  const kept = mask.filter((v) => v !== 0);
+  assert.ok(Math.abs(kept.length / mask.length - 0.75) < 0.01);
+  assert.ok(kept.every((v) => v === Math.fround(1 / 0.75)));
+});
