@@ -2,11 +2,13 @@
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { TopicName } from '@onemall/contracts';
+import { sidLayout } from '@onemall/features';
 import { connectKafka, type KafkaIo, kafkaSettings } from '@onemall/kafka-io';
 import { PublishedModelError } from '@onemall/learning';
 import { ArtifactError, ConfigError, type RunningService, type ServiceContext } from '@onemall/service-kit';
 import { CheckpointStore } from './adapters/checkpoint-store.ts';
 import { DeadLetters } from './adapters/dead-letters.ts';
+import { ItemVectors } from './adapters/item-vectors.ts';
 import { ManifestJournal } from './adapters/manifest-journal.ts';
 import { PolicyPublisher } from './adapters/policy-publisher.ts';
 import { RewardFeed } from './adapters/reward-feed.ts';
@@ -24,10 +26,14 @@ import { replayable } from './stages/manifest.ts';
 type Context = ServiceContext<TrainerConfig>;
 
 const INPUTS: Record<TrainerConfig['model'], TopicName[]> = {
-  retriever: ['training-samples', 'reward-batches', 'item-sids', 'live-sids', 'codebooks'],
+  retriever: ['training-samples', 'reward-batches', 'item-sids', 'live-sids', 'codebooks', 'items'],
   ranker: ['training-samples'],
 };
-const OUTPUTS: TopicName[] = ['policy-versions', 'training-metrics', 'dead-letters'];
+const ALWAYS: TopicName[] = ['policy-versions', 'training-metrics', 'dead-letters'];
+const OUTPUTS: Record<TrainerConfig['model'], TopicName[]> = {
+  retriever: [...ALWAYS, 'item-embeddings'],
+  ranker: ALWAYS,
+};
 
 const atTheBeginning: Progress = {
   step: 0,
@@ -56,12 +62,12 @@ export async function startTrainer(context: Context, openLearner: OpenLearner): 
       allowedClockSkewMs: config.allowedClockSkewMs,
     },
   });
-  await io.checkTopics([...INPUTS[config.model], ...OUTPUTS], {
+  await io.checkTopics([...INPUTS[config.model], ...OUTPUTS[config.model]], {
     largestWindowMs: largestWindowMs(config),
     graceMs: config.graceMs,
     longestOutageMs: config.longestOutageMs,
   });
-  await io.registerSchemas(OUTPUTS);
+  await io.registerSchemas(OUTPUTS[config.model]);
   const open = new Closers();
   const trained = openAndTrain(context, io, open, openLearner).catch((error) => {
     if (!context.stopping.aborted) fail(error);
@@ -185,7 +191,17 @@ async function openAndTrain(
           }),
         );
   const report = new TrainingReport(samples, writer, clock, log, meter, learner);
-  const release = new Release({ learner, gate, publisher, report, log, meter, stopping });
+  const vectors =
+    tables &&
+    open.add(
+      await ItemVectors.open({
+        ...{ io, clock, meter, writer, onError: fail },
+        layout: sidLayout(scenarios, codebooks.numCodes),
+        sidOf: tables.sidOf,
+        itemsPerPolicy: config.itemVectorsPerPolicy,
+      }),
+    );
+  const release = new Release({ learner, gate, vectors, publisher, report, log, meter, stopping });
   const training = {
     ...{ config, clock, log, stopping, learner, tables, rewards, samples, journal, checkpoints },
     ...{ gate, release, report, replay, settings, progress },

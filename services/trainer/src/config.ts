@@ -35,6 +35,17 @@ export const trainerShape = {
   publishEverySteps: count(1).default(500),
   publishEveryMs: count(0).default(60_000).describe('whichever comes first'),
   keepPolicies: count(2).default(5),
+  itemVectorsPerPolicy: count(0)
+    .default(5_000)
+    .describe('items besides live rooms whose item-tower vectors are written with each policy, in turn'),
+  itemTowerRate: z.coerce
+    .number()
+    .positive()
+    .max(1)
+    .default(0.3)
+    .describe(
+      'learning rate of the item tower as a share of the others: SIDs of live rooms are made from its vectors',
+    ),
   gateRequests: count(1)
     .default(300)
     .describe('newest held-back positives that a policy is measured on before it is published'),

@@ -1,11 +1,14 @@
 /**
  * consumes      a durable checkpoint's exported files, beside the next training steps
- * produces      policy-versions and the artifact behind it, or nothing and the reason in log, gauges and training-metrics
+ * produces      policy-versions and the artifact behind it, then item-embeddings of its item tower; or nothing, and the
+ *               reason in log, gauges and training-metrics
  * waits for     the release before it: one at a time
- * commits when  the gate lets the model pass; the pointer is the last thing written
+ * commits when  the gate lets the model pass; the pointer is written when its artifact is durable. Vectors that a crash
+ *               left out come with the next policy
  */
 import type { Logger, StageMeter } from '@onemall/service-kit';
 import type { StoredCheckpoint } from './adapters/checkpoint-store.ts';
+import type { ItemVectors } from './adapters/item-vectors.ts';
 import type { PolicyPublisher } from './adapters/policy-publisher.ts';
 import type { TrainingReport } from './adapters/training-report.ts';
 import type { Files, Learner, ModelGate } from './learner.ts';
@@ -14,6 +17,8 @@ export interface ReleaseParts {
   learner: Learner;
   /** null: every model passes. */
   gate: ModelGate | null;
+  /** null: the model has no item tower. */
+  vectors: ItemVectors | null;
   publisher: PolicyPublisher;
   report: TrainingReport;
   log: Logger;
@@ -63,13 +68,18 @@ export class Release {
   }
 
   async #release(stored: StoredCheckpoint, files: Files, metrics: Record<string, number>): Promise<void> {
-    const { gate, learner, log, publisher, report, stopping } = this.#parts;
+    const { gate, learner, log, publisher, report, stopping, vectors } = this.#parts;
     const figures = await this.#judge(publisher.versionOf(stored), files);
     if (figures === null) return;
     const policyVersion = await publisher.publish(learner, files, stored, { ...metrics, ...figures });
     await gate?.accepted();
     report.policyVersion = policyVersion;
     log.info({ policyVersion }, stopping.aborted ? 'published while stopping' : 'published');
+    if (vectors && !stopping.aborted)
+      log.info(
+        { policyVersion, vectors: await vectors.publish(policyVersion, files, stopping) },
+        'item vectors written',
+      );
   }
 
   /** Figures of a model that passes, null for one that does not. */

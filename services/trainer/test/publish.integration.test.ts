@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
-import { loadPolicy, loadRanker } from '@onemall/learning';
+import { itemTensors, sidLayout } from '@onemall/features';
+import { loadItemTower, loadPolicy, loadRanker } from '@onemall/learning';
 import { FolderArtifactStore, isHeldBack } from '@onemall/service-kit';
 import { startTestStack, type TestStack, waitFor } from '@onemall/testkit';
 import {
@@ -16,7 +17,7 @@ import {
   untilGauge,
   type World,
 } from './preloaded.ts';
-import { SCENARIOS } from './synthetic.ts';
+import { itemName, liveSids, SCENARIOS, sidOf } from './synthetic.ts';
 
 let stack: TestStack;
 let world: World;
@@ -146,6 +147,85 @@ test('a policy made worse stays unpublished, a gauge and the log say so, and the
   );
   assert.equal(await worse.stop(), 0);
   assert.deepEqual(await versions(), before);
+});
+
+test('with a policy the vectors of its item tower go to item-embeddings: open rooms each time, items in turn', async (t) => {
+  const own = await openWorld(stack);
+  const folder = await newFolder();
+  t.after(async () => {
+    await folder.remove();
+    await own.close();
+  });
+  const product = (i: number) => itemName('product_card', i);
+  const room = (i: number) => itemName('live_stream', i);
+  await own.send([
+    ...[0, 1, 2, 3].map((i) => catalogued(product(i), 'product_card', i)),
+    ...[0, 1, 2].map((i) => catalogued(room(i), 'live_stream', i)),
+    catalogued('elsewhere', 'radio', 1),
+    // room 2 has closed
+    {
+      topic: 'live-sids',
+      key: `${room(2)}:1`,
+      value: { ...liveSids()[2]!, sellingItemIds: [], validFromMs: 5, sourceOffset: 900 },
+    },
+  ]);
+  await own.addSamples(samplesFrom(0, 400));
+  const trainer = await startTrainer(own, folder.path, { ...env, ONEMALL_ITEM_VECTORS_PER_POLICY: '2' });
+  const written = async () =>
+    (await readAll(own.io, 'item-embeddings')).map(({ key, value }) => ({ key, value }));
+  await untilGauge(trainer, 'item_vectors', 4);
+  // an item in turn after the first two; one that is gone; a restart begins the turns anew
+  await own.send([{ topic: 'items', key: product(0), value: null }]);
+  await own.addSamples(samplesFrom(1_000, 800));
+  await waitFor(async () => (await written()).some((w) => w.value === null), {
+    timeoutMs: 90_000,
+    what: 'a tombstone for the item that is gone',
+  });
+  await waitFor(async () => (await written()).some((w) => w.key === product(3)), {
+    timeoutMs: 90_000,
+    what: 'the vector of the last item',
+  });
+  assert.equal(await trainer.stop(), 0);
+
+  const all = await written();
+  const versions = new Map(
+    (await readAll(own.io, 'policy-versions')).map((r) => [r.value!.policyVersion, r.value!]),
+  );
+  const artifacts = new FolderArtifactStore(path.join(folder.path, 'artifacts'));
+  assert.deepEqual(
+    [...new Set(all.map((w) => w.key))].sort(),
+    [room(0), room(1), product(0), product(1), product(2), product(3)].sort(),
+    'no closed room, no item of a scenario that the model does not know',
+  );
+  const newest = [...versions.values()].at(-1)!;
+  const tower = await loadItemTower(await artifacts.get(newest));
+  const layout = sidLayout(tower.manifest.scenarios, tower.manifest.numCodes);
+  const mine = all.filter((w) => w.value?.policyVersion === newest.policyVersion);
+  assert.ok(mine.length >= 1);
+  for (const { key, value } of mine) {
+    const i = Number(key.slice(key.lastIndexOf('-') + 1));
+    const live = value!.scenario === 'live_stream';
+    const { scenario, category, tags, priceCents, sellerId } = catalogued(key, value!.scenario, i).value;
+    const features = { category, tags, priceCents, sellerId, validFromMs: 0 };
+    const sellingItemIds = live ? [product(i)] : [];
+    const item = { scenario, features: { ...features, sellingItemIds }, sid: sidOf(scenario, i) };
+    const [expected] = [await tower.embed([itemTensors(item, () => sidOf('product_card', i), { layout })])];
+    assert.equal(value!.vector.length, tower.dim);
+    value!.vector.forEach((x, d) => {
+      assert.ok(Math.abs(x - expected[d]!) < 1e-5, key);
+    });
+  }
+  await tower.close();
+});
+
+/** A record of the items topic. */
+const catalogued = (itemId: string, scenario: string, i: number) => ({
+  topic: 'items' as const,
+  key: itemId,
+  value: {
+    ...{ itemId, scenario, validFromMs: 0, title: itemId, category: `cat${i % 5}`, tags: [`tag${i % 7}`] },
+    ...{ priceCents: 100 + i, sellerId: `s${i % 9}`, productId: null, contentVideo: false, embedding: null },
+  },
 });
 
 test('a loss spike ends the process with the reason and keeps the last good checkpoint', async (t) => {

@@ -44,6 +44,7 @@ export async function openRetrieverLearner(
     optimizer: {
       warmupSteps: config.warmupSteps,
       maxGradNorm: config.gradClipNorm,
+      itemTowerRate: config.itemTowerRate,
       ...(config.learningRate !== undefined && { learningRate: config.learningRate }),
     },
     engine: { intraOpNumThreads: config.intraOpNumThreads },
