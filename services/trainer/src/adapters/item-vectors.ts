@@ -31,8 +31,6 @@ export class ItemVectors {
   readonly #parts: ItemVectorsParts;
   readonly #catalogue: ItemCatalogue;
   #tables: TableReader[] = [];
-  /** Place of the next item among those that are no rooms. */
-  #next = 0;
 
   private constructor(parts: ItemVectorsParts) {
     this.#parts = parts;
@@ -62,7 +60,7 @@ export class ItemVectors {
     await Promise.all(this.#tables.map((table) => table.readToEnd()));
     const removed = this.#catalogue.takeRemoved();
     await writer.send(removed.map((key) => ({ topic: 'item-embeddings', key, value: null })));
-    const due = [...this.#catalogue.rooms(), ...this.#inTurn()];
+    const due = [...this.#catalogue.rooms(), ...this.#catalogue.takeInTurn(this.#parts.itemsPerPolicy)];
     const tower = await loadItemTower(files);
     try {
       for (let at = 0; at < due.length && !stopping.aborted; at += CHUNK) {
@@ -86,18 +84,6 @@ export class ItemVectors {
       await tower.close();
     }
     return due.length;
-  }
-
-  #inTurn(): CataloguedItem[] {
-    const items = this.#catalogue.items();
-    if (items.length === 0) return [];
-    const count = Math.min(this.#parts.itemsPerPolicy, items.length);
-    const start = this.#next % items.length;
-    this.#next = (start + count) % items.length;
-    return [
-      ...items.slice(start, start + count),
-      ...items.slice(0, Math.max(0, start + count - items.length)),
-    ];
   }
 
   #tensors(items: readonly CataloguedItem[]) {

@@ -8,6 +8,7 @@ export interface CataloguedItem {
 
 /** What the item tower reads of each item now: its newest record, and of a live room the products on sale. */
 export class ItemCatalogue {
+  /** Iterated in the order of `takeInTurn`. */
   readonly #items = new Map<string, Item>();
   /** Products on sale by room; one that sells nothing is closed or not yet open. */
   readonly #selling = new Map<string, readonly string[]>();
@@ -37,11 +38,18 @@ export class ItemCatalogue {
       return item && sellingItemIds.length > 0 ? [described(item, sellingItemIds)] : [];
     });
   }
-  /** All that are no rooms, in the order in which they first came. */
-  items(): CataloguedItem[] {
-    return [...this.#items.values()]
-      .filter(({ itemId }) => !this.#selling.has(itemId))
-      .map((item) => described(item, []));
+  /** The next so many that are no rooms: those that waited longest since they came or were taken last. */
+  takeInTurn(count: number): CataloguedItem[] {
+    const taken: Item[] = [];
+    for (const item of this.#items.values()) {
+      if (taken.length === count) break;
+      if (!this.#selling.has(item.itemId)) taken.push(item);
+    }
+    for (const item of taken) {
+      this.#items.delete(item.itemId);
+      this.#items.set(item.itemId, item);
+    }
+    return taken.map((item) => described(item, []));
   }
   /** Items removed since the last call. */
   takeRemoved(): string[] {
