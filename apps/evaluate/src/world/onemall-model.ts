@@ -17,7 +17,7 @@ import {
 } from '@onemall/learning';
 import { buildTrie, packSid, type SidTrie } from '@onemall/retriever/src/stages/build-trie.ts';
 import { beamSearch, type FoundSids } from '@onemall/retriever/src/stages/search-beam.ts';
-import { type Shelves, serveItems } from '@onemall/retriever/src/stages/serve-items.ts';
+import { firstItem, type Shelves, serveItems } from '@onemall/retriever/src/stages/serve-items.ts';
 import type { ScenarioName } from '@onemall/simulator/world';
 import { type RunStore, tensorFiles, tensorsOf } from './adapters/run-store.ts';
 import type { AskedRequest, ListModel } from './lists.ts';
@@ -100,7 +100,7 @@ interface Progress {
 }
 
 /** Opens a trainer with the weights of the run's checkpoint, if there is one. */
-async function openTrainer(run: OneMallRun, numCodes: SemanticIds['numCodes'], store: RunStore) {
+export async function openTrainer(run: OneMallRun, numCodes: SemanticIds['numCodes'], store: RunStore) {
   const trainer = await createRetrievalTrainer({ ...run.options, scenarios: SCENARIOS, numCodes });
   const name = `${run.name}/checkpoint`;
   const files = await store.files(name);
@@ -209,12 +209,15 @@ class StepReport {
   }
 }
 
-/** All SIDs of the catalogue as tries, and the items behind them; live rooms as they are at the newest request. */
+/** All SIDs of the catalogue as tries, and the items behind them; live rooms as of any moment that the log has reached. */
 export class Shelf {
   readonly #log: WorldLog;
   readonly #sids: SemanticIds;
   readonly #popularity: Popularity;
-  readonly #still = new Map<ScenarioName, { trie: SidTrie; items: ReadonlyMap<number, number[]> }>();
+  readonly #built = new Map<
+    ScenarioName,
+    { timeMs: number; trie: SidTrie; items: ReadonlyMap<number, number[]> }
+  >();
 
   constructor(log: WorldLog, sids: SemanticIds, popularity: Popularity) {
     this.#log = log;
@@ -222,12 +225,12 @@ export class Shelf {
     this.#popularity = popularity;
   }
 
-  /** Candidates as of the newest request. */
+  /** Candidates as of a moment. */
   of(scenario: ScenarioName, timeMs: number): { trie: SidTrie; shelves: Shelves } {
-    let entry = this.#still.get(scenario);
-    if (!entry) {
-      entry = this.#build(scenario, timeMs);
-      if (scenario !== 'live_stream') this.#still.set(scenario, entry);
+    let entry = this.#built.get(scenario);
+    if (!entry || (scenario === 'live_stream' && entry.timeMs !== timeMs)) {
+      entry = { timeMs, ...this.#build(scenario, timeMs) };
+      this.#built.set(scenario, entry);
     }
     const { trie, items } = entry;
     return {
@@ -244,7 +247,9 @@ export class Shelf {
 
   #build(scenario: ScenarioName, timeMs: number) {
     const items = new Map<number, number[]>();
-    for (const item of candidatesOf(this.#log, scenario)) {
+    const candidates =
+      scenario === 'live_stream' ? this.#log.roomsAt(timeMs) : candidatesOf(this.#log, scenario);
+    for (const item of candidates) {
       const sid = this.#sids.sidAsOf(item, timeMs);
       if (!sid) continue;
       const packed = packSid(sid);
@@ -271,6 +276,11 @@ export class OneMallLists implements ListModel {
     this.#policy = policy;
     this.#shelf = shelf;
     this.#encoder = new SampleEncoder(log, sids, policy.manifest.historyLength);
+  }
+
+  /** The item that a SID stands for, as the retriever would serve it. */
+  firstItem({ scenario, requestTimeMs }: AskedRequest, packed: number): string | null {
+    return firstItem(this.#shelf.of(scenario, requestTimeMs).shelves, packed, 'popularity');
   }
 
   /** SIDs of the beam, best first. */

@@ -154,6 +154,17 @@ export class WorldLog {
     return Int32Array.from(rooms.open, (room) => catalogue.size + roomNumber(room.liveId));
   }
 
+  /** Item numbers of the rooms that were open at a moment; at the newest request the same rooms as `openRooms`. */
+  roomsAt(timeMs: number): number[] {
+    const open: number[] = [];
+    for (let room = 0; room < this.rooms.facts.length; room++) {
+      const version = this.rooms.versionAt(room, timeMs);
+      if (version >= 0 && this.rooms.products(version).length > 0)
+        open.push(this.world.catalogue.size + room);
+    }
+    return open;
+  }
+
   requestId(request: number): string {
     return `r${RUN_ID}-${request}`;
   }

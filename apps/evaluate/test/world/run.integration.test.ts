@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { RunStore } from '../../src/world/adapters/run-store.ts';
-import { runWorld, type WorldRun } from '../../src/world/main.ts';
+import { runRl } from '../../src/world/rl-study.ts';
+import { runHitRates, type WorldRun } from '../../src/world/run-world.ts';
 import { smallPlan } from './small-plan.ts';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'onemall-world-'));
@@ -24,13 +25,13 @@ const run = (name: string, changes: Partial<WorldRun> = {}): WorldRun => ({
 });
 
 test('a run that was stopped in training and in judging ends with the table of one that was not', async () => {
-  const whole = await runWorld(run('whole'));
+  const whole = await runHitRates(run('whole'));
   for (const row of ['random', 'popularity', 'onemall-tiny', 'oracle'])
     assert.match(whole, new RegExp(`\\| product_card \\| \\d+ \\| ${row} \\|`));
 
   const stopped = run('stopped', { checkpointEvery: 4 });
   await assert.rejects(
-    runWorld({
+    runHitRates({
       ...stopped,
       print: (line) => {
         if (/checkpoint of onemall-tiny at step 8/.test(line)) throw new Error('stopped in training');
@@ -42,19 +43,43 @@ test('a run that was stopped in training and in judging ends with the table of o
     new RunStore(stopped.folder, `plan ${stopped.plan.hash}`).value('onemall-tiny/policy'),
     undefined,
   );
-  assert.equal(await runWorld(stopped), whole);
+  assert.equal(await runHitRates(stopped), whole);
 
   // a stop while judging leaves some of the lines, the last one cut off
   const ranks = path.join(stopped.folder, 'ranks.jsonl');
   const lines = readFileSync(ranks, 'utf8');
   writeFileSync(ranks, lines.slice(0, Math.floor(lines.length / 2)));
-  assert.equal(await runWorld(stopped), whole);
+  assert.equal(await runHitRates(stopped), whole);
+});
+
+test('rl: the arms go on from one policy, are judged on the same requests, and a second start repeats nothing', async () => {
+  const rl = {
+    ...run('rl', { requests: 25, positives: 300 }),
+    rlSteps: 6,
+    rolloutWidth: 24,
+    rankerSamples: 600,
+    rankerPreset: 'tiny' as const,
+    syncSteps: 3,
+  };
+  const report = await runRl(rl);
+  for (const arm of ['base', 'dpo', 'grpo'])
+    for (const top of [10, 100, 500])
+      assert.match(report, new RegExp(`\\| ${top} \\| ${arm} \\| 0\\.\\d{4} `));
+  const store = new RunStore(rl.folder, `plan ${rl.plan.hash}`);
+  for (const arm of ['dpo', 'grpo']) {
+    const sums = store.value<{ groups: number; firstLogRatio: number }>(`rl-${arm}/policy`)!;
+    assert.ok(sums.groups >= 3, `${arm}: ${JSON.stringify(sums)}`);
+    assert.ok(sums.firstLogRatio < 1e-3, `rollout and trainer agree at lag 0: ${sums.firstLogRatio}`);
+  }
+  const said: string[] = [];
+  assert.equal(await runRl({ ...rl, print: (line) => said.push(line) }), report);
+  assert.ok(!said.some((line) => /step/.test(line)), 'nothing is trained again');
 });
 
 test('a folder of another plan is refused', async () => {
-  await runWorld(run('other', { positives: 0, requests: 5 }));
+  await runHitRates(run('other', { positives: 0, requests: 5 }));
   const plan = { ...smallPlan({ trainExposures: 3_000, testExposures: 600 }), hash: 'another' };
-  await assert.rejects(runWorld(run('other', { positives: 0, requests: 5, plan })), /name another folder/);
+  await assert.rejects(runHitRates(run('other', { positives: 0, requests: 5, plan })), /name another folder/);
 });
 
 test('a larger budget judges the requests of a smaller one and more', async () => {
@@ -65,8 +90,8 @@ test('a larger budget judges the requests of a smaller one and more', async () =
         .split('\n')
         .map((line) => (JSON.parse(line) as { request: number }).request),
     );
-  await runWorld(run('few', { positives: 0, requests: 10 }));
-  await runWorld(run('more', { positives: 0, requests: 40 }));
+  await runHitRates(run('few', { positives: 0, requests: 10 }));
+  await runHitRates(run('more', { positives: 0, requests: 40 }));
   const [few, more] = [requestsOf('few'), requestsOf('more')];
   assert.ok(few.size > 2 && more.size > few.size);
   for (const request of few) assert.ok(more.has(request));

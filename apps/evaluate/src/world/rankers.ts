@@ -1,0 +1,115 @@
+/** Rankers on a log: one rewards the policies, another, of other users and another seed, only judges them. */
+import { NUM_DENSE, NUM_IDS, rankerFeatures } from '@onemall/features';
+import {
+  createRankerTrainer,
+  loadRanker,
+  type RankerPresetName,
+  type RankerRuntime,
+  type RankerSample,
+} from '@onemall/learning';
+import type { RunStore } from './adapters/run-store.ts';
+import type { Judgement } from './judge-lists.ts';
+import { featuresAsOf } from './samples.ts';
+import { SCENARIOS, type WorldLog } from './world-log.ts';
+
+export interface RankerRun {
+  name: string;
+  preset: RankerPresetName;
+  seed: number;
+  /** Users are split by the remainder of their number by 2; each ranker sees one half. */
+  userHalf: 0 | 1;
+  historyLength: number;
+  /** Newest FINAL samples of its users, at most. */
+  maxSamples: number;
+}
+
+const REPORT_EVERY = 100;
+
+/** @param rows of the finals, see `finalsBefore` */
+export async function trainRanker(
+  log: WorldLog,
+  rows: Int32Array,
+  run: RankerRun,
+  store: RunStore,
+  print: (line: string) => void,
+): Promise<RankerRuntime> {
+  const done = await store.files(run.name);
+  if (done) return loadRanker(done);
+  const userOf = (row: number): number => log.requests.user.at(log.exposures.request.at(row));
+  const own = rows.filter((row) => userOf(row) % 2 === run.userHalf);
+  const trained = own.subarray(Math.max(0, own.length - run.maxSamples));
+  const trainer = await createRankerTrainer({ preset: run.preset, scenarios: SCENARIOS, seed: run.seed });
+  try {
+    const { batchSize } = trainer;
+    for (let at = 0; at + batchSize <= trained.length; at += batchSize) {
+      const batch = Array.from(trained.subarray(at, at + batchSize), (row) =>
+        rankerSample(log, row, run.historyLength),
+      );
+      const { loss, step } = await trainer.step(batch);
+      if (step % REPORT_EVERY === 0) print(`${run.name} step ${step}: loss ${loss.total.toFixed(4)}`);
+    }
+    const figures = trainer.metrics();
+    print(`${run.name}: ${JSON.stringify(figures)}`);
+    // no scale of its own: whoever compares sets one from the base policy's lists
+    const scales = Object.fromEntries(SCENARIOS.map((s) => [s, 1]));
+    const files = await trainer.exportRanker({ rankerVersion: run.name, egpmScale: scales });
+    await store.setFiles(run.name, files, figures);
+    return await loadRanker(files);
+  } finally {
+    await trainer.close();
+  }
+}
+
+function rankerSample(log: WorldLog, row: number, historyLength: number): RankerSample {
+  const request = log.exposures.request.at(row);
+  const item = log.exposures.item.at(row);
+  const requestTimeMs = log.requests.timeMs.at(request);
+  const scenario = log.scenario(request);
+  const history = log.historyBefore(request, historyLength);
+  const features = featuresAsOf(log, item, requestTimeMs);
+  const bought = log.exposures.buyMs.at(row) > 0;
+  return {
+    scenario,
+    ...rankerFeatures({ scenario, requestTimeMs, history }, log.itemId(item), features),
+    clicked: log.exposures.clickMs.at(row) > 0,
+    bought,
+    buyValueCents: bought ? log.exposures.buyPriceCents.at(row) * log.exposures.buyQuantity.at(row) : 0,
+  };
+}
+
+/** What a ranker says of a list. @param items item numbers, all there as of the request */
+export async function rankerJudgement(
+  log: WorldLog,
+  ranker: RankerRuntime,
+  request: number,
+  items: Int32Array,
+  historyLength: number,
+): Promise<Judgement> {
+  const requestTimeMs = log.requests.timeMs.at(request);
+  const history = log.historyBefore(request, historyLength);
+  const context = { scenario: log.scenario(request), requestTimeMs, history };
+  const dense = new Float32Array(items.length * NUM_DENSE);
+  const ids = new Int32Array(items.length * NUM_IDS);
+  items.forEach((item, i) => {
+    const features = rankerFeatures(context, log.itemId(item), featuresAsOf(log, item, requestTimeMs));
+    dense.set(features.dense, i * NUM_DENSE);
+    ids.set(features.ids, i * NUM_IDS);
+  });
+  const { pCtr, pCtcvr, buyValueCents } = await ranker.score(dense, ids, items.length);
+  return { pCtr, pCtcvr, valueCents: pCtcvr.map((p, i) => p * buyValueCents[i]!) };
+}
+
+/** What is true of a list. Ask while the world is as of the request. */
+export function trueJudgement(log: WorldLog, request: number, items: Int32Array): Judgement {
+  const userId = `u${log.requests.user.at(request)}`;
+  const ids = Array.from(items, (item) => log.itemId(item));
+  const scores = log.world.trueScores(userId, ids, log.newestWant).map((score, i) => {
+    if (!score) throw new Error(`${ids[i]} is not there at request ${request}: it cannot be judged`);
+    return score;
+  });
+  return {
+    pCtr: scores.map((s) => s.pCtr),
+    pCtcvr: scores.map((s) => s.pCtcvr),
+    valueCents: scores.map((s) => s.expectedValueCents),
+  };
+}

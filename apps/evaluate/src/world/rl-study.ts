@@ -1,0 +1,294 @@
+/**
+ * Table 4 in its shape: a base policy, and what DPO and GRPO make of it with a ranker's rewards, judged by the ground truth and
+ * by a second ranker. The three go on from one checkpoint over the same positives; only the reward groups differ.
+ */
+import type { Rollout } from '@onemall/contracts';
+import {
+  loadPolicy,
+  type PolicyRuntime,
+  type RankerPresetName,
+  type RankerRuntime,
+  type RetrievalSample,
+  type RewardGroup,
+  selectDpoCandidates,
+  selectGrpoCandidates,
+} from '@onemall/learning';
+import { candidatesOf as foundCandidates } from '@onemall/retriever/src/stages/search-beam.ts';
+import { rankerRows, scoreGroup } from '@onemall/reward-scorer/src/stages/score-candidates.ts';
+import { hashFraction, SeededRandom } from '@onemall/service-kit';
+import { DEPTH, hitRates, hitShares, KS, type RequestHits, ranksOf } from './hit-rates.ts';
+import { isJudged } from './hit-table.ts';
+import {
+  comparePolicies,
+  gpmScale,
+  type JudgedRequest,
+  type Judgement,
+  policyTable,
+  REWARD,
+} from './judge-lists.ts';
+import { OneMallLists, openTrainer, SampleEncoder, Shelf, trainOneMall } from './onemall-model.ts';
+import { rankerJudgement, trainRanker, trueJudgement } from './rankers.ts';
+import { oneMallRun, type PreparedWorld, prepareWorld, type WorldRun } from './run-world.ts';
+import { featuresAsOf, finalsBefore } from './samples.ts';
+import { CODEBOOK_VERSION, type SemanticIds } from './semantic-ids.ts';
+import { SCENARIOS, type WorldLog } from './world-log.ts';
+
+export interface RlRun extends WorldRun {
+  /** Steps that each arm takes from the base checkpoint on. */
+  rlSteps: number;
+  /** Candidates of a rollout. */
+  rolloutWidth: number;
+  rankerSamples: number;
+  rankerPreset: RankerPresetName;
+  /** Steps between two copies of the policy into the reference. */
+  syncSteps: number;
+}
+
+type Arm = 'base' | 'dpo' | 'grpo';
+const ARMS: readonly Arm[] = ['base', 'dpo', 'grpo'];
+const MAX_ADVANTAGE = 5;
+/** Requests whose lists set the scales of the rewards. */
+const SCALE_REQUESTS = 60;
+
+interface Study extends PreparedWorld {
+  run: RlRun;
+  sids: SemanticIds;
+  shelf: Shelf;
+  encoder: SampleEncoder;
+  ranker: RankerRuntime;
+  /** S by scenario of the rewards. */
+  scales: Record<string, number>;
+}
+
+/** @returns the report in Markdown */
+export async function runRl(run: RlRun): Promise<string> {
+  const prepared = await prepareWorld(run);
+  const { log, store, sids, positives, popularity, cutMs } = prepared;
+  if (!sids) throw new Error('rl needs positives to train on: --positives is 0');
+  const { print, historyLength } = run;
+  const open: { close(): Promise<void> }[] = [sids];
+  try {
+    const base = await trainOneMall(log, sids, positives, oneMallRun(run), store, print);
+    open.push(base);
+    const finals = finalsBefore(log, cutMs);
+    const rankerOf = (name: string, half: 0 | 1) =>
+      trainRanker(
+        log,
+        finals,
+        {
+          name,
+          preset: run.rankerPreset,
+          seed: run.seed + half,
+          userHalf: half,
+          historyLength,
+          maxSamples: run.rankerSamples,
+        },
+        store,
+        print,
+      );
+    const [ranker, judge] = [await rankerOf('ranker-reward', 0), await rankerOf('ranker-judge', 1)];
+    open.push(ranker, judge);
+    popularity.follow(log.numRequests - 1);
+    const shelf = new Shelf(log, sids, popularity);
+    const encoder = new SampleEncoder(log, sids, base.manifest.historyLength);
+    const study: Study = { ...prepared, run, sids, shelf, encoder, ranker, scales: {} };
+    study.scales = await rewardScales(study, base);
+    const arms: OneMallLists[] = [];
+    for (const arm of ARMS) {
+      const policy = await trainArm(study, arm, base);
+      open.push(policy);
+      arms.push(new OneMallLists(arm, log, sids, shelf, policy));
+    }
+    return await judgeArms(study, arms, judge);
+  } finally {
+    for (const one of open.reverse()) await one.close();
+  }
+}
+
+/** The newest requests of the training span with a positive, by hash of the id: those that RL asks about. */
+function rlRequests({ log, positives }: Study, count: number): number[] {
+  const requests = [...new Set(Array.from(positives, (row) => log.exposures.request.at(row)))];
+  const hash = (request: number): number => hashFraction(`rollout:${log.requestId(request)}`);
+  return requests.sort((a, b) => hash(a) - hash(b)).slice(0, count);
+}
+
+const asked = (log: WorldLog, request: number) => ({
+  request,
+  scenario: log.scenario(request),
+  requestTimeMs: log.requests.timeMs.at(request),
+});
+
+/** S by scenario: the base policy's first ten, as the rewarding ranker sees them (model.md, RL). */
+async function rewardScales(study: Study, base: PolicyRuntime): Promise<Record<string, number>> {
+  const { log, sids, shelf, ranker, run } = study;
+  const lists = new OneMallLists('base', log, sids, shelf, base);
+  const judged = new Map<string, Judgement[]>(SCENARIOS.map((s) => [s, []]));
+  for (const request of rlRequests(study, SCALE_REQUESTS)) {
+    const items = await lists.rank(asked(log, request), 10);
+    if (items.length > 0)
+      judged
+        .get(log.scenario(request))!
+        .push(await rankerJudgement(log, ranker, request, items, run.historyLength));
+  }
+  return Object.fromEntries(
+    [...judged].filter(([, of]) => of.length > 0).map(([scenario, of]) => [scenario, gpmScale(of)]),
+  );
+}
+
+/** Goes on from the base checkpoint; one reward group a step for the arms with rewards. */
+async function trainArm(study: Study, arm: Arm, base: PolicyRuntime): Promise<PolicyRuntime> {
+  const { log, run, sids, store, positives, encoder } = study;
+  const name = `rl-${arm}/policy`;
+  const done = await store.files(name);
+  if (done) return loadPolicy(done);
+  const model = oneMallRun(run);
+  const rl = arm === 'base' ? {} : { rl: { form: arm, maxGroups: 1 } };
+  const { trainer } = await openTrainer(
+    { ...model, options: { ...model.options, ...rl } },
+    sids.numCodes,
+    store,
+  );
+  const publish = (version: string) =>
+    trainer.exportPolicy({
+      policyVersion: version,
+      codebookVersions: Object.fromEntries(SCENARIOS.map((s) => [s, CODEBOOK_VERSION])),
+      beamWidths: [64, 512],
+    });
+  let reference = base;
+  try {
+    const requests = arm === 'base' ? [] : rlRequests(study, run.rlSteps);
+    const random = new SeededRandom(run.seed);
+    let taken = Math.max(0, positives.length - run.rlSteps * trainer.batchSize);
+    const sums = { groups: 0, reward: 0, kl: 0, skipped: 0, firstLogRatio: 0 };
+    for (let step = 0; step < run.rlSteps && taken < positives.length; step++) {
+      const samples: RetrievalSample[] = [];
+      while (samples.length < trainer.batchSize && taken < positives.length) {
+        const sample = encoder.positive(positives[taken++]!);
+        if (sample) samples.push(sample);
+      }
+      const lists = new OneMallLists(arm, log, sids, study.shelf, reference);
+      const request = requests[step];
+      const group = request === undefined ? null : await rewardGroup(study, lists, request, arm, random);
+      if (request !== undefined && !group) sums.skipped++;
+      if (group) {
+        sums.groups++;
+        sums.reward += group.rewardMean;
+      }
+      const { rl: figures } = await trainer.step({ samples, groups: group ? [group] : [] });
+      sums.kl += figures?.kl ?? 0;
+      // the reference is the policy itself at the first step: whatever differs here is an error of the engines
+      if (figures && sums.groups === 1) sums.firstLogRatio = figures.maxAbsLogRatio;
+      if ((step + 1) % run.syncSteps !== 0) continue;
+      run.print(`${arm} step ${step + 1}: ${JSON.stringify(sums)}`);
+      if (arm === 'base') continue;
+      if (reference !== base) await reference.close();
+      reference = await loadPolicy(await publish(`${arm}-${step + 1}`));
+    }
+    const files = await publish(arm);
+    await store.setFiles(name, files, sums);
+    return await loadPolicy(files);
+  } finally {
+    if (reference !== base) await reference.close();
+    await trainer.close();
+  }
+}
+
+/** Rollout, reward and choice of candidates, by the code of retriever, reward-scorer and trainer. */
+async function rewardGroup(
+  study: Study,
+  lists: OneMallLists,
+  request: number,
+  arm: Arm,
+  random: SeededRandom,
+): Promise<(RewardGroup & { rewardMean: number }) | null> {
+  const { log, run, ranker, scales, encoder } = study;
+  const of = asked(log, request);
+  const found = foundCandidates(await lists.beam(of, run.rolloutWidth));
+  const rollout: Rollout = {
+    requestId: log.requestId(request),
+    userId: `u${log.requests.user.at(request)}`,
+    scenario: of.scenario,
+    requestTimeMs: of.requestTimeMs,
+    policyVersion: lists.name,
+    codebookVersion: CODEBOOK_VERSION,
+    history: log.historyBefore(request, run.historyLength),
+    candidates: found.map(({ c1, c2, c3, tokenLogProbs, packed }) => ({
+      c1,
+      c2,
+      c3,
+      tokenLogProbs,
+      itemId: lists.firstItem(of, packed),
+    })),
+    createdMs: of.requestTimeMs,
+  };
+  const rows = rankerRows(rollout, (itemId, timeMs) => featuresAsOf(log, log.itemNumber(itemId), timeMs));
+  const scores = await ranker.score(rows.dense, rows.ids, rows.numRows);
+  const identity = { rankerVersion: ranker.manifest.rankerVersion, egpmScale: scales };
+  const options = { weights: REWARD, maxAdvantage: MAX_ADVANTAGE, createdMs: of.requestTimeMs };
+  const scored = scoreGroup(rows, scores, 0, identity, options);
+  if ('skipped' in scored) return null;
+  const { candidates, rewardMean } = scored.batch;
+  const chosen =
+    arm === 'dpo' ? selectDpoCandidates(candidates, random) : selectGrpoCandidates(candidates, random);
+  if (chosen.length < 2) return null;
+  return {
+    request: encoder.request(request),
+    rewardMean,
+    candidates: chosen.map(({ c1, c2, c3, tokenLogProbs, advantage }) => ({
+      codes: [c1, c2, c3],
+      refLogProb: tokenLogProbs.reduce((a, b) => a + b, 0),
+      advantage,
+    })),
+  };
+}
+
+/** Takes the log through its last span and judges the arms' lists there. */
+async function judgeArms(study: Study, arms: readonly OneMallLists[], judge: RankerRuntime): Promise<string> {
+  const { log, run, sids, popularity } = study;
+  const { plan } = log;
+  const fraction = (run.requests * plan.spec.positions) / plan.testExposures;
+  const byTruth: JudgedRequest[] = [];
+  const byRanker: JudgedRequest[] = [];
+  const hits: RequestHits[] = [];
+  while (log.numExposures < plan.trainExposures + plan.testExposures) {
+    const request = log.nextRequest();
+    if (!isJudged(log.requestId(request), fraction)) continue;
+    popularity.follow(request);
+    await sids.followRooms();
+    const scenario = log.scenario(request);
+    const [from, to] = log.exposuresOf(request);
+    const viewed = log.exposures.item.rows().subarray(from, to);
+    const truth: Record<string, Judgement> = {};
+    const second: Record<string, Judgement> = {};
+    const row: RequestHits = { request, scenario, viewed: {}, clicked: {} };
+    for (const arm of arms) {
+      const items = await arm.rank(asked(log, request), DEPTH);
+      truth[arm.name] = trueJudgement(log, request, items);
+      second[arm.name] = await rankerJudgement(log, judge, request, items, run.historyLength);
+      row.viewed[arm.name] = hitShares(ranksOf(items, viewed))!;
+    }
+    byTruth.push({ request, scenario, lists: truth });
+    byRanker.push({ request, scenario, lists: second });
+    hits.push(row);
+    if (hits.length % 50 === 0) run.print(`${hits.length} of about ${run.requests} requests judged`);
+  }
+  const hitRows = arms.map(({ name }) => {
+    const { at } = hitRates(hits, name, 'viewed');
+    return `| ${name} | ${at.map(({ mean }) => (100 * mean).toFixed(2)).join(' | ')} |`;
+  });
+  return [
+    `World plan ${plan.hash}, seed ${run.seed}; ${hits.length} requests of the last span, ${run.rlSteps} steps an arm, beam ${run.rolloutWidth}, one group a step.`,
+    '',
+    'Judged by the ground truth:',
+    '',
+    policyTable(comparePolicies(byTruth, 'base').rows),
+    '',
+    'Judged by a second ranker of other users:',
+    '',
+    policyTable(comparePolicies(byRanker, 'base').rows),
+    '',
+    `| policy | ${KS.map((k) => `HR@${k} of the viewed, %`).join(' | ')} |`,
+    `|---|${KS.map(() => '---').join('|')}|`,
+    ...hitRows,
+  ].join('\n');
+}

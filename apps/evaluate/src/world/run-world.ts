@@ -1,0 +1,113 @@
+/** Runs on the evaluation world. A run that is stopped goes on from its folder. */
+import type { PolicyRuntime, RetrievalPresetName } from '@onemall/learning';
+import type { Codebook } from '@onemall/quantization';
+import { readCodebook, writeCodebook } from '@onemall/quantization';
+import { RunStore } from './adapters/run-store.ts';
+import { hitTable, judgeLists } from './hit-table.ts';
+import type { ListModel } from './lists.ts';
+import { OneMallLists, type OneMallRun, Shelf, trainOneMall } from './onemall-model.ts';
+import type { EvaluationPlan } from './plan.ts';
+import { positivesBefore } from './samples.ts';
+import { encodeItems, ItemVectors, SemanticIds, trainCodebooks } from './semantic-ids.ts';
+import { Popularity } from './simple-lists.ts';
+import { SCENARIOS, WorldLog } from './world-log.ts';
+
+export interface WorldRun {
+  plan: EvaluationPlan;
+  folder: string;
+  /** Newest positives before the cut that models train on, at most; 0 trains none and prints the lists that need no model. */
+  positives: number;
+  /** Requests of the last span that are judged, about. */
+  requests: number;
+  preset: RetrievalPresetName;
+  historyLength: number;
+  seed: number;
+  /** Steps between checkpoints; default 500. */
+  checkpointEvery?: number;
+  print: (line: string) => void;
+}
+
+/** A run up to the cut. */
+export interface PreparedWorld {
+  log: WorldLog;
+  store: RunStore;
+  popularity: Popularity;
+  /** null where no model is asked for. */
+  sids: SemanticIds | null;
+  /** Rows of the positives that models train on, in order. */
+  positives: Int32Array;
+  cutMs: number;
+}
+
+/** Simulates up to the cut, with semantic IDs where models are asked for. */
+export async function prepareWorld(run: WorldRun): Promise<PreparedWorld> {
+  const { plan, print } = run;
+  const store = new RunStore(run.folder, `plan ${plan.hash}`);
+  const log = new WorldLog(plan);
+  print(`simulating ${plan.trainExposures} exposures`);
+  while (log.numExposures < plan.trainExposures) log.nextRequest();
+  const cutMs = log.requests.timeMs.at(log.numRequests - 1);
+  const sids = run.positives > 0 ? await semanticIds(log, store, run) : null;
+  await sids?.followRooms();
+  const all = positivesBefore(log, cutMs);
+  const positives = all.subarray(Math.max(0, all.length - run.positives));
+  print(`${all.length} positives before the cut, ${positives.length} trained on`);
+  return { log, store, popularity: new Popularity(log), sids, positives, cutMs };
+}
+
+/** The run of OneMall that a run's options name. */
+export const oneMallRun = ({ preset, historyLength, seed, checkpointEvery = 500 }: WorldRun): OneMallRun => ({
+  name: `onemall-${preset}`,
+  options: { preset, historyLength, seed },
+  epochs: 1,
+  checkpointEvery,
+});
+
+/** Simulates, trains and judges by hit rate; returns the report in Markdown. */
+export async function runHitRates(run: WorldRun): Promise<string> {
+  const { plan, print } = run;
+  const { log, store, popularity, sids, positives } = await prepareWorld(run);
+  const policies: PolicyRuntime[] = [];
+  try {
+    const models: ListModel[] = [];
+    if (sids) {
+      const model = oneMallRun(run);
+      policies.push(await trainOneMall(log, sids, positives, model, store, print));
+      const shelf = new Shelf(log, sids, popularity);
+      models.push(new OneMallLists(model.name, log, sids, shelf, policies[0]!));
+    }
+    const hits = await judgeLists(log, sids, popularity, models, { requests: run.requests, store, print });
+    const names = models.map((m) => m.name);
+    return [
+      `World plan ${plan.hash}, seed ${plan.seed}; ${hits.length} requests of the last span, 95 % intervals by bootstrap.`,
+      hitTable(hits, names),
+    ].join('\n');
+  } finally {
+    for (const policy of policies) await policy.close();
+    await sids?.close();
+  }
+}
+
+/** Codebooks and codes of the run, trained where they are not on file. */
+async function semanticIds(log: WorldLog, store: RunStore, { seed, print }: WorldRun): Promise<SemanticIds> {
+  const vectors = new ItemVectors(log);
+  const codebooks: Codebook[] = [];
+  for (const scenario of SCENARIOS) {
+    const files = await store.files(`codebook/${scenario}`);
+    if (files) codebooks.push(readCodebook(files));
+  }
+  if (codebooks.length < SCENARIOS.length) {
+    const options = { maxVectors: 65_536, maxIterations: 10, lastLevel: 'fsq', seed } as const;
+    codebooks.splice(0, codebooks.length, ...(await trainCodebooks(log, vectors, options, print)));
+    for (const codebook of codebooks)
+      await store.setFiles(`codebook/${codebook.scenario}`, writeCodebook(codebook));
+  }
+  const saved = await store.files('codes');
+  let codes: Int32Array;
+  if (saved) codes = new Int32Array(new Uint8Array(saved.get('codes')!).buffer);
+  else {
+    codes = await encodeItems(log, vectors, codebooks);
+    await store.setFiles('codes', new Map([['codes', new Uint8Array(codes.buffer)]]));
+  }
+  return SemanticIds.open(log, vectors, codebooks, codes);
+}
