@@ -78,65 +78,149 @@ export const NUM_IDS = ID_FEATURES.length;
 
 /** Features of one candidate. @param item the item's features as of the request */
 export function rankerFeatures(request: RequestContext, itemId: string, item: ItemFeatures): RankerFeatures {
-  const { requestTimeMs, history } = request;
-  const before = (events: readonly HistoryEvent[]) => events.filter((e) => e.eventTimeMs < requestTimeMs);
-  const behaviours = [before(history.exposures), before(history.clicks), before(history.buys)] as const;
-  const clicks = behaviours[1];
-  const recency = (timeMs: number | undefined) =>
-    timeMs === undefined || timeMs > requestTimeMs
-      ? 0
-      : Math.max(0, 1 - Math.log2(1 + (requestTimeMs - timeMs) / 1000) / 32);
-  const newest = (events: readonly HistoryEvent[]) =>
-    recency(events.length === 0 ? undefined : events.reduce((t, e) => Math.max(t, e.eventTimeMs), -Infinity));
-  const rate = (hits: number, of: number) => Math.min(1, (hits + 0.5) / (of + 5));
-
-  const sameCategory = behaviours.map((events) => events.filter((e) => isSameCategory(e, item)));
-  const sameItem = behaviours.map((events) => events.filter((e) => e.itemId === itemId));
-  const selling = new Set(item.sellingItemIds);
-  const sold = behaviours.map((events) => events.filter((e) => selling.has(e.itemId)).length);
-  const all = behaviours.map((events) => events.length);
-  const inCategory = sameCategory.map((events) => events.length);
-  const dayFraction = (requestTimeMs % 86_400_000) / 86_400_000;
-
-  const dense = Float32Array.from([
-    ...all.map(Math.log1p),
-    ...inCategory.map(Math.log1p),
-    ...inCategory.map((n, b) => n / Math.max(1, all[b]!)),
-    ...sameItem.map((events) => Math.log1p(events.length)),
-    ...behaviours.map(newest),
-    ...sameCategory.map(newest),
-    ...sameItem.map(newest),
-    rate(all[1]!, all[0]!),
-    rate(inCategory[1]!, inCategory[0]!),
-    rate(all[2]!, all[1]!),
-    rate(inCategory[2]!, inCategory[1]!),
-    Math.log1p(sold[1]!),
-    Math.log1p(sold[2]!),
-    Math.log2(1 + item.priceCents) / 32,
-    recency(item.validFromMs),
-    Math.min(1, item.tags.length / 4),
-    Math.log1p(selling.size),
-    Math.sin(2 * Math.PI * dayFraction),
-    Math.cos(2 * Math.PI * dayFraction),
-  ]);
-  const clickedCategory = clicks.reduce<HistoryEvent | null>(
-    (best, e) => (best && best.eventTimeMs >= e.eventTimeMs ? best : e),
-    null,
-  )?.category;
-  const ids = Int32Array.of(
-    hashFeature('item', itemId),
-    hashFeature('category', item.category),
-    hashFeature('seller', item.sellerId),
-    hashFeature('scenario', request.scenario),
-    hashFeature('priceBucket', String(priceBucket(item.priceCents))),
-    hashFeature('tag', item.tags[0] ?? ''),
-    hashFeature('tag', item.tags[1] ?? ''),
-    hashFeature('scenarioCategory', `${request.scenario}\0${item.category}`),
-    hashFeature('clickedCategory', `${clickedCategory ?? ''}\0${item.category}`),
-  );
-  return { dense, ids };
+  const features = { dense: new Float32Array(NUM_DENSE), ids: new Int32Array(NUM_IDS) };
+  new RankerRequest(request).write(itemId, item, features.dense, features.ids, 0);
+  return features;
 }
 
-/** An unknown category matches nothing. */
-const isSameCategory = (event: HistoryEvent, item: ItemFeatures): boolean =>
-  event.category !== '' && event.category === item.category;
+/** What a request's history holds of one category or one item, by behaviour. */
+interface Seen {
+  counts: [number, number, number];
+  newestMs: [number, number, number];
+}
+
+const NEVER_MS = Number.NEGATIVE_INFINITY;
+const NOTHING: Readonly<Seen> = { counts: [0, 0, 0], newestMs: [NEVER_MS, NEVER_MS, NEVER_MS] };
+const rate = (hits: number, of: number): number => Math.min(1, (hits + 0.5) / (of + 5));
+
+/**
+ * Features of many candidates of one request: the history is gone through once, a candidate costs a few look-ups. Training
+ * and scoring both take this path; the tests hold it against the definitions above written out.
+ */
+export class RankerRequest {
+  readonly #scenario: string;
+  readonly #requestTimeMs: number;
+  /** Where the candidate has no part in a feature, its value. */
+  readonly #shared = new Float32Array(NUM_DENSE);
+  readonly #all: Seen = { counts: [0, 0, 0], newestMs: [NEVER_MS, NEVER_MS, NEVER_MS] };
+  readonly #byCategory = new Map<string, Seen>();
+  readonly #byItem = new Map<string, Seen>();
+  readonly #clickedCategory: string;
+
+  constructor({ scenario, requestTimeMs, history }: RequestContext) {
+    this.#scenario = scenario;
+    this.#requestTimeMs = requestTimeMs;
+    let newestClick: HistoryEvent | null = null;
+    for (const [b, events] of [history.exposures, history.clicks, history.buys].entries())
+      for (const event of events) {
+        if (event.eventTimeMs >= requestTimeMs) continue;
+        count(this.#all, b, event.eventTimeMs);
+        // an unknown category matches nothing
+        if (event.category !== '') count(seenOf(this.#byCategory, event.category), b, event.eventTimeMs);
+        count(seenOf(this.#byItem, event.itemId), b, event.eventTimeMs);
+        if (b === 1 && !(newestClick && newestClick.eventTimeMs >= event.eventTimeMs)) newestClick = event;
+      }
+    this.#clickedCategory = newestClick?.category ?? '';
+    const { counts, newestMs } = this.#all;
+    for (let b = 0; b < 3; b++) {
+      this.#shared[AT.count + b] = Math.log1p(counts[b]!);
+      this.#shared[AT.recency + b] = this.#recency(newestMs[b]!);
+    }
+    this.#shared[AT.clickRate] = rate(counts[1], counts[0]);
+    this.#shared[AT.buyRate] = rate(counts[2], counts[1]);
+    const dayFraction = (requestTimeMs % 86_400_000) / 86_400_000;
+    this.#shared[AT.hourSin] = Math.sin(2 * Math.PI * dayFraction);
+    this.#shared[AT.hourCos] = Math.cos(2 * Math.PI * dayFraction);
+  }
+
+  /** Writes row `row` of dense [.., NUM_DENSE] and ids [.., NUM_IDS]. @param item the item's features as of the request */
+  write(itemId: string, item: ItemFeatures, dense: Float32Array, ids: Int32Array, row: number): void {
+    const at = row * NUM_DENSE;
+    dense.set(this.#shared, at);
+    const category = this.#byCategory.get(item.category) ?? NOTHING;
+    const own = this.#byItem.get(itemId) ?? NOTHING;
+    const all = this.#all.counts;
+    for (let b = 0; b < 3; b++) {
+      const inCategory = category.counts[b]!;
+      dense[at + AT.sameCategory + b] = Math.log1p(inCategory);
+      dense[at + AT.sameCategoryShare + b] = inCategory / Math.max(1, all[b]!);
+      dense[at + AT.sameItem + b] = Math.log1p(own.counts[b]!);
+      dense[at + AT.sameCategoryRecency + b] = this.#recency(category.newestMs[b]!);
+      dense[at + AT.sameItemRecency + b] = this.#recency(own.newestMs[b]!);
+    }
+    dense[at + AT.categoryClickRate] = rate(category.counts[1], category.counts[0]);
+    dense[at + AT.categoryBuyRate] = rate(category.counts[2], category.counts[1]);
+    const selling = item.sellingItemIds.length === 0 ? NO_ITEMS : new Set(item.sellingItemIds);
+    let clicks = 0;
+    let buys = 0;
+    for (const sold of selling) {
+      const seen = this.#byItem.get(sold);
+      clicks += seen?.counts[1] ?? 0;
+      buys += seen?.counts[2] ?? 0;
+    }
+    dense[at + AT.sellingClicks] = Math.log1p(clicks);
+    dense[at + AT.sellingBuys] = Math.log1p(buys);
+    dense[at + AT.price] = Math.log2(1 + item.priceCents) / 32;
+    dense[at + AT.itemRecency] = this.#recency(item.validFromMs);
+    dense[at + AT.tags] = Math.min(1, item.tags.length / 4);
+    dense[at + AT.selling] = Math.log1p(selling.size);
+    let id = row * NUM_IDS;
+    ids[id++] = hashFeature('item', itemId);
+    ids[id++] = hashFeature('category', item.category);
+    ids[id++] = hashFeature('seller', item.sellerId);
+    ids[id++] = hashFeature('scenario', this.#scenario);
+    ids[id++] = hashFeature('priceBucket', String(priceBucket(item.priceCents)));
+    ids[id++] = hashFeature('tag', item.tags[0] ?? '');
+    ids[id++] = hashFeature('tag', item.tags[1] ?? '');
+    ids[id++] = hashFeature('scenarioCategory', `${this.#scenario}\0${item.category}`);
+    ids[id++] = hashFeature('clickedCategory', `${this.#clickedCategory}\0${item.category}`);
+  }
+
+  #recency(timeMs: number): number {
+    return timeMs === NEVER_MS || timeMs > this.#requestTimeMs
+      ? 0
+      : Math.max(0, 1 - Math.log2(1 + (this.#requestTimeMs - timeMs) / 1000) / 32);
+  }
+}
+
+const NO_ITEMS: ReadonlySet<string> = new Set();
+
+/** First index of each feature, or of its three behaviours. */
+const at = (name: string): number => {
+  const index = DENSE_FEATURES.indexOf(name);
+  return index >= 0 ? index : DENSE_FEATURES.indexOf(`exposure.${name}`);
+};
+const AT = {
+  count: at('count'),
+  sameCategory: at('sameCategory'),
+  sameCategoryShare: at('sameCategoryShare'),
+  sameItem: at('sameItem'),
+  recency: at('recency'),
+  sameCategoryRecency: at('sameCategoryRecency'),
+  sameItemRecency: at('sameItemRecency'),
+  clickRate: at('clickRate'),
+  categoryClickRate: at('categoryClickRate'),
+  buyRate: at('buyRate'),
+  categoryBuyRate: at('categoryBuyRate'),
+  sellingClicks: at('sellingClicks'),
+  sellingBuys: at('sellingBuys'),
+  price: at('price'),
+  itemRecency: at('itemRecency'),
+  tags: at('tags'),
+  selling: at('selling'),
+  hourSin: at('hourSin'),
+  hourCos: at('hourCos'),
+} as const;
+
+function seenOf(map: Map<string, Seen>, key: string): Seen {
+  let seen = map.get(key);
+  if (!seen) {
+    seen = { counts: [0, 0, 0], newestMs: [NEVER_MS, NEVER_MS, NEVER_MS] };
+    map.set(key, seen);
+  }
+  return seen;
+}
+function count(seen: Seen, behaviour: number, timeMs: number): void {
+  seen.counts[behaviour]!++;
+  seen.newestMs[behaviour] = Math.max(seen.newestMs[behaviour]!, timeMs);
+}

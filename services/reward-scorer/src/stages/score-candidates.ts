@@ -1,6 +1,6 @@
 /** One group from rollout to reward batch: which rows the ranker gets, and what its answers make of the candidates. */
 import type { ItemFeatures, RewardBatch, Rollout, ScoredCandidate } from '@onemall/contracts';
-import { NUM_DENSE, NUM_IDS, rankerFeatures } from '@onemall/features';
+import { NUM_DENSE, NUM_IDS, RankerRequest } from '@onemall/features';
 import type { RankerScores } from '@onemall/learning';
 import { fuseReward, type RewardWeights } from './fuse-reward.ts';
 import { groupAdvantages } from './group-advantages.ts';
@@ -30,13 +30,12 @@ export function rankerRows(rollout: Rollout, featuresAsOf: FeaturesAsOf): Ranker
   const numRows = known.filter((k) => k !== null).length;
   const dense = new Float32Array(numRows * NUM_DENSE);
   const ids = new Int32Array(numRows * NUM_IDS);
+  const request = new RankerRequest(rollout);
   let row = 0;
   const rowOf = candidates.map(({ itemId }, i) => {
     const item = known[i];
     if (!item) return -1;
-    const features = rankerFeatures(rollout, itemId!, item);
-    dense.set(features.dense, row * NUM_DENSE);
-    ids.set(features.ids, row * NUM_IDS);
+    request.write(itemId!, item, dense, ids, row);
     return row++;
   });
   return { rollout, candidates, rowOf, numRows, dense, ids };
