@@ -27,7 +27,9 @@ export type BadRecordReason =
   | 'NOT_A_NUMBER'
   | 'NEGATIVE_VALUE'
   | 'TIME_OUT_OF_RANGE'
-  | 'TOO_LARGE';
+  | 'TOO_LARGE'
+  /** The ranker over HTTP gives no usable scores for this rollout. */
+  | 'REFUSED_BY_RANKER';
 
 const types = new Map<string, Type>();
 

@@ -130,6 +130,8 @@ class Buffers {
   logProbs: Float32Array = new Float32Array(0);
   /** Of the first codes: float32 [rows, cacheWidth]. */
   cache: Float32Array = new Float32Array(0);
+  /** The part of it that one run of level 2 reads. */
+  chosen: Float32Array = new Float32Array(0);
 
   constructor({ numCodes, cacheWidth }: PolicyManifest) {
     this.stride = [mostCodes(numCodes, 0), mostCodes(numCodes, 1), mostCodes(numCodes, 2)];
@@ -207,7 +209,8 @@ class OrtDecoding implements Decoding {
       };
       if (level === 1) fetches.cache = part(buffers.cache, cacheWidth);
       else {
-        const cache2 = new Float32Array(width * cacheWidth);
+        if (buffers.chosen.length < width * cacheWidth) buffers.chosen = new Float32Array(width * cacheWidth);
+        const cache2 = buffers.chosen.subarray(0, width * cacheWidth);
         for (let i = 0; i < rows; i++) {
           const from = parents[begin + i]! * cacheWidth;
           cache2.set(buffers.cache.subarray(from, from + cacheWidth), i * cacheWidth);

@@ -1,16 +1,16 @@
 /**
- * consumes         rollouts (group <namespace>.reward-scorer); items, live-sids and policy-versions (key RANKER) as tables
+ * consumes         rollouts (group <namespace>.reward-scorer); items, live-sids and policy-versions (key RANKER) as tables;
+ *                  with rankerUrl a ranker over HTTP in place of the published one
  * produces         reward-batches (key requestId), dead-letters
  * waits for        at start: the end of the tables; before the first rollout: the first ranker (rollouts wait in their topic)
- * is unblocked by  the first ranker publication that loads
+ * is unblocked by  the first ranker publication that loads, or the first answer of the ranker over HTTP
  * commits when     the reward batches of the rollouts are durable. A crash in between scores them again under the same keys
  */
 import { BadRecordError, type Rollout } from '@onemall/contracts';
 import type { KafkaIo, OutRecord, RecordWriter, RunningConsumer, TypedRecord } from '@onemall/kafka-io';
-import type { RankerRuntime } from '@onemall/learning';
 import type { Clock, Logger, StageMeter } from '@onemall/service-kit';
-import type { Rankers } from './adapters/ranker-source.ts';
 import type { ScorerConfig } from './config.ts';
+import { RankerRefusedError, RankerReplacedError, type RankerSource, type ScorerRanker } from './ranker.ts';
 import { checkRollout } from './stages/check-rollout.ts';
 import { joinRows, splitByRows } from './stages/join-rows.ts';
 import { type RankerRows, rankerRows, scoreGroup } from './stages/score-candidates.ts';
@@ -24,7 +24,7 @@ export interface ScorerParts {
   meter: StageMeter;
   stopping: AbortSignal;
   fail: (error: unknown) => void;
-  rankers: Rankers;
+  rankers: RankerSource;
   facts: ItemFacts;
 }
 
@@ -54,7 +54,10 @@ export async function runScoring(parts: ScorerParts): Promise<{ stop(): Promise<
       groupId,
       topics: ['rollouts'],
       from: 'earliest',
-      onError: fail,
+      // a batch that waits for a ranker is given up when the service stops; its rollouts are read again
+      onError: (error) => {
+        if (!stopping.aborted) fail(error);
+      },
       onDeadLetter: (reason) => meter.recordDeadLetter(reason),
       handler: { onRecords: (records) => flow.take(records) },
     });
@@ -72,6 +75,10 @@ export async function runScoring(parts: ScorerParts): Promise<{ stop(): Promise<
   };
 }
 
+interface Group extends RankerRows {
+  record: TypedRecord<'rollouts'>;
+}
+
 class ScoringFlow {
   readonly #parts: ScorerParts;
   readonly #writer: RecordWriter;
@@ -83,21 +90,15 @@ class ScoringFlow {
   }
 
   async take(records: readonly TypedRecord<'rollouts'>[]): Promise<void> {
-    const { config, facts, meter, rankers } = this.#parts;
+    const { config, facts, meter } = this.#parts;
     meter.recordIn(records.length);
-    const lease = rankers.acquire();
-    // the consumer starts after the first ranker, and a ranker is only ever replaced
-    if (!lease) throw new Error('Rollouts are consumed before a ranker is loaded');
-    try {
-      const groups: RankerRows[] = [];
-      for (const record of records) {
-        const rollout = await this.#usable(record);
-        if (rollout) groups.push(rankerRows(rollout, (itemId, timeMs) => facts.asOf(itemId, timeMs)));
-      }
-      for (const batch of splitByRows(groups, config.rankerBatchRows)) await this.#score(batch, lease.model);
-    } finally {
-      lease.release();
+    const groups: Group[] = [];
+    for (const record of records) {
+      const rollout = await this.#usable(record);
+      if (rollout)
+        groups.push({ record, ...rankerRows(rollout, (itemId, timeMs) => facts.asOf(itemId, timeMs)) });
     }
+    for (const batch of splitByRows(groups, config.rankerBatchRows)) await this.#score(batch);
     this.#forgetOldFacts();
   }
 
@@ -109,8 +110,25 @@ class ScoringFlow {
     this.#parts.facts.forgetBefore(this.#newestRequestMs - ITEM_HISTORY_MS);
   }
 
+  /** The newest ranker scores several groups at once; one that it refuses becomes a dead letter, the others go on. */
+  async #score(groups: readonly Group[]): Promise<void> {
+    const lease = this.#parts.rankers.acquire();
+    // the consumer starts after the first ranker, and a ranker is only ever replaced
+    if (!lease) throw new Error('Rollouts are consumed before a ranker is loaded');
+    try {
+      await this.#scoreWith(lease.model, groups);
+    } catch (error) {
+      if (error instanceof RankerReplacedError) return await this.#score(groups);
+      if (!(error instanceof RankerRefusedError)) throw error;
+      if (groups.length > 1) for (const group of groups) await this.#score([group]);
+      else await this.#bury(groups[0]!.record, new BadRecordError('REFUSED_BY_RANKER', error.message));
+    } finally {
+      lease.release();
+    }
+  }
+
   /** One call of the ranker for several groups, then their batches become durable. */
-  async #score(groups: readonly RankerRows[], ranker: RankerRuntime): Promise<void> {
+  async #scoreWith(ranker: ScorerRanker, groups: readonly Group[]): Promise<void> {
     const { clock, config, meter } = this.#parts;
     const { dense, ids, numRows, starts } = joinRows(groups);
     const scores = numRows > 0 ? await ranker.score(dense, ids, numRows) : NO_SCORES;
@@ -119,7 +137,7 @@ class ScoringFlow {
     const out: OutRecord<'reward-batches'>[] = [];
     for (const [i, group] of groups.entries()) {
       const options = { weights, maxAdvantage: config.maxAdvantage, createdMs: clock.nowMs() };
-      const result = scoreGroup(group, scores, starts[i]!, ranker.manifest, options);
+      const result = scoreGroup(group, scores, starts[i]!, ranker.identity, options);
       if ('skipped' in result) {
         meter.add(`groups_skipped_${result.skipped}`);
         continue;
@@ -137,17 +155,14 @@ class ScoringFlow {
   }
 
   async #usable(record: TypedRecord<'rollouts'>): Promise<Rollout | undefined> {
-    const { clock, config, kafka, meter } = this.#parts;
+    const { clock, config, meter } = this.#parts;
     const rollout = record.value;
     if (rollout === null) return undefined;
     try {
       checkRollout(record.key, rollout);
     } catch (error) {
       if (!(error instanceof BadRecordError)) throw error;
-      const value = await kafka.encode('rollouts', rollout);
-      const raw = { ...record, key: Buffer.from(record.key), value };
-      await this.#writer.send([kafka.deadLetter(raw, error)]);
-      meter.recordDeadLetter(error.reason);
+      await this.#bury(record, error);
       return undefined;
     }
     if (clock.nowMs() - rollout.createdMs > config.maxRolloutAgeMs) {
@@ -156,6 +171,14 @@ class ScoringFlow {
     }
     this.#newestRequestMs = Math.max(this.#newestRequestMs, rollout.requestTimeMs);
     return rollout;
+  }
+
+  async #bury(record: TypedRecord<'rollouts'>, error: BadRecordError): Promise<void> {
+    const { kafka, meter } = this.#parts;
+    const value = await kafka.encode('rollouts', record.value!);
+    const raw = { ...record, key: Buffer.from(record.key), value };
+    await this.#writer.send([kafka.deadLetter(raw, error)]);
+    meter.recordDeadLetter(error.reason);
   }
 
   async close(): Promise<void> {
@@ -175,7 +198,9 @@ async function reportUntilStopped(parts: ScorerParts, lag: () => Promise<number>
   const { clock, facts, meter, rankers, stopping } = parts;
   while (!stopping.aborted) {
     meter.setLag(await lag());
-    meter.set('ranker_loaded', rankers.current ? 1 : 0);
+    const lease = rankers.acquire();
+    lease?.release();
+    meter.set('ranker_loaded', lease ? 1 : 0);
     meter.set('catalogue_items', facts.numItems);
     // stopping ends the sleep early
     await clock.sleep(GAUGE_MS, stopping).catch(() => {});

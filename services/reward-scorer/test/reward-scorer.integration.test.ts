@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import type { Candidate, Item, LiveSid, PolicyVersion, Rollout, TopicName } from '@onemall/contracts';
-import { NUM_DENSE, NUM_IDS, rankerFeatures } from '@onemall/features';
+import { FEATURE_VERSION, hashFeature, NUM_DENSE, NUM_IDS, rankerFeatures } from '@onemall/features';
 import { connectKafka, type TypedRecord } from '@onemall/kafka-io';
 import { createRankerTrainer, loadRanker } from '@onemall/learning';
 import { FolderArtifactStore } from '@onemall/service-kit';
@@ -262,6 +264,57 @@ describe('reward-scorer', () => {
     await h.putRollout(10, candidates(12));
     service = await h.start();
     await h.until('the batch after a kill', () => h.batches.some((b) => b.key === 'request-10'));
+    assert.equal(await service.stop(), 0);
+  });
+
+  test('a ranker over HTTP scores; a rollout for which it answers garbage becomes a dead letter alone', async (t) => {
+    const poison = hashFeature('item', 'item-11');
+    let version = 'http-1';
+    const server = createServer(async (request, response) => {
+      let body = '';
+      for await (const part of request) body += part;
+      const features = { featureVersion: FEATURE_VERSION, numDense: NUM_DENSE, numIds: NUM_IDS };
+      if (request.url === '/ranker')
+        return response.end(JSON.stringify({ rankerVersion: version, ...features, egpmScale: EGPM_SCALE }));
+      const { rankerVersion, ids } = JSON.parse(body) as { rankerVersion: string; ids: number[][] };
+      if (rankerVersion !== version) return response.writeHead(409).end();
+      if (ids.some((row) => row[0] === poison)) return response.end('garbage');
+      const of = (scale: number) => ids.map((row) => (row[0]! % 1000) * scale);
+      return response.end(
+        JSON.stringify({ rankerVersion, pCtr: of(1e-3), pCtcvr: of(1e-4), buyValueCents: of(1) }),
+      );
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    t.after(() => {
+      server.closeAllConnections();
+      server.close();
+    });
+    const h = await harness(t, {
+      ONEMALL_RANKER_URL: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+      ONEMALL_RANKER_TIMEOUT_MS: '60000',
+      ONEMALL_RANKER_REFRESH_MS: '200',
+    });
+    await h.putItems(12);
+    const service = await h.start();
+    await h.untilValue('models_loaded', 1);
+    await h.putRollout(1, candidates(6));
+    await h.putRollout(2, candidates(12));
+    await h.putRollout(3, candidates(6));
+    await h.until(
+      'two batches and a dead letter',
+      () => h.batches.length === 2 && h.deadLetters.length === 1,
+    );
+    assert.deepEqual(h.batches.map((b) => b.key).sort(), ['request-1', 'request-3']);
+    assert.equal(h.deadLetters[0]!.value!.reason, 'REFUSED_BY_RANKER');
+    assert.equal(h.deadLetters[0]!.value!.key!.toString(), 'request-2');
+    const batch = h.batches[0]!.value!;
+    const pCtr = (hashFeature('item', batch.candidates[0]!.itemId!) % 1000) * 1e-3;
+    assert.ok(Math.abs(batch.candidates[0]!.pCtr - pCtr) < 1e-6);
+
+    version = 'http-2';
+    await h.putRollout(4, candidates(6));
+    await h.until('a batch of the new version', () => h.batches.some((b) => b.key === 'request-4'));
+    assert.equal(h.batches.find((b) => b.key === 'request-4')!.value!.rankerVersion, 'http-2');
     assert.equal(await service.stop(), 0);
   });
 

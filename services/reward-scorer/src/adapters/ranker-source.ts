@@ -3,8 +3,11 @@ import type { PolicyVersion } from '@onemall/contracts';
 import type { KafkaIo } from '@onemall/kafka-io';
 import { loadRanker, type RankerRuntime } from '@onemall/learning';
 import { type ArtifactStore, type Logger, ModelFollower, type StageMeter } from '@onemall/service-kit';
+import type { RankerSource, ScorerRanker } from '../ranker.ts';
 
-export type Rankers = ModelFollower<PolicyVersion, RankerRuntime>;
+interface LoadedRanker extends ScorerRanker {
+  runtime: RankerRuntime;
+}
 
 export async function followRankers(options: {
   kafka: KafkaIo;
@@ -12,15 +15,18 @@ export async function followRankers(options: {
   log: Logger;
   meter: StageMeter;
   fail: (error: unknown) => void;
-}): Promise<{ rankers: Rankers; close(): Promise<void> }> {
+}): Promise<{ rankers: RankerSource; close(): Promise<void> }> {
   const { kafka, artifacts, log, meter, fail } = options;
-  const rankers: Rankers = new ModelFollower({
+  const rankers = new ModelFollower<PolicyVersion, LoadedRanker>({
     artifacts,
     log,
     meter,
     // refuses a ranker that was trained on other features than this build computes
-    load: (_publication, files) => loadRanker(files),
-    close: (ranker) => ranker.close(),
+    load: async (_publication, files) => {
+      const runtime = await loadRanker(files);
+      return { runtime, identity: runtime.manifest, score: (...rows) => runtime.score(...rows) };
+    },
+    close: ({ runtime }) => runtime.close(),
   });
   // a topic that is not compacted yet holds many old publications: only the newest is loaded
   let caughtUp = false;
