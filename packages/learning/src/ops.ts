@@ -69,10 +69,16 @@ export interface Ops<T> {
   logSoftmax(x: T): T;
   /** x / sqrt(mean(x^2) + 1e-6) * gain over the last axis (Zhang and Sennrich 2019). */
   rmsNorm(x: T, gain: T): T;
+  /** (x - mean) / sqrt(variance + 1e-5) * gain + bias over the last axis (Ba, Kiros and Hinton 2016). */
+  layerNorm(x: T, gain: T, bias: T): T;
+  /** mean(x^2) over the last axis, which is kept with size 1. */
+  meanSquare(x: T): T;
   /** Rows of a table [V, D] by ids of any shape: [...ids, D]. ids must be in [0, V). */
   gather(table: T, ids: T): T;
   /** One column per row: x [N, V], ids [N] gives [N]. */
   pick(x: T, ids: T): T;
+  /** One column per row of logSoftmax(x): x [N, V], ids [N] gives [N]. */
+  pickLogSoftmax(x: T, ids: T): T;
   /**
    * Rows of x [N, D] where `from` [M] names them counting from 1, and a row of zeros where it says 0. `back` holds the inverse:
    * lists [N] that name, for each row of x, rows of the result (from 1; 0 for none), so that the gradient is a gather too.

@@ -1,4 +1,4 @@
-import type { AdamWOptions } from './onnx/adamw.ts';
+import type { AdamWOptions } from './optimizers/adamw.ts';
 import type { OptimizerOptions } from './trainer-ports.ts';
 
 export interface ResolvedOptimizer {

@@ -32,7 +32,7 @@ export async function checkGradients(model: Model, options: CheckOptions = {}): 
     const loss = model(ops);
     return { loss, metrics: { loss } };
   });
-  const sessions = await OrtSessions.create(
+  const sessions = new OrtSessions(
     compileOptimizer(graph, adamw, () => 1),
     7,
     1,

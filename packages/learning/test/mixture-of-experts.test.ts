@@ -28,7 +28,7 @@ async function run(options: ExpertSizes, steps = 1, feeds = { x, present }) {
     return { loss, metrics: { loss, y, loads: loads!, overflow: overflow! } };
   });
   const adamw = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 1 };
-  const sessions = await OrtSessions.create(
+  const sessions = new OrtSessions(
     compileOptimizer(graph, adamw, () => 1),
     2,
     1,

@@ -60,7 +60,7 @@ test('a softmax runs over the codes of the scenario only', async () => {
     return { loss, metrics: {} };
   });
   const adamw = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 1 };
-  const sessions = await OrtSessions.create(
+  const sessions = new OrtSessions(
     compileOptimizer(graph, adamw, () => 1),
     3,
     1,

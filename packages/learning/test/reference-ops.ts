@@ -235,6 +235,23 @@ export class ReferenceOps implements Ops<Array64> {
       return row.map((v, i) => (v / root) * gain.data[i]!);
     });
   }
+  layerNorm(x: Array64, gain: Array64, bias: Array64): Array64 {
+    return this.#rows(x, (row) => {
+      const mean = row.reduce((sum, v) => sum + v, 0) / row.length;
+      const variance = row.reduce((sum, v) => sum + (v - mean) ** 2, 0) / row.length;
+      return row.map((v, i) => ((v - mean) / Math.sqrt(variance + 1e-5)) * gain.data[i]! + bias.data[i]!);
+    });
+  }
+  meanSquare(x: Array64): Array64 {
+    const n = x.shape.at(-1)!;
+    return make([...x.shape.slice(0, -1), 1], (i) => {
+      const row = x.data.subarray(i * n, (i + 1) * n);
+      return row.reduce((sum, v) => sum + v * v, 0) / n;
+    });
+  }
+  pickLogSoftmax(x: Array64, ids: Array64): Array64 {
+    return this.pick(this.logSoftmax(x), ids);
+  }
   gather(table: Array64, ids: Array64): Array64 {
     const dim = table.shape[1]!;
     return make([...ids.shape, dim], (i) => table.data[ids.data[Math.floor(i / dim)]! * dim + (i % dim)]!);

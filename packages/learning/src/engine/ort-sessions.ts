@@ -1,15 +1,17 @@
 /**
- * Training on onnxruntime: owns the weights and runs the sessions of one step. Lives inside a worker (ort-worker.ts), because
+ * Training on onnxruntime's CPU provider: owns the weights and runs the steps. Lives inside a worker (ort-worker.ts), because
  * `session.run` blocks the thread that calls it.
  *
- * One step: gradients (one session) -> row gradients added up per table (one single-thread session each, side by side) ->
- * AdamW (one session). Every large output is written into memory allocated once; weights and moments alternate between two
- * sets, so that a step that diverges leaves the old set untouched.
+ * One step: loss and gradients (one session) -> gradient rows added up per table -> AdamW in place, the last two by the kernels
+ * of optimizers/kernels.ts. Weights, moments and gradients lie in the kernels' memory; the session reads and writes there.
+ * Nothing is written to the weights before loss and gradient norm were found finite.
  */
 import * as ort from 'onnxruntime-node';
 import { initialWeights } from '../initial-weights.ts';
-import { optimizerNames } from '../onnx/adamw.ts';
 import { sizeOf } from '../onnx/graph-builder.ts';
+import type { Shape } from '../ops.ts';
+import { adamwFactors } from '../optimizers/adamw.ts';
+import { KernelMemory, type Place } from '../optimizers/kernels.ts';
 import { DivergedError, StateError } from '../trainer-ports.ts';
 import type { ForwardGraph, GradientGraph, TensorSpec, TrainingProgram } from './program.ts';
 
@@ -33,94 +35,77 @@ export function cpuSession(numThreads: number): ort.InferenceSession.SessionOpti
   };
 }
 
-/** For graphs in which the optimizer of onnxruntime finds nothing to fuse: looking for it would only delay the start. */
-const asIs = (numThreads: number): ort.InferenceSession.SessionOptions => ({
-  ...cpuSession(numThreads),
-  graphOptimizationLevel: 'disabled',
-});
-
 export const tensorOf = (data: Float32Array | Int32Array, shape: readonly number[]): ort.Tensor =>
   data instanceof Float32Array
     ? new ort.Tensor('float32', data, shape)
     : new ort.Tensor('int32', data, shape);
-const scalar = (value: number): ort.Tensor => tensorOf(Float32Array.of(value), []);
 const empty = ({ shape, dtype }: Pick<TensorSpec, 'shape' | 'dtype'>): ort.Tensor =>
   tensorOf(dtype === 'int32' ? new Int32Array(sizeOf(shape)) : new Float32Array(sizeOf(shape)), shape);
+
+/** Names of the moments of a parameter in a saved state. */
+const momentNames = (parameter: string): [string, string] => [`m.${parameter}`, `v.${parameter}`];
 
 interface LoadedForward {
   graph: ForwardGraph;
   session: ort.InferenceSession;
 }
-interface LoadedGradient {
+interface LoadedGradient extends LoadedForward {
   graph: GradientGraph;
-  session: ort.InferenceSession;
-  outputs: Record<string, ort.Tensor>;
-  scatters: {
-    table: string;
-    session: ort.InferenceSession;
-    feeds: Record<string, ort.Tensor>;
-    out: ort.Tensor;
-  }[];
-  gradients: Record<string, ort.Tensor>;
+  /** Outputs in the kernels' memory: ids and rows. */
+  places: ReadonlyMap<string, Place>;
+  /** All other outputs but the dense gradients. */
+  figures: Readonly<Record<string, ort.Tensor>>;
 }
 
 export class OrtSessions {
   readonly #program: TrainingProgram;
   readonly #numThreads: number;
-  readonly #optimizer: ort.InferenceSession;
+  readonly #memory = new KernelMemory();
   readonly #gradients = new Map<string, LoadedGradient>();
   readonly #forwards = new Map<string, LoadedForward>();
-  /** Weights, `m.` and `v.` moments and buffers of the present and, after a step, of the past. */
-  #current: Record<string, ort.Tensor> = {};
-  #spare: Record<string, ort.Tensor> = {};
+  /** Weights and, by their `momentNames`, moments. */
+  readonly #state: ReadonlyMap<string, Place>;
+  readonly #gradientOf: ReadonlyMap<string, Place>;
+  readonly #buffers = new Map<string, Float32Array>();
+  readonly #shapes: ReadonlyMap<string, Shape>;
   #step = 0;
 
-  private constructor(program: TrainingProgram, numThreads: number, optimizer: ort.InferenceSession) {
+  /** @param seed of the initial weights */
+  constructor(program: TrainingProgram, seed: number, numThreads: number) {
     this.#program = program;
     this.#numThreads = numThreads;
-    this.#optimizer = optimizer;
-  }
-
-  static async create(program: TrainingProgram, seed: number, numThreads: number): Promise<OrtSessions> {
-    const optimizer = await ort.InferenceSession.create(program.optimizer, asIs(numThreads));
-    const sessions = new OrtSessions(program, numThreads, optimizer);
-    for (const { name, shape, init } of program.parameters) {
-      const names = optimizerNames(name);
-      sessions.#current[name] = tensorOf(initialWeights(seed, name, shape, init), shape);
-      for (const key of [names.moment1, names.moment2])
-        sessions.#current[key] = empty({ shape, dtype: 'float32' });
-      for (const key of [name, names.moment1, names.moment2])
-        sessions.#spare[key] = empty({ shape, dtype: 'float32' });
-    }
-    for (const { name, shape, init } of program.buffers)
-      sessions.#current[name] = tensorOf(initialWeights(seed, name, shape, init), shape);
-    return sessions;
+    const { parameters, buffers } = program;
+    this.#shapes = new Map([...parameters, ...buffers].map(({ name, shape }) => [name, shape]));
+    const names = parameters.flatMap(({ name }) => [name, ...momentNames(name)]);
+    const sizes = parameters.flatMap(({ shape }) => Array<number>(3).fill(sizeOf(shape)));
+    this.#state = placed(this.#memory, names, sizes);
+    this.#gradientOf = placed(
+      this.#memory,
+      parameters.map((p) => p.name),
+      parameters.map((p) => sizeOf(p.shape)),
+    );
+    for (const { name, shape, init } of parameters)
+      this.#values(name).set(initialWeights(seed, name, shape, init));
+    for (const { name, shape, init } of buffers)
+      this.#buffers.set(name, initialWeights(seed, name, shape, init));
   }
 
   async addGradient(name: string, graph: GradientGraph): Promise<void> {
     const session = await ort.InferenceSession.create(graph.model, cpuSession(this.#numThreads));
-    const outputs = Object.fromEntries(graph.outputs.map((spec) => [spec.name, empty(spec)]));
-    const shapeOf = new Map(this.#program.parameters.map((p) => [p.name, p.shape]));
-    const zero = (parameter: string) => empty({ shape: shapeOf.get(parameter)!, dtype: 'float32' });
-    const scatters = await Promise.all(
-      graph.tables.map(async ({ table, model, uses }) => ({
-        table,
-        session: await ort.InferenceSession.create(model, asIs(1)),
-        feeds: Object.fromEntries(
-          uses.flatMap((use, i) => [
-            [`ids.${i}`, outputs[use.ids]!],
-            [`rows.${i}`, outputs[use.rows]!],
-          ]),
-        ),
-        out: zero(table),
-      })),
-    );
-    const gradients = Object.fromEntries([
-      ...Object.entries(graph.dense).map(([parameter, output]) => [parameter, outputs[output]!]),
-      ...scatters.map(({ table, out }) => [table, out]),
-      ...graph.unused.map((parameter) => [parameter, zero(parameter)]),
-    ]);
-    this.#gradients.set(name, { graph, session, outputs, scatters, gradients });
+    const inRows = new Set(graph.tables.flatMap(({ uses }) => uses.flatMap((use) => [use.ids, use.rows])));
+    const isDense = new Set(Object.values(graph.dense));
+    const rows = graph.outputs.filter((spec) => inRows.has(spec.name));
+    const figures = graph.outputs.filter((spec) => !inRows.has(spec.name) && !isDense.has(spec.name));
+    this.#gradients.set(name, {
+      graph,
+      session,
+      places: placed(
+        this.#memory,
+        rows.map((spec) => spec.name),
+        rows.map((spec) => sizeOf(spec.shape)),
+      ),
+      figures: Object.fromEntries(figures.map((spec) => [spec.name, empty(spec)])),
+    });
   }
 
   async addForward(name: string, graph: ForwardGraph): Promise<void> {
@@ -131,56 +116,39 @@ export class OrtSessions {
   /** @throws DivergedError, and keeps the weights, when a metric or the gradient norm is not finite */
   async step(name: string, feeds: Arrays, learningRate: number): Promise<StepOutcome> {
     const startedMs = performance.now();
-    const loaded = this.#gradients.get(name)!;
-    await this.#computeGradients(loaded, feeds);
+    const { graph, figures } = await this.#computeGradients(name, feeds);
     const t = this.#step + 1;
-    const { beta1, beta2 } = this.#program.adamw;
-    const optimizerFeeds: Record<string, ort.Tensor> = {
-      learningRate: scalar(learningRate),
-      correction1: scalar(1 - beta1 ** t),
-      correction2: scalar(1 - beta2 ** t),
-    };
-    const fetches: Record<string, ort.Tensor | null> = { gradNorm: null };
-    for (const { name: parameter } of this.#program.parameters) {
-      const names = optimizerNames(parameter);
-      optimizerFeeds[names.gradient] = loaded.gradients[parameter]!;
-      for (const key of [parameter, names.moment1, names.moment2]) optimizerFeeds[key] = this.#current[key]!;
-      fetches[names.next] = this.#spare[parameter]!;
-      fetches[names.nextMoment1] = this.#spare[names.moment1]!;
-      fetches[names.nextMoment2] = this.#spare[names.moment2]!;
-    }
-    const result = await this.#optimizer.run(optimizerFeeds, fetches);
-    const gradNorm = (result.gradNorm!.data as Float32Array)[0]!;
     const metrics: Arrays = {};
-    for (const metric of loaded.graph.metrics) {
-      const data = loaded.outputs[metric]!.data as Float32Array | Int32Array;
+    for (const metric of graph.metrics) {
+      const data = figures[metric]!.data as Float32Array | Int32Array;
       if (data instanceof Float32Array && !data.every(Number.isFinite))
-        throw new DivergedError(
-          `Step ${t}: ${metric} is not finite; the weights stay as they were. Lower the learning rate or restore a checkpoint.`,
-        );
+        throw diverged(t, `${metric} is not finite`);
       metrics[metric] = data;
     }
-    if (!Number.isFinite(gradNorm))
-      throw new DivergedError(
-        `Step ${t}: the gradient norm is ${gradNorm}; the weights stay as they were. Lower the learning rate or restore a checkpoint.`,
-      );
-    for (const key of Object.keys(this.#spare))
-      [this.#current[key], this.#spare[key]] = [this.#spare[key]!, this.#current[key]!];
-    for (const [buffer, output] of Object.entries(loaded.graph.assigned))
-      (this.#current[buffer]!.data as Float32Array).set(loaded.outputs[output]!.data as Float32Array);
+    const { parameters, adamw } = this.#program;
+    const squares = parameters.map((p) => this.#memory.sumOfSquares(this.#gradient(p.name)));
+    const gradNorm = Math.sqrt(squares.reduce((a, b) => a + b, 0));
+    if (!Number.isFinite(gradNorm)) throw diverged(t, `the gradient norm is ${gradNorm}`);
+    for (const parameter of parameters) {
+      const [moment1, moment2] = momentNames(parameter.name).map((key) => this.#values(key)) as [
+        Float32Array,
+        Float32Array,
+      ];
+      const factors = adamwFactors(adamw, { t, learningRate, gradNorm }, parameter);
+      const gradient = this.#gradient(parameter.name);
+      this.#memory.adamw(this.#values(parameter.name), moment1, moment2, gradient, factors);
+    }
+    for (const [buffer, output] of Object.entries(graph.assigned))
+      this.#buffers.get(buffer)!.set(figures[output]!.data as Float32Array);
     this.#step = t;
     return { metrics, gradNorm, stepMs: performance.now() - startedMs };
   }
 
   /** Gradients of a batch without an update, copied: for tests and studies. */
   async gradients(name: string, feeds: Arrays): Promise<Record<string, Float32Array>> {
-    const loaded = this.#gradients.get(name)!;
-    await this.#computeGradients(loaded, feeds);
+    await this.#computeGradients(name, feeds);
     return Object.fromEntries(
-      Object.entries(loaded.gradients).map(([parameter, tensor]) => [
-        parameter,
-        (tensor.data as Float32Array).slice(),
-      ]),
+      this.#program.parameters.map((p) => [p.name, this.#gradient(p.name).slice()] as const),
     );
   }
 
@@ -193,40 +161,54 @@ export class OrtSessions {
   }
 
   state(): { tensors: Map<string, Float32Array>; step: number } {
-    const tensors = new Map(
-      Object.entries(this.#current).map(([name, tensor]) => [name, (tensor.data as Float32Array).slice()]),
-    );
+    const tensors = new Map(this.#named().map(([name, values]) => [name, values.slice()]));
     return { tensors, step: this.#step };
   }
 
   restore(tensors: ReadonlyMap<string, Float32Array>, step: number): void {
-    for (const [name, tensor] of Object.entries(this.#current)) {
+    const named = this.#named();
+    for (const [name, values] of named) {
       const saved = tensors.get(name);
-      if (saved?.length !== tensor.size)
+      if (saved?.length !== values.length)
         throw new StateError(
-          `The saved state has ${saved ? `${saved.length} values` : 'nothing'} for ${name}, which has ${tensor.size}. It belongs to another preset, code count or version of the model.`,
+          `The saved state has ${saved ? `${saved.length} values` : 'nothing'} for ${name}, which has ${values.length}. It belongs to another preset, code count or version of the model.`,
         );
     }
-    for (const [name, tensor] of Object.entries(this.#current))
-      (tensor.data as Float32Array).set(tensors.get(name)!);
+    for (const [name, values] of named) values.set(tensors.get(name)!);
     this.#step = step;
   }
 
   async close(): Promise<void> {
-    await this.#optimizer.release();
-    for (const { session, scatters } of this.#gradients.values()) {
+    for (const { session } of [...this.#gradients.values(), ...this.#forwards.values()])
       await session.release();
-      for (const scatter of scatters) await scatter.session.release();
-    }
-    for (const { session } of this.#forwards.values()) await session.release();
   }
 
-  async #computeGradients(
-    { graph, session, outputs, scatters }: LoadedGradient,
-    feeds: Arrays,
-  ): Promise<void> {
-    await session.run(this.#feed(graph, feeds), outputs);
-    await Promise.all(scatters.map(({ session, feeds, out }) => session.run(feeds, { gradient: out })));
+  async #computeGradients(name: string, feeds: Arrays): Promise<LoadedGradient> {
+    const loaded = this.#gradients.get(name)!;
+    const { graph, session, places, figures } = loaded;
+    const fetches: Record<string, ort.Tensor> = { ...figures };
+    for (const [parameter, output] of Object.entries(graph.dense))
+      fetches[output] = tensorOf(this.#gradient(parameter), this.#shapes.get(parameter)!);
+    for (const { name: output, shape, dtype } of graph.outputs) {
+      const place = places.get(output);
+      if (place)
+        fetches[output] = tensorOf(
+          dtype === 'int32' ? this.#memory.ints(place) : this.#memory.floats(place),
+          shape,
+        );
+    }
+    await session.run(this.#feed(graph, feeds), fetches);
+    for (const { table, uses } of graph.tables) {
+      const sum = this.#gradient(table).fill(0);
+      for (const { ids, rows } of uses)
+        this.#memory.addRows(
+          sum,
+          this.#memory.ints(places.get(ids)!),
+          this.#memory.floats(places.get(rows)!),
+        );
+    }
+    for (const parameter of graph.unused) this.#gradient(parameter).fill(0);
+    return loaded;
   }
 
   #feed(graph: ForwardGraph, arrays: Arrays): Record<string, ort.Tensor> {
@@ -239,7 +221,36 @@ export class OrtSessions {
         );
       feeds[name] = tensorOf(data, shape);
     }
-    for (const name of graph.weights) feeds[name] = this.#current[name]!;
+    for (const name of graph.weights)
+      feeds[name] = tensorOf(this.#buffers.get(name) ?? this.#values(name), this.#shapes.get(name)!);
     return feeds;
   }
+
+  /** Weights, moments and buffers, in the order of a saved state. */
+  #named(): [string, Float32Array][] {
+    return [
+      ...[...this.#state.keys()].map((name) => [name, this.#values(name)] as [string, Float32Array]),
+      ...this.#buffers,
+    ];
+  }
+  /** Views are made anew for each use: the memory moves when it grows. */
+  #values(name: string): Float32Array {
+    return this.#memory.floats(this.#state.get(name)!);
+  }
+  #gradient(parameter: string): Float32Array {
+    return this.#memory.floats(this.#gradientOf.get(parameter)!);
+  }
 }
+
+function placed(
+  memory: KernelMemory,
+  names: readonly string[],
+  sizes: readonly number[],
+): Map<string, Place> {
+  const places = memory.reserve(sizes);
+  return new Map(names.map((name, i) => [name, places[i]!]));
+}
+const diverged = (step: number, what: string): DivergedError =>
+  new DivergedError(
+    `Step ${step}: ${what}; the weights stay as they were. Lower the learning rate or restore a checkpoint.`,
+  );

@@ -5,10 +5,9 @@ import type { WorkerCall, WorkerReply, WorkerStart } from './worker-protocol.ts'
 
 const port = parentPort!;
 const { program, seed, numThreads } = workerData as WorkerStart;
-const sessions = OrtSessions.create(program, seed, numThreads);
+const trainer = new OrtSessions(program, seed, numThreads);
 
 async function answer(call: WorkerCall): Promise<unknown> {
-  const trainer = await sessions;
   switch (call.method) {
     case 'ready':
       return null;

@@ -1,9 +1,9 @@
 /** What an engine needs to train a model: compiled graphs and how their values flow from one to the next. All of it can be sent to a worker. */
-import { type AdamWOptions, adamwGraph } from '../onnx/adamw.ts';
+
 import { OnnxGraph } from '../onnx/graph.ts';
-import { sizeOf, type Value } from '../onnx/graph-builder.ts';
-import { scatterGraph } from '../onnx/scatter.ts';
+import type { Value } from '../onnx/graph-builder.ts';
 import type { DType, Initializer, Shape } from '../ops.ts';
+import type { AdamWOptions } from '../optimizers/adamw.ts';
 
 export interface TensorSpec {
   name: string;
@@ -26,11 +26,8 @@ export interface GradientGraph extends ForwardGraph {
   metrics: readonly string[];
   /** Parameter -> output with its gradient. */
   dense: Readonly<Record<string, string>>;
-  tables: readonly {
-    table: string;
-    model: Uint8Array;
-    uses: readonly { ids: string; rows: string }[];
-  }[];
+  /** Tables whose gradient leaves the graph as rows that are to be added up. */
+  tables: readonly { table: string; uses: readonly { ids: string; rows: string }[] }[];
   /** Buffer -> output with its next value. */
   assigned: Readonly<Record<string, string>>;
   /** Parameters that have no part in the loss of this graph; their gradient is zero. */
@@ -43,10 +40,15 @@ export interface ParameterTensor {
   shape: Shape;
   init: Initializer;
 }
+export interface TrainedTensor extends ParameterTensor {
+  /** Whether weight decay applies. */
+  decay: boolean;
+  /** Multiplies the learning rate. */
+  rate: number;
+}
 export interface TrainingProgram {
-  parameters: readonly ParameterTensor[];
+  parameters: readonly TrainedTensor[];
   buffers: readonly ParameterTensor[];
-  optimizer: Uint8Array;
   adamw: AdamWOptions;
 }
 
@@ -121,10 +123,6 @@ export function compileGradient(build: (ops: OnnxGraph) => ModelPass): {
   };
   const tables = [...Map.groupBy(gradients.rows, (r) => r.table)].map(([table, uses]) => ({
     table,
-    model: scatterGraph(
-      graph.parameters.get(table)!.shape,
-      uses.map((use) => sizeOf(use.ids.shape)),
-    ),
     uses: uses.map((use) => ({ ids: once('ids', use.ids), rows: once('rows', use.rows) })),
   }));
   const withGradient = new Set([...Object.keys(dense), ...tables.map((t) => t.table)]);
@@ -149,14 +147,9 @@ export function compileOptimizer(
   adamw: AdamWOptions,
   rate: (parameter: string) => number,
 ): TrainingProgram {
-  const parameters = [...graph.parameters.values()];
   return {
-    parameters: parameters.map(({ name, shape, init }) => ({ name, shape, init })),
-    buffers: [...graph.buffers.values()].map(({ name, shape, init }) => ({ name, shape, init })),
-    optimizer: adamwGraph(
-      parameters.map(({ name, shape, decay }) => ({ name, shape, decay, rate: rate(name) })),
-      adamw,
-    ),
+    parameters: [...graph.parameters.values()].map((p) => ({ ...p, rate: rate(p.name) })),
+    buffers: [...graph.buffers.values()],
     adamw,
   };
 }

@@ -1,4 +1,5 @@
 import type { Ops } from '../ops.ts';
+import { absorbedWeights, absorbingPays, read } from './absorbed-attention.ts';
 import { attend, linear, norm } from './attention.ts';
 import { type Dropout, keepAll } from './dropout.ts';
 import { type ExpertsResult, mixtureOfExperts } from './mixture-of-experts.ts';
@@ -106,23 +107,49 @@ function crossAttention<T>(
   heads: number,
   allowed: T | undefined,
 ): T {
-  const [contexts, memory, dim] = ops.shape(context) as [number, number, number];
-  const source = ops.reshape(context, [contexts * memory, dim]);
-  const keys = ops.reshape(linear(ops, `${name}.k`, source, dim), [contexts, memory, dim]);
-  const values = ops.reshape(linear(ops, `${name}.v`, source, dim), [contexts, memory, dim]);
-  const queries = linear(ops, `${name}.q`, x, dim);
+  const [, memory, dim] = ops.shape(context) as [number, number, number];
   let first = 0;
-  const read = perBlock(ops, queries, blocks, (part, block) => {
-    const own = (y: T): T => ops.slice(y, [first, 0, 0], [block.contexts, memory, dim]);
-    const tokens = block.rows * block.tokens;
-    const y = attend(ops, ops.reshape(part, [block.contexts, tokens, dim]), own(keys), own(values), {
-      heads,
-      ...(allowed !== undefined && { allowed }),
-    });
+  return perBlock(ops, x, blocks, (part, block) => {
+    const queries = block.rows * block.tokens;
+    const own = ops.slice(context, [first, 0, 0], [block.contexts, memory, dim]);
     first += block.contexts;
-    return y;
+    return allowed === undefined && absorbingPays(queries, memory, heads, dim)
+      ? readAbsorbed(ops, name, part, own, heads)
+      : readProjected(ops, name, part, own, heads, allowed);
   });
-  return linear(ops, `${name}.out`, read, dim);
+}
+
+/** @param x [C R, D] @param context [C, M, D] @returns [C R, D] */
+function readAbsorbed<T>(ops: Ops<T>, name: string, x: T, context: T, heads: number): T {
+  const [contexts, , dim] = ops.shape(context) as [number, number, number];
+  const [n] = ops.shape(x) as [number];
+  const weights = absorbedWeights(ops, name, { dim, heads });
+  const g = ops.matmul(x, ops.reshape(weights.queryKey, [dim, heads * dim]));
+  const y = read(ops, ops.reshape(g, [contexts, (n / contexts) * heads, dim]), context, {
+    norm: { kind: 'none' },
+  });
+  return ops.matmul(ops.reshape(y, [n, heads * dim]), ops.reshape(weights.valueOut, [heads * dim, dim]));
+}
+
+/** The same with keys and values projected. */
+function readProjected<T>(
+  ops: Ops<T>,
+  name: string,
+  x: T,
+  context: T,
+  heads: number,
+  allowed: T | undefined,
+): T {
+  const [contexts, memory, dim] = ops.shape(context) as [number, number, number];
+  const [n] = ops.shape(x) as [number];
+  const source = ops.reshape(context, [contexts * memory, dim]);
+  const apart = (y: T): T => ops.reshape(y, [contexts, ops.shape(y)[0]! / contexts, dim]);
+  const part = (p: string, y: T): T => apart(linear(ops, `${name}.${p}`, y, dim));
+  const y = attend(ops, part('q', x), part('k', source), part('v', source), {
+    heads,
+    ...(allowed !== undefined && { allowed }),
+  });
+  return linear(ops, `${name}.out`, ops.reshape(y, [n, dim]), dim);
 }
 
 /** A token sees itself and those before it in its row. */

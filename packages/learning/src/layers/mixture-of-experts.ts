@@ -25,6 +25,8 @@ export interface ExpertSizes {
 export interface ExpertsResult<T> {
   /** [N, D] */
   y: T;
+  /** [N, E] softmax of the router; absent for a dense network. */
+  scores?: T;
   /** [E] pairs routed, before dropping; absent for a dense network. */
   loads?: T;
   /** [] pairs dropped. */
@@ -76,7 +78,7 @@ export function mixtureOfExperts<T>(
     const every = feedForward(ops.broadcastTo(ops.reshape(x, [1, n, dim]), [experts, n, dim]));
     const byExpert = shares.map((share, k) => ops.mul(chosen[k]!, share)).reduce((a, b) => ops.add(a, b));
     const gate = ops.reshape(ops.transpose(byExpert, [1, 0]), [experts, n, 1]);
-    return { y: ops.sum(ops.mul(every, gate), [0]), loads, overflow: ops.constant([0], []) };
+    return { y: ops.sum(ops.mul(every, gate), [0]), scores, loads, overflow: ops.constant([0], []) };
   }
   const route = assignSlots(ops, chosen, sizes, n);
   const moved = ops.permuteRows(x, route.tokenOfSlot, route.slotOfToken);
@@ -88,7 +90,7 @@ export function mixtureOfExperts<T>(
   const y = shares
     .map((share, k) => ops.mul(ops.slice(returned, [k * n, 0], [n, dim]), share))
     .reduce((a, b) => ops.add(a, b));
-  return { y, loads, overflow: route.overflow };
+  return { y, scores, loads, overflow: route.overflow };
 }
 
 interface Route<T> {

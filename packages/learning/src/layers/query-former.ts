@@ -1,5 +1,6 @@
-import { normal, type Ops } from '../ops.ts';
-import { attend, lastOf, linear, norm } from './attention.ts';
+import { normal, type Ops, ones } from '../ops.ts';
+import { absorbedWeights, absorbingPays, read } from './absorbed-attention.ts';
+import { attend, forbid, linear, norm } from './attention.ts';
 import type { Dropout } from './dropout.ts';
 
 export interface QueryFormerSizes {
@@ -19,32 +20,56 @@ export interface QueryFormerSizes {
  */
 export function queryFormers<T>(ops: Ops<T>, name: string, x: T, present: T, sizes: QueryFormerSizes): T {
   const { queries: m, heads, ffnDim, blocks } = sizes;
-  const [sets, rows, length] = ops.shape(x) as [number, number, number, number];
-  const dim = lastOf(ops.shape(x));
-  const allowed = ops.reshape(present, [sets * rows, 1, 1, length]);
+  const [sets, rows, length, dim] = ops.shape(x) as [number, number, number, number];
   const learned = ops.parameter(`${name}.queries`, [sets, m, dim], normal(1), { decay: false });
-  let q = ops.reshape(ops.broadcastTo(ops.reshape(learned, [sets, 1, m, dim]), [sets, rows, m, dim]), [
-    sets,
-    rows * m,
-    dim,
-  ]);
-  const flat = ops.reshape(x, [sets, rows * length, dim]);
+  // The first block's queries are the same for every row: [S, 1, M, D].
+  let q = ops.reshape(learned, [sets, 1, m, dim]);
   for (let b = 0; b < blocks; b++) {
     const at = `${name}.block${b}`;
-    const source = norm(ops, `${at}.normSequence`, flat);
-    const apart = (y: T, n: number): T => ops.reshape(y, [sets * rows, n, dim]);
-    const read = attend(
-      ops,
-      apart(linear(ops, `${at}.q`, norm(ops, `${at}.normQuery`, q), dim), m),
-      apart(linear(ops, `${at}.k`, source, dim), length),
-      apart(linear(ops, `${at}.v`, source, dim), length),
-      { heads, allowed },
-    );
-    q = ops.add(q, linear(ops, `${at}.out`, ops.reshape(read, [sets, rows * m, dim]), dim));
-    const inner = ops.silu(linear(ops, `${at}.up`, norm(ops, `${at}.normFfn`, q), ffnDim));
-    q = ops.add(q, linear(ops, `${at}.down`, inner, dim));
+    const normed = norm(ops, `${at}.normQuery`, q);
+    const reader = absorbingPays(m, length, heads, dim) ? readAbsorbed : readProjected;
+    const y = ops.add(q, reader(ops, at, normed, x, present, heads));
+    const flat = ops.reshape(y, [sets, rows * m, dim]);
+    const inner = ops.silu(linear(ops, `${at}.up`, norm(ops, `${at}.normFfn`, flat), ffnDim));
+    q = ops.reshape(ops.add(flat, linear(ops, `${at}.down`, inner, dim)), [sets, rows, m, dim]);
   }
-  return ops.reshape(norm(ops, `${name}.norm`, q), [sets, rows, m, dim]);
+  return norm(ops, `${name}.norm`, q);
+}
+
+/** @param q [S, N or 1, M, D] @param x [S, N, L, D] @param present [S, N, L] @returns [S, N, M, D] */
+function readAbsorbed<T>(ops: Ops<T>, at: string, q: T, x: T, present: T, heads: number): T {
+  const [sets, rows, length, dim] = ops.shape(x) as [number, number, number, number];
+  const [, own, m] = ops.shape(q) as [number, number, number];
+  const weights = absorbedWeights(ops, at, { sets, dim, heads });
+  const allowed = ops.reshape(present, [sets, rows, 1, length]);
+  const gain = ops.parameter(`${at}.normSequence`, [dim], ones, { decay: false });
+  const g = ops.matmul(ops.reshape(q, [sets, own * m, dim]), weights.queryKey);
+  const y = read(ops, ops.reshape(g, [sets, own, m * heads, dim]), x, {
+    norm: { kind: 'rms', gain },
+    mask: forbid(ops, allowed),
+    allowed,
+  });
+  const out = ops.matmul(ops.reshape(y, [sets, rows * m, heads * dim]), weights.valueOut);
+  return ops.reshape(out, [sets, rows, m, dim]);
+}
+
+/** The same with keys and values projected. */
+function readProjected<T>(ops: Ops<T>, at: string, q: T, x: T, present: T, heads: number): T {
+  const [sets, rows, length, dim] = ops.shape(x) as [number, number, number, number];
+  const [, own, m] = ops.shape(q) as [number, number, number];
+  const source = norm(ops, `${at}.normSequence`, ops.reshape(x, [sets, rows * length, dim]));
+  const apart = (y: T, n: number): T => ops.reshape(y, [sets * rows, n, dim]);
+  const queries = linear(ops, `${at}.q`, ops.reshape(q, [sets, own * m, dim]), dim);
+  const everyRow = ops.broadcastTo(ops.reshape(queries, [sets, own, m, dim]), [sets, rows, m, dim]);
+  const y = attend(
+    ops,
+    apart(everyRow, m),
+    apart(linear(ops, `${at}.k`, source, dim), length),
+    apart(linear(ops, `${at}.v`, source, dim), length),
+    { heads, allowed: ops.reshape(present, [sets * rows, 1, 1, length]) },
+  );
+  const out = linear(ops, `${at}.out`, ops.reshape(y, [sets, rows * m, dim]), dim);
+  return ops.reshape(out, [sets, rows, m, dim]);
 }
 
 /**

@@ -55,12 +55,18 @@ export class GraphBuilder {
   readonly #inputs: OnnxValueInfo[] = [];
   readonly #outputs: OnnxValueInfo[] = [];
   readonly #constants = new Map<string, Value>();
+  readonly #computed = new Set<string>();
+  /** Values that leave the graph -> the name they leave under: an Identity node would copy them. */
+  readonly #returned = new Map<string, string>();
   #nextId = 0;
 
   constructor(options: BuilderOptions) {
     this.#options = options;
   }
 
+  get portable(): boolean {
+    return this.#options.portable;
+  }
   get nodeCount(): number {
     return this.#nodes.length;
   }
@@ -101,11 +107,13 @@ export class GraphBuilder {
     }
     return value;
   }
-  /** Gives a value the name under which the graph returns it. */
-  output(name: string, value: Value): Value {
-    this.#nodes.push({ op: 'Identity', domain: '', inputs: [value.name], outputs: [name], attributes: {} });
+  /** Returns a value of the graph under a name. */
+  output(name: string, value: Value): void {
+    if (this.#computed.has(value.name) && !this.#returned.has(value.name))
+      this.#returned.set(value.name, name);
+    else
+      this.#nodes.push({ op: 'Identity', domain: '', inputs: [value.name], outputs: [name], attributes: {} });
     this.#outputs.push({ name, shape: value.shape, type: value.type });
-    return { ...value, name };
   }
 
   emit(
@@ -116,15 +124,23 @@ export class GraphBuilder {
     attributes: Attributes = {},
     domain = '',
   ): Value {
-    const value: Value = { name: this.#fresh(), shape, type, needsGradient: false };
-    this.#nodes.push({
-      op,
-      domain,
-      inputs: inputs.map((v) => v.name),
-      outputs: [value.name],
-      attributes,
+    return this.emitMany(op, inputs, [{ shape, type }], attributes, domain)[0]!;
+  }
+  /** A node with several results; null stands for an optional input or output that is left out. */
+  emitMany(
+    op: string,
+    inputs: readonly (Value | null)[],
+    results: readonly ({ shape: readonly number[]; type: OnnxType } | null)[],
+    attributes: Attributes = {},
+    domain = '',
+  ): Value[] {
+    const outputs = results.map((result) => (result ? this.#fresh() : ''));
+    this.#nodes.push({ op, domain, inputs: inputs.map((v) => v?.name ?? ''), outputs, attributes });
+    return results.flatMap((result, i) => {
+      if (!result) return [];
+      this.#computed.add(outputs[i]!);
+      return [{ name: outputs[i]!, ...result, needsGradient: false }];
     });
-    return value;
   }
 
   /** A node with several results; -1 in a shape is a size known when it runs only. */
@@ -200,7 +216,7 @@ export class GraphBuilder {
     return this.emit('Pad', [x, this.int64([...begin, ...after])], shape, x.type);
   }
   reduce(
-    op: 'ReduceSum' | 'ReduceMean' | 'ReduceMax',
+    op: 'ReduceSum' | 'ReduceMean' | 'ReduceMax' | 'ReduceSumSquare',
     x: Value,
     axes: readonly number[],
     keep: boolean,
@@ -260,8 +276,13 @@ export class GraphBuilder {
   }
 
   encode(): Uint8Array {
+    const named = (name: string): string => this.#returned.get(name) ?? name;
     return encodeOnnx({
-      nodes: this.#nodes,
+      nodes: this.#nodes.map((node) => ({
+        ...node,
+        inputs: node.inputs.map(named),
+        outputs: node.outputs.map(named),
+      })),
       initializers: this.#initializers,
       inputs: this.#inputs,
       outputs: this.#outputs,

@@ -5,7 +5,9 @@
  * Gradients of embedding tables leave the graph as rows (`RowGradient`): onnxruntime's CPU ScatterND with reduction "add"
  * loses additions when several threads hit one row, so they are added up by a one-thread graph per table (scatter.ts).
  */
+
 import type { DType, Initializer, Ops, ParameterOptions, Shape } from '../ops.ts';
+import { type Fused, layerNorm, pickLogSoftmax, rmsNorm, type VectorJacobianProduct } from './fused.ts';
 import { GraphBuilder, int, sameShape, sizeOf, type Value } from './graph-builder.ts';
 
 export interface ParameterSpec {
@@ -45,9 +47,6 @@ export interface GraphOptions {
 
 /** Tables up to this many rows get their gradient by a product with one-hot rows instead of row gradients. */
 const ONE_HOT_ROWS = 64;
-const RMS_EPSILON = 1e-6;
-
-type VectorJacobianProduct = (gradient: Value) => (Value | null)[];
 
 export class OnnxGraph implements Ops<Value> {
   readonly builder: GraphBuilder;
@@ -249,18 +248,16 @@ export class OnnxGraph implements Ops<Value> {
     ]);
   }
   rmsNorm(x: Value, gain: Value): Value {
+    return this.#recordFused(rmsNorm(this.builder, x, gain), [x, gain]);
+  }
+  layerNorm(x: Value, gain: Value, bias: Value): Value {
+    return this.#recordFused(layerNorm(this.builder, x, gain, bias), [x, gain, bias]);
+  }
+  meanSquare(x: Value): Value {
     const { builder: g } = this;
-    const meanSquare = g.reduce('ReduceMean', g.mul(x, x), [-1], true);
-    const inverse = g.unary('Reciprocal', g.unary('Sqrt', g.add(meanSquare, g.float(RMS_EPSILON))));
-    const normed = g.mul(x, inverse);
-    return this.#record(g.mul(normed, gain), [x, gain], (d) => {
-      const dNormed = g.mul(d, gain);
-      const along = g.reduce('ReduceMean', g.mul(dNormed, normed), [-1], true);
-      return [
-        g.mul(inverse, g.sub(dNormed, g.mul(normed, along))),
-        g.unbroadcast(g.mul(d, normed), gain.shape),
-      ];
-    });
+    const share = g.float(1 / x.shape.at(-1)!);
+    const y = g.mul(g.reduce('ReduceSumSquare', x, [-1], true), share);
+    return this.#record(y, [x], (d) => [g.mul(x, g.mul(d, g.mul(share, g.float(2))))]);
   }
   gather(table: Value, ids: Value): Value {
     const { builder: g } = this;
@@ -276,6 +273,9 @@ export class OnnxGraph implements Ops<Value> {
       throw new Error(`gather: a table of ${table.shape[0]} rows must be a parameter, not a computed value`);
     this.#tableReads.set(y, { table: table.name, ids });
     return this.#record(y, [table], () => [null]);
+  }
+  pickLogSoftmax(x: Value, ids: Value): Value {
+    return this.#recordFused(pickLogSoftmax(this.builder, x, ids), [x]);
   }
   pick(x: Value, ids: Value): Value {
     const { builder: g } = this;
@@ -413,6 +413,9 @@ export class OnnxGraph implements Ops<Value> {
     return value;
   }
 
+  #recordFused({ y, vjp }: Fused, inputs: readonly Value[]): Value {
+    return this.#record(y, inputs, vjp);
+  }
   #record(result: Value, inputs: readonly Value[], vjp: VectorJacobianProduct): Value {
     if (inputs.some((input) => input.needsGradient)) {
       result.needsGradient = true;

@@ -1,0 +1,5 @@
+/** What benchmarks measure below the surface of the trainers. */
+export { OrtEngine } from './engine/ort-engine.ts';
+export { OrtSessions } from './engine/ort-sessions.ts';
+export { compileGradient, compileOptimizer } from './engine/program.ts';
+export { type Proof83Sizes, proof83, proof83Inputs, proof83Loss } from './models/proof83.ts';
