@@ -126,7 +126,10 @@ export class GraphBuilder {
   ): Value {
     return this.emitMany(op, inputs, [{ shape, type }], attributes, domain)[0]!;
   }
-  /** A node with several results; null stands for an optional input or output that is left out. */
+  /**
+   * A node with several results; null stands for an optional input or output that is left out, -1 in a shape for a size known
+   * when it runs only.
+   */
   emitMany(
     op: string,
     inputs: readonly (Value | null)[],
@@ -141,24 +144,6 @@ export class GraphBuilder {
       this.#computed.add(outputs[i]!);
       return [{ name: outputs[i]!, ...result, needsGradient: false }];
     });
-  }
-
-  /** A node with several results; -1 in a shape is a size known when it runs only. */
-  emitMany(
-    op: string,
-    inputs: readonly Value[],
-    results: readonly { shape: readonly number[]; type: OnnxType }[],
-    attributes: Attributes = {},
-  ): Value[] {
-    const values = results.map(({ shape, type }) => ({
-      name: this.#fresh(),
-      shape,
-      type,
-      needsGradient: false,
-    }));
-    const names = (list: readonly Value[]): string[] => list.map((v) => v.name);
-    this.#nodes.push({ op, domain: '', inputs: names(inputs), outputs: names(values), attributes });
-    return values;
   }
 
   // --- element by element
