@@ -1,0 +1,26 @@
+/** onnxruntime behind `TrainingEngine`: compiles each pass to a static graph and trains in a worker thread. */
+import { OrtEngine } from './ort-engine.ts';
+import { compileForward, compileGradient, compileOptimizer } from './program.ts';
+import type { EngineStart, TrainingEngine } from './training-engine.ts';
+
+export async function startOnnxruntime(start: EngineStart): Promise<TrainingEngine> {
+  const { gradient, graph } = compileGradient((ops) => start.pass(ops));
+  const program = compileOptimizer(graph, start.adamw, start.rate);
+  const engine = await OrtEngine.start(program, start.seed, start.numThreads);
+  await engine.addGradient(start.name, gradient);
+  return {
+    description: `onnxruntime on the CPU, ${start.numThreads} thread(s)`,
+    addPass: (name, pass) => engine.addGradient(name, compileGradient((ops) => pass(ops)).gradient),
+    addForward: (name, build) =>
+      engine.addForward(
+        name,
+        compileForward((ops) => build(ops)),
+      ),
+    step: (name, feeds, learningRate) => engine.step(name, feeds, learningRate),
+    gradients: (name, feeds) => engine.gradients(name, feeds),
+    forward: (name, feeds) => engine.forward(name, feeds),
+    state: () => engine.state(),
+    restore: (tensors, step) => engine.restore(tensors, step),
+    close: () => engine.close(),
+  };
+}
