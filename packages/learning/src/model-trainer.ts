@@ -8,10 +8,10 @@ import type { Arrays } from './engine/ort-sessions.ts';
 import { compileForward, compileGradient, compileOptimizer, type ModelPass } from './engine/program.ts';
 import { uniform } from './initial-weights.ts';
 import { DROPOUT_INPUT, DropoutMasks } from './layers/dropout.ts';
-import type { AdamWOptions } from './optimizers/adamw.ts';
 import type { Value } from './onnx/graph-builder.ts';
 import { sizeOf } from './onnx/graph-builder.ts';
 import type { Ops } from './ops.ts';
+import type { AdamWOptions } from './optimizers/adamw.ts';
 
 export type { Arrays } from './engine/ort-sessions.ts';
 
