@@ -4,7 +4,8 @@
  * An input holds the watermark unless it was seen at its end after the last advance began, so that an input that has
  * more to come, was not fetched yet, has no leader or an open transaction closes nothing. Once no input holds it, it
  * stands at the newest event, and after `maxDelayMs` of silence it moves on by elapsed time alone: never by the
- * absolute clock, so that replays of old event times are safe.
+ * absolute clock, so that replays of old event times are safe, and never by more silence than the fetches prove, however
+ * long this process slept after their answers.
  */
 export interface WatermarkOptions {
   numInputs: number;
@@ -115,11 +116,14 @@ export class Watermark {
       nowMs - this.#advanceBeganMs <= inputFreshnessMs &&
       this.#inputs.some((i) => i.answeredMs <= this.#advanceBeganMs);
     if (waitsForAnswer) return this.#valueMs;
-    const behind = this.furthestBehind(nowMs);
+    // Every input that holds counts, fetched or not: after a replay one that has not answered yet may be ahead of others.
+    const held = this.#inputs.filter((_, i) => this.holds(i, nowMs)).map((i) => i.newestMs);
     let reachedMs: number;
-    if (behind >= 0) reachedMs = this.#inputs[behind]!.newestMs - outOfOrdernessMs;
+    if (held.length > 0) reachedMs = Math.min(...held) - outOfOrdernessMs;
     else {
-      const silentMs = this.#lastTakenMs === undefined ? 0 : nowMs - this.#lastTakenMs;
+      // What came after the oldest of the ends was seen is not known: up to there, and not up to now, it was silent.
+      const seenMs = Math.min(...this.#inputs.map((i) => i.endSeenMs));
+      const silentMs = this.#lastTakenMs === undefined ? 0 : seenMs - this.#lastTakenMs;
       reachedMs =
         Math.max(...this.#inputs.map((i) => i.newestMs)) -
         outOfOrdernessMs +

@@ -81,9 +81,27 @@ test('at the end of all inputs it stands at the newest event, and moves by elaps
   };
   assert.equal(atEnds(100), 2_900);
   assert.equal(atEnds(500), 2_900);
-  assert.equal(atEnds(800), 3_200);
+  // Silence counts up to the fetches, which left a millisecond before.
+  assert.equal(atEnds(801), 3_200);
   // Old event times stay old: only the time of silence is added.
-  assert.equal(atEnds(10_500), 12_900);
+  assert.equal(atEnds(10_501), 12_900);
+});
+
+test('taken over anew it stands no further than the input furthest behind, whichever answers first', () => {
+  const watermark = new Watermark(options);
+  // A replay tells how far each input was read: the first one ran ahead, as a record far in the future makes it.
+  for (const [input, timeMs] of [14_000, 2_000, 3_000].entries()) watermark.observe(input, timeMs, 0);
+  assert.equal(watermark.advance(1), 1_900);
+  watermark.hasMore(0, 2);
+  watermark.hasMore(2, 2);
+  assert.equal(watermark.advance(3), 1_900);
+});
+
+test('a process that slept after it saw the ends adds no silence that nobody saw', () => {
+  const watermark = started();
+  for (const input of [0, 1, 2]) watermark.atEnd(input, 801);
+  // What came in the 900 ms since then is still in its log.
+  assert.equal(watermark.advance(1_701), 3_201);
 });
 
 test('idleTimeoutMs keeps an input at its end for late producers', () => {

@@ -67,12 +67,14 @@ async function dump<T extends TopicName>(
   table: string,
   toRow: (value: TopicValues[T], raw: RawRecord, key: string) => Row | null,
   onBad?: (raw: RawRecord, error: BadRecordError) => Promise<void>,
+  toTombstoneRow?: (raw: RawRecord, key: string) => Row,
 ): Promise<void> {
   const inserts = new Inserts(db, table);
   for await (const { raw, typed, error } of readTopic(io, topic)) {
     if (error) await onBad?.(raw, error);
-    else if (typed?.value) {
-      const row = toRow(typed.value, raw, typed.key);
+    else if (typed) {
+      const { value, key } = typed;
+      const row = value ? toRow(value, raw, key) : toTombstoneRow?.(raw, key);
       if (row) await inserts.add(row);
     }
   }
@@ -101,37 +103,64 @@ export async function dumpAll(io: KafkaIo, db: ClickHouseClient): Promise<void> 
         : null,
     ),
     dump(io, db, 'training-samples', 'samples', sampleRow),
-    dump(io, db, 'items', 'items', (v, raw) => ({
-      itemId: v.itemId,
-      validFrom: v.validFromMs,
-      seq: raw.offset,
-      ts: raw.timestampMs,
-      category: v.category,
-      facts: JSON.stringify([v.category, v.tags, v.priceCents, v.sellerId, v.validFromMs]),
-    })),
-    dump(io, db, 'item-sids', 'sids', (v, raw) => ({
-      id: v.itemId,
-      live: 0,
-      version: v.sid.codebookVersion,
-      validFrom: v.validFromMs,
-      seq: raw.offset,
-      ts: raw.timestampMs,
-      sid: sidText(v.sid),
-      selling: '[]',
-    })),
-    dump(io, db, 'live-sids', 'sids', (v, raw, key) => ({
-      id: v.liveId,
-      live: 1,
-      version: Number(key.slice(key.lastIndexOf(':') + 1)),
-      validFrom: v.validFromMs,
-      seq: raw.offset,
-      ts: raw.timestampMs,
-      sid: v.sid ? sidText(v.sid) : '',
-      selling: JSON.stringify(v.sellingItemIds),
-    })),
+    dump(
+      io,
+      db,
+      'items',
+      'items',
+      (v, raw) => ({
+        itemId: v.itemId,
+        validFrom: v.validFromMs,
+        seq: raw.offset,
+        ts: raw.timestampMs,
+        category: v.category,
+        facts: JSON.stringify([v.category, v.tags, v.priceCents, v.sellerId, v.validFromMs]),
+      }),
+      undefined,
+      // An item or SID that is gone ends at the time of its tombstone.
+      (raw, key) => ({ itemId: key, validFrom: raw.timestampMs, seq: raw.offset, ts: raw.timestampMs }),
+    ),
+    dump(
+      io,
+      db,
+      'item-sids',
+      'sids',
+      (v, raw, key) => ({
+        ...sidRow(raw, key),
+        validFrom: v.validFromMs,
+        sid: sidText(v.sid),
+        selling: '[]',
+      }),
+      undefined,
+      sidRow,
+    ),
+    dump(
+      io,
+      db,
+      'live-sids',
+      'sids',
+      (v, raw, key) => ({
+        ...sidRow(raw, key),
+        validFrom: v.validFromMs,
+        sid: v.sid ? sidText(v.sid) : '',
+        selling: JSON.stringify(v.sellingItemIds),
+      }),
+      undefined,
+      sidRow,
+    ),
   ]);
   await undecodable.flush();
 }
+
+/** The key says which item or room, and of which codebook version. */
+const sidRow = ({ topic, offset, timestampMs }: RawRecord, key: string): Row => ({
+  id: key.slice(0, key.lastIndexOf(':')),
+  live: topic === 'live-sids' ? 1 : 0,
+  version: Number(key.slice(key.lastIndexOf(':') + 1)),
+  validFrom: timestampMs,
+  seq: offset,
+  ts: timestampMs,
+});
 
 const sidText = (sid: {
   scenario: string;

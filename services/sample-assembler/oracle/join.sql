@@ -1,5 +1,5 @@
 -- The join once more, as a batch over everything in the logs. Parameters: {ooo}, {grace}, {maxDelay}, {freshness}, {skew},
--- {slack}, {H}, {positive}. Statements end with a semicolon at the end of a line.
+-- {tick}, {slack}, {H}, {positive}. Statements end with a semicolon at the end of a line.
 
 -- Which rules of input a record breaks.
 CREATE TABLE checked ENGINE = Memory AS
@@ -14,17 +14,16 @@ SELECT e.*, e.off < c.off AS processed, c.w AS committedW,
     if(price < 0 OR quantity < 1 OR least < 0, 'NEGATIVE_VALUE', '')]) AS broken
 FROM events AS e LEFT JOIN commits AS c ON e.topic = c.topic AND e.part = c.part;
 
--- An upper bound of the watermark when each record was read, from append times alone: the watermark stands at the
--- newest event read less the bound, or moved on by the time of silence. Records are read within 100 ms of their append;
--- promisedAtMostW is what the join promises whatever the load: an input found empty holds nothing for {freshness} ms.
+-- An upper bound of the watermark when each record was read, whenever that was, from append times alone. An input found
+-- empty holds nothing until {freshness} ms after that fetch had left, and a record that was not there came later: so no
+-- event appended more than {freshness} ms after the record can have moved the watermark before it. Silence moves it on by
+-- no more than lay between the newest event and the record.
 CREATE TABLE good ENGINE = Memory AS
-SELECT *, greatest(newest - {ooo}, lead + append + 100 - {ooo} - {maxDelay}) AS readAtMostW,
-  greatest(promised - {ooo}, lead + append + 100 + {freshness} - {ooo} - {maxDelay}) AS promisedAtMostW
+SELECT *, greatest(newest - {ooo}, lead + append + {tick} - {ooo} - {maxDelay}) AS readAtMostW
 FROM (
   SELECT *,
-    max(t) OVER (PARTITION BY part ORDER BY append RANGE BETWEEN UNBOUNDED PRECEDING AND {freshness} FOLLOWING) AS promised,
-    max(t) OVER (PARTITION BY part ORDER BY append RANGE BETWEEN UNBOUNDED PRECEDING AND 100 FOLLOWING) AS newest,
-    max(t - append) OVER (PARTITION BY part ORDER BY append RANGE BETWEEN UNBOUNDED PRECEDING AND 100 FOLLOWING) AS lead
+    max(t) OVER (PARTITION BY part ORDER BY append RANGE BETWEEN UNBOUNDED PRECEDING AND {freshness} FOLLOWING) AS newest,
+    max(t - append) OVER (PARTITION BY part ORDER BY append RANGE BETWEEN UNBOUNDED PRECEDING AND {freshness} FOLLOWING) AS lead
   FROM checked WHERE empty(broken) AND processed
 );
 
@@ -47,12 +46,12 @@ FROM firsts WHERE topic != 'exposures';
 CREATE TABLE fits ENGINE = Memory AS
 SELECT a.topic AS topic, a.part AS part, a.off AS off, a.id AS id, a.t AS t, a.price * a.quantity AS value, a.quantity AS quantity,
   a.lateReason AS lateReason, a.lateW AS lateW, a.ends AS ends, a.readAtMostW AS readAtMostW, 0 AS touch,
-  x.id AS xid, x.t AS xt, x.closes AS closes, x.lateReason AS xLate, x.readAtMostW AS xReadAtMostW
+  x.id AS xid, x.t AS xt, x.closes AS closes, x.lateReason AS xLate, x.lateW AS xLateW, x.readAtMostW AS xReadAtMostW
 FROM a INNER JOIN x ON a.part = x.part AND a.exposureId = x.id AND a.userId = x.userId
 WHERE a.t - x.t >= -{ooo} AND a.t - x.t <= if(a.topic = 'clicks', x.clickWindow, x.buyWindow)
 UNION ALL
 SELECT a.topic, a.part, a.off, a.id, a.t, a.price * a.quantity, a.quantity, a.lateReason, a.lateW, a.ends, a.readAtMostW, 1,
-  x.id, x.t, x.closes, x.lateReason, x.readAtMostW
+  x.id, x.t, x.closes, x.lateReason, x.lateW, x.readAtMostW
 FROM a INNER JOIN x ON a.part = x.part AND a.userId = x.userId AND a.itemId = x.itemId
 WHERE a.exposureId IS NULL AND x.t <= a.t AND a.t - x.t <= if(a.topic = 'clicks', x.clickWindow, x.buyWindow);
 
@@ -114,14 +113,30 @@ FROM (
   LEFT JOIN (SELECT itemId, arraySort(groupArray((validFrom, seq, category))) AS cats FROM items GROUP BY itemId) AS i ON f.itemId = i.itemId
 ) AS f GROUP BY userId;
 
--- Items and SIDs as of the request: the newest that was surely in the tables, or any that came shortly before.
+-- Items and SIDs by what was valid from when, tombstones with an empty value included.
 CREATE TABLE itemVersions ENGINE = Memory AS
 SELECT itemId AS id, arraySort(groupArray((validFrom, seq, ts, facts))) AS versions FROM items GROUP BY itemId;
 
 CREATE TABLE sidVersions ENGINE = Memory AS
-SELECT id, arraySort(groupArrayIf((live = 0, version, validFrom, seq, ts, sid), sid != '')) AS versions,
+SELECT id, arraySort(groupArray((live = 0, version, validFrom, seq, ts, sid))) AS versions,
   arraySort(groupArrayIf((version, validFrom, seq, ts, selling), live = 1)) AS rooms
 FROM sids GROUP BY id;
+
+-- What each sample may say of item, SID and products: one answer for each state that the tables may have had, the one
+-- that was surely there and those that came within {slack} ms before the sample. In a codebook version the newest entry
+-- counts; one without value leaves the answer to an older codebook version, and item SIDs come before those of rooms.
+CREATE TABLE answers ENGINE = Memory AS
+SELECT s.exposureId AS xid, s.kind AS kind,
+  arrayDistinct(arrayPushFront(arrayFilter(at -> at > s.ts - {slack} AND at <= s.ts, arrayConcat(i.versions.3, v.versions.5)), s.ts - {slack})) AS moments,
+  arrayMap(at -> arrayLast(e -> e.1 <= s.r AND e.3 <= at, i.versions).4, moments) AS items,
+  arrayMap(at -> arrayFilter(e -> e.3 <= s.r AND e.5 <= at, v.versions), moments) AS sidsThen,
+  arrayMap(then -> arrayLast(e -> e.6 != '' AND e = arrayLast(o -> o.1 = e.1 AND o.2 = e.2, then), then).6, sidsThen) AS sids,
+  arrayMap(at -> arrayFilter(e -> e.2 <= s.r AND e.4 <= at, v.rooms), moments) AS roomsThen,
+  arrayMap(then -> arrayLast(e -> e.5 != '' AND e = arrayLast(o -> o.1 = e.1, then), then).5, roomsThen) AS selling
+FROM samples AS s
+LEFT JOIN itemVersions AS i ON s.itemId = i.id
+LEFT JOIN sidVersions AS v ON s.itemId = v.id
+SETTINGS max_block_size = 1024;
 
 CREATE TABLE compared ENGINE = Memory AS
 SELECT e.xid AS xid, e.kind AS kind, n > 0 AS isThere, n, e.lenient AS lenient,
@@ -135,18 +150,13 @@ SELECT e.xid AS xid, e.kind AS kind, n > 0 AS isThere, n, e.lenient AS lenient,
     if(NOT e.lenient AND ifNull(s.buyDelay, -1) != ifNull(e.buyDelay, -1), 'buyDelayMs', ''),
     if(NOT e.lenient AND s.buyValue != e.buyValue, 'buyValueCents', ''),
     if(NOT e.lenient AND s.buyQuantity != e.buyQuantity, 'buyQuantity', ''),
-    if(NOT has(arrayPushBack(arrayMap(v -> v.4, arrayFilter(v -> v.1 <= e.r AND v.3 <= s.ts AND v.3 > s.ts - {slack}, i.versions)),
-      arrayLast(v -> v.1 <= e.r AND v.3 <= s.ts - {slack}, i.versions).4), s.item), 'item', ''),
-    if(NOT has(arrayPushBack(arrayMap(v -> v.6, arrayFilter(v -> v.3 <= e.r AND v.5 <= s.ts AND v.5 > s.ts - {slack}, v.versions)),
-      arrayLast(v -> v.3 <= e.r AND v.5 <= s.ts - {slack}, v.versions).6), s.sid), 'sid', ''),
-    if(s.item != '' AND NOT has(arrayPushBack(arrayMap(v -> v.5, arrayFilter(v -> v.2 <= e.r AND v.4 <= s.ts AND v.4 > s.ts - {slack}, v.rooms)),
-      if(arrayLast(v -> v.2 <= e.r AND v.4 <= s.ts - {slack}, v.rooms).5 = '', '[]', arrayLast(v -> v.2 <= e.r AND v.4 <= s.ts - {slack}, v.rooms).5)), s.selling), 'sellingItemIds', '')
+    if(NOT has(n.items, s.item), 'item', ''),
+    if(NOT has(n.sids, s.sid), 'sid', ''),
+    if(s.item != '' AND NOT has(arrayMap(a -> if(a = '', '[]', a), n.selling), s.selling), 'sellingItemIds', '')
   ]) AS differences
 FROM expected AS e
 LEFT JOIN (SELECT *, count() OVER (PARTITION BY exposureId, kind) AS n FROM samples) AS s ON e.xid = s.exposureId AND e.kind = s.kind
-LEFT JOIN itemVersions AS i ON e.itemId = i.id
-LEFT JOIN sidVersions AS v ON e.itemId = v.id
-SETTINGS max_block_size = 4096;
+LEFT JOIN answers AS n ON e.xid = n.xid AND e.kind = n.kind;
 
 -- An event whose watermark at reading may be that of the sample or a later one may be in its history or not. A late
 -- exposure was read at the watermark it was reported with, so only a CLICK or BUY that left at the same one is unsure.
@@ -177,12 +187,12 @@ SELECT topic, part, off, id,
     if(lateReason = 'LATE' AND topic = 'exposures' AND closes > lateW, 'late although still open', ''),
     if(lateReason = 'LATE' AND topic != 'exposures' AND NOT isCopy AND ends > lateW AND openUntil > lateW, 'late although its exposure was open', ''),
     if(lateReason = 'ORPHAN' AND (isCounted OR ends > lateW), 'orphan although its exposure is there', ''),
-    if(isLate AND lateW > 0 AND t >= promisedAtMostW AND lateReason = 'LATE', 'late although in order', '')
+    if(lateReason = 'LATE' AND lateW > 0 AND t >= readAtMostW AND (takenAtW = 0 OR lateW < takenAtW), 'late although in order', '')
   ]) AS wrong
 FROM (
   SELECT c.topic AS topic, c.part AS part, c.off AS off, c.id AS id, c.t AS t, c.broken AS broken, c.committedW AS committedW,
     d.reason AS deadReason, d.reason != '' AS isDead, l.reason AS lateReason, l.w AS lateW, l.reason != '' AS isLate,
-    g.promisedAtMostW AS promisedAtMostW, f.id = '' AS isCopy, x.closes AS closes, a.ends AS ends, m.openUntil > 0 AS isCounted, if(m.sure, m.openUntil, 0) AS openUntil
+    g.readAtMostW AS readAtMostW, k.takenAtW AS takenAtW, f.id = '' AS isCopy, x.closes AS closes, a.ends AS ends, m.openUntil > 0 AS isCounted, if(m.sure, m.openUntil, 0) AS openUntil
   FROM (SELECT * FROM checked WHERE processed) AS c
   LEFT JOIN dead AS d ON c.topic = d.topic AND c.part = d.part AND c.off = d.off
   LEFT JOIN late AS l ON c.topic = l.topic AND c.part = l.part AND c.off = l.off
@@ -195,6 +205,9 @@ FROM (
       NOT any(touch) OR (argMax(xReadAtMostW, (xt, xid)) < any(t) AND countIf(xLate != '') = 0) AS sure
     FROM fits GROUP BY topic, part, off HAVING countIf(xLate = '') > 0) AS m
     ON c.topic = m.topic AND c.part = m.part AND c.off = m.off
+  -- A late exposure takes the actions that waited for it along, however punctual they were.
+  LEFT JOIN (SELECT topic, part, off, min(xLateW) AS takenAtW FROM fits WHERE xLate != '' GROUP BY topic, part, off) AS k
+    ON c.topic = k.topic AND c.part = k.part AND c.off = k.off
 );
 
 -- Samples that nothing explains.

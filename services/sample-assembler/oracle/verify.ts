@@ -45,6 +45,8 @@ const TABLES = [
 ];
 /** Tables are followed all the time, so a row that is this much older than a sample is surely in it. */
 const SETTLED_MS = 5_000;
+/** Append times are whole milliseconds. */
+const CLOCK_TICK_MS = 2;
 
 /** @throws Error where the database or Kafka fails; a wrong sample is a verdict */
 export async function verify(io: KafkaIo, config: SampleAssemblerConfig): Promise<Verdict> {
@@ -98,6 +100,7 @@ async function statements(config: SampleAssemblerConfig): Promise<string[]> {
     maxDelay: config.maxDelayMs,
     freshness: config.inputFreshnessMs,
     skew: config.allowedClockSkewMs,
+    tick: CLOCK_TICK_MS,
     slack: SETTLED_MS,
     H: config.historyLength,
     positive: config.emit.includes('positive') ? 1 : 0,

@@ -1,0 +1,177 @@
+/**
+ * `npm run soak -- --minutes N [--seed S] [--rate EVENTS_PER_S] [--report FILE]`: paced traffic into one to three instances
+ * of the sample assembler that are killed, stopped, paused, cut off, added and removed all the time. At the end the
+ * oracle judges everything; exit code 1 when anything differs or a partition paused for 10 s when instances came or went.
+ */
+import { writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { SeededRandom } from '@onemall/service-kit';
+import { startTestStack, type TestStack } from '@onemall/testkit';
+import { type Arrival, makeTraffic } from '../../services/sample-assembler/test/traffic.ts';
+import { FAULTS, type FaultName, happen, type World } from './faults.ts';
+import { Lab } from './lab.ts';
+import { CHANGE_MS, type MemorySample, type Moment, memorySlope, pausesAfter } from './soak-report.ts';
+
+const MAX_PAUSE_MS = 10_000;
+const BLOCK_MS = 10_000;
+const TICK_MS = 100;
+const MEMORY_EVERY_MS = 5_000;
+const EVENTS_PER_REQUEST = 3.5;
+const EVENTS_PER_USER = 300;
+/** Membership goes up and down this ladder, each step followed by a quiet time in which its pause is measured. */
+const LADDER = ['one more', 'one more', 'one less', 'one less'] as const;
+const DISTURBANCES = (Object.keys(FAULTS) as FaultName[]).filter((name) => !name.startsWith('one '));
+
+const { values } = parseArgs({
+  options: {
+    minutes: { type: 'string', default: '30' },
+    seed: { type: 'string', default: '1' },
+    rate: { type: 'string', default: '400' },
+    report: { type: 'string' },
+  },
+});
+const number = (name: 'minutes' | 'seed' | 'rate'): number => {
+  const value = Number(values[name]);
+  if (Number.isFinite(value) && value > 0) return value;
+  console.error(`--${name} takes a number above 0, got ${values[name]}`);
+  process.exit(2);
+};
+const [minutes, seed, rate] = [number('minutes'), number('seed'), number('rate')];
+const endsMs = Date.now() + minutes * 60_000;
+const say = (line: string): void =>
+  console.log(
+    `${new Date().toISOString().slice(11, 19)} ${line}; ${Math.max(0, Math.round((endsMs - Date.now()) / 1000))} s left`,
+  );
+const pass = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Makes traffic block by block as time goes on and sends what is due. */
+async function sendAll(lab: Lab): Promise<number> {
+  const requestEveryMs = Math.max(1, Math.round((1000 * EVENTS_PER_REQUEST) / rate));
+  const numUsers = Math.max(12, Math.round((rate * minutes * 60) / EVENTS_PER_USER));
+  let pending: Arrival[] = [];
+  let madeUntilMs = Date.now();
+  let sent = 0;
+  for (let block = 0; Date.now() < endsMs; ) {
+    const nowMs = Date.now();
+    while (madeUntilMs <= nowMs) {
+      const made = makeTraffic({
+        seed: seed * 1_000_000 + block++,
+        numRequests: Math.floor(BLOCK_MS / requestEveryMs),
+        startMs: madeUntilMs,
+        requestEveryMs,
+        numUsers,
+        lateShare: 0.002,
+      });
+      pending = [...pending, ...made].sort((a, b) => a.arrivesMs - b.arrivesMs);
+      madeUntilMs += BLOCK_MS;
+    }
+    const split = pending.findIndex((a) => a.arrivesMs > nowMs);
+    const due = split < 0 ? pending : pending.slice(0, split);
+    pending = split < 0 ? [] : pending.slice(split);
+    await lab.send(due);
+    sent += due.length;
+    await pass(TICK_MS);
+  }
+  return sent;
+}
+
+/** Changes the number of instances and disturbs them, in turn. @returns the changes whose pauses count */
+async function disturb(world: World): Promise<Moment[]> {
+  const changes: Moment[] = [];
+  for (let step = 0; Date.now() + CHANGE_MS < endsMs; step++) {
+    const change = LADDER[step % LADDER.length]!;
+    await happen(change, world);
+    changes.push({ atMs: Date.now(), what: `${change}: ${world.lab.instances.length} instances` });
+    say(`${change}: ${world.lab.instances.length} instances`);
+    await pass(CHANGE_MS);
+    for (let i = 0; i < 2 && Date.now() < endsMs; i++) {
+      const name = world.random.pick(DISTURBANCES);
+      say(name);
+      await happen(name, world);
+      await pass(2_000 + world.random.int(5_000));
+    }
+    // A killed owner's partitions come back before the next change is measured.
+    await pass(10_000);
+  }
+  return changes;
+}
+
+async function watchMemory(lab: Lab, byPid: Map<number, MemorySample[]>): Promise<void> {
+  while (Date.now() < endsMs) {
+    for (const instance of lab.instances) {
+      const status = await instance.status().catch(() => null);
+      if (!status) continue;
+      const samples = byPid.get(instance.pid) ?? [];
+      samples.push({ atMs: Date.now(), rssBytes: status.rssBytes });
+      byPid.set(instance.pid, samples);
+    }
+    await pass(MEMORY_EVERY_MS);
+  }
+}
+
+async function soak(stack: TestStack): Promise<boolean> {
+  const lab = await Lab.create(stack);
+  try {
+    await lab.scene.sendCatalogue(Date.now());
+    const spared = await lab.startAlone();
+    const world: World = { lab, stack, random: new SeededRandom(seed), maxInstances: 3, spared };
+    const memory = new Map<number, MemorySample[]>();
+    const [numEvents, changes] = await Promise.all([sendAll(lab), disturb(world), watchMemory(lab, memory)]);
+    say('settling');
+    await lab.settle(300_000);
+    say('the oracle judges');
+    const verdict = await lab.verdict();
+    const left = new Map<number, number[]>();
+    for (const { partition, timestampMs } of await lab.scene.read('training-samples')) {
+      const times = left.get(partition);
+      if (times) times.push(timestampMs);
+      else left.set(partition, [timestampMs]);
+    }
+    const pauses = pausesAfter(changes, left);
+    const elder = memory.get(spared.pid) ?? [];
+    const slope = memorySlope(elder);
+    const tooLong = pauses.filter((p) => p.pauseMs >= MAX_PAUSE_MS);
+    const ok = verdict.ok && tooLong.length === 0;
+    const report = {
+      ok,
+      minutes,
+      seed,
+      numEvents,
+      verdict,
+      pauses,
+      memory: {
+        firstBytes: elder[0]?.rssBytes ?? null,
+        lastBytes: elder.at(-1)?.rssBytes ?? null,
+        slopeBytesPerHour: slope,
+      },
+    };
+    if (values.report) writeFileSync(values.report, `${JSON.stringify(report, null, 2)}\n`);
+    for (const p of pauses)
+      console.log(`  ${p.what}: longest pause ${p.pauseMs} ms (partition ${p.partition})`);
+    console.log(
+      `  memory of the instance that stayed: ${toMiB(elder[0]?.rssBytes)} to ${toMiB(elder.at(-1)?.rssBytes)} MiB, slope ${toMiB(slope)} MiB/h`,
+    );
+    console.log(`  ${JSON.stringify(verdict)}`);
+    console.log(
+      ok
+        ? `soak: ${numEvents} events, ${verdict.finals} finals, every record accounted for`
+        : `soak: FAILED${verdict.ok ? '' : ', the oracle differs'}${tooLong.length > 0 ? `, ${tooLong.length} pauses of 10 s and more` : ''}`,
+    );
+    return ok;
+  } finally {
+    await lab.close();
+  }
+}
+const toMiB = (bytes: number | null | undefined): string =>
+  bytes === null || bytes === undefined ? '?' : (bytes / 2 ** 20).toFixed(1);
+
+const stack = await startTestStack({ own: true });
+let ok = false;
+try {
+  ok = await soak(stack);
+} catch (error) {
+  console.error(`soak: ${(error as Error).stack}`);
+} finally {
+  await stack.stop();
+}
+process.exit(ok ? 0 : 1);
