@@ -44,6 +44,7 @@ export function planSchedule(seed: number, withBrokerRestart = false): Plan {
       ONEMALL_EMIT: random.pick(['positive,final', 'positive,final', 'final']),
       ONEMALL_HISTORY_LENGTH: random.pick(['0', '3', '20']),
       ONEMALL_INPUT_FRESHNESS_MS: random.pick(['200', '1000']),
+      ONEMALL_MAX_DELAY_MS: random.pick(['300', '1000', '600000']),
       ONEMALL_MAX_BUFFERED_RECORDS: random.pick(['100', '20000']),
     },
     faults: faults.sort((a, b) => a.at - b.at),
