@@ -1,4 +1,7 @@
 /** Composition root of `npm run evaluate -- KIND ...`. */
 import { main } from './sequences/main.ts';
+import { isWorldKind, world } from './world/main.ts';
 
-await main(process.argv.slice(2));
+const [kind = '', ...rest] = process.argv.slice(2);
+if (isWorldKind(kind)) console.log(await world(kind, rest));
+else await main(process.argv.slice(2));

@@ -3,6 +3,12 @@ import { type CommonConfig, loadConfig, z } from '@onemall/service-kit';
 const share = z.coerce.number().min(0).max(1);
 const ms = z.coerce.number().int().min(0);
 
+const arm = z.strictObject({
+  name: z.string().regex(/^[a-z0-9-]+$/, 'a name is of small letters, digits and -'),
+  url: z.url(),
+  share,
+});
+
 export const simulatorShape = {
   simulatorWorld: z
     .string()
@@ -45,6 +51,30 @@ export const simulatorShape = {
   simulatorMissingExposureIdShare: share
     .default(0.05)
     .describe('clicks and buys that need last-touch attribution'),
+  simulatorArms: z
+    .preprocess((v) => (typeof v === 'string' ? JSON.parse(v || '[]') : v), z.array(arm))
+    .default([])
+    .refine(
+      (arms) => arms.reduce((sum, a) => sum + a.share, 0) <= 1,
+      'the shares of the arms are more than 1',
+    )
+    .refine((arms) => new Set(arms.map((a) => a.name)).size === arms.length, 'an arm is named twice')
+    .describe(
+      'closed loop: policies that answer a share of the requests, [{"name","url","share"}] with the url of POST /retrieve',
+    ),
+  simulatorArmTimeoutMs: z.coerce
+    .number()
+    .int()
+    .positive()
+    .default(2_000)
+    .describe('a request that a policy has not answered by then is served by the logging policy'),
+  simulatorHistoryLength: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(1_000)
+    .default(50)
+    .describe('events of each kind that a policy is told of a user'),
   simulatorBatchMs: z.coerce.number().int().positive().default(100).describe('event time in one send'),
   simulatorBatchRecords: z.coerce.number().int().positive().default(4_000),
 };

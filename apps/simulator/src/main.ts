@@ -2,6 +2,7 @@
 import path from 'node:path';
 import { connectKafka, kafkaSettings } from '@onemall/kafka-io';
 import { runService } from '@onemall/service-kit';
+import { PoliciesUnderTest } from './adapters/policies-under-test.ts';
 import { readState, writeState } from './adapters/state-file.ts';
 import { readWorld } from './adapters/world-file.ts';
 import { disorderOf, largestWindowMs, simulatorConfig } from './config.ts';
@@ -45,7 +46,18 @@ await runService({
       eventsPerS: config.simulatorRate,
       scenarios: config.scenarios,
       disorder: disorderOf(config),
+      arms: config.simulatorArms,
     });
+    const policies =
+      config.simulatorArms.length > 0
+        ? new PoliciesUnderTest({
+            catalogue: world.catalogue,
+            urls: new Map(config.simulatorArms.map((arm) => [arm.name, arm.url])),
+            historyLength: config.simulatorHistoryLength,
+            timeoutMs: config.simulatorArmTimeoutMs,
+            log,
+          })
+        : undefined;
     log.info(
       { world: spec.name, worldHash: hash, options: spec.options, seed: config.seed, run, runId },
       'world',
@@ -77,6 +89,7 @@ await runService({
       batchMs: config.simulatorBatchMs,
       batchRecords: config.simulatorBatchRecords,
       maxEvents: config.simulatorMaxEvents,
+      ...(policies && { policies }),
     };
     if (wall) world.skipTo(beginMs);
     await openRooms(options, runId, wall ? beginMs : startMs);

@@ -1,12 +1,14 @@
 /**
  * consumes        nothing
  * produces        items, live-product-changes, exposures, clicks, buys
- * waits for       the broker: one send is under way while the next batch is made; in wall time also the clock
+ * waits for       the broker: one send is under way while the next batch is made; in wall time also the clock; in the closed
+ *                 loop the policy that is asked, at most simulatorArmTimeoutMs
  * is unblocked by the send's answer
  * commits when    the state file is written before rooms open, so that no room stays open unknown to the next run
  */
 import type { OutRecord, RecordWriter } from '@onemall/kafka-io';
 import type { Clock, StageMeter } from '@onemall/service-kit';
+import type { PoliciesUnderTest } from './adapters/policies-under-test.ts';
 import type { SimulatorState } from './adapters/state-file.ts';
 import type { World, WorldRecord } from './world/world.ts';
 
@@ -31,6 +33,8 @@ export interface TrafficOptions {
   batchRecords: number;
   /** 0: no end. */
   maxEvents: number;
+  /** The policies of the world's arms; needed where it has any. */
+  policies?: PoliciesUnderTest;
 }
 
 /** Product cards and videos, in batches. */
@@ -85,7 +89,7 @@ export async function runTraffic(options: TrafficOptions): Promise<number> {
       world.skipTo(dueMs);
     }
     const limit = maxEvents === 0 ? options.batchRecords : Math.min(options.batchRecords, maxEvents - sent);
-    const batch = takeBatch(world, dueMs, options.batchMs, limit);
+    const batch = await takeBatch(options, dueMs, limit);
     await underWay;
     if (batch.length === 0) {
       await clock.sleep(IDLE_MS, stopping).catch(() => undefined);
@@ -101,11 +105,22 @@ export async function runTraffic(options: TrafficOptions): Promise<number> {
   return sent;
 }
 
-/** What is due by now, at most `spanMs` of event time and `limit` records. */
-function takeBatch(world: World, dueMs: number, spanMs: number, limit: number): WorldRecord[] {
+/** What is due by now, at most `batchMs` of event time and `limit` records. Requests of an arm wait for its policy. */
+async function takeBatch(options: TrafficOptions, dueMs: number, limit: number): Promise<WorldRecord[]> {
+  const { world, policies, meter } = options;
   const batch: WorldRecord[] = [];
-  const endMs = Math.min(dueMs, world.nextAtMs() + spanMs);
-  while (batch.length < limit && world.nextAtMs() <= endMs) batch.push(world.next());
+  const endMs = Math.min(dueMs, world.nextAtMs() + options.batchMs);
+  while (batch.length < limit && world.nextAtMs() <= endMs) {
+    const ask = world.asks();
+    if (ask) {
+      const shown = world.answer(await policies!.itemsFor(ask, world.spec.positions));
+      meter.add(shown ? 'requests_of_arms' : 'requests_of_arms_without_answer');
+      continue;
+    }
+    const record = world.next();
+    policies?.follow(record);
+    batch.push(record);
+  }
   return batch;
 }
 

@@ -159,6 +159,64 @@ test('the hit rates of both writers are shown, weighed by requests, with what th
   ]);
 });
 
+test('policy arms: means per request and their differences to base are those worked out by hand', async () => {
+  const template = avroType('TrainingSample').random() as unknown as { exposure: object };
+  let offset = 500;
+  const sample = (requestId: string, position: number, clicked: boolean, buyValueCents: number) =>
+    toRow(
+      record('training-samples', offset++, {
+        ...template,
+        kind: 'FINAL',
+        clicked,
+        bought: buyValueCents > 0,
+        buyValueCents,
+        exposure: { ...template.exposure, requestId, exposureId: `${requestId}:${position}` },
+      }),
+    );
+  // base: CTR 1/2 and 0, one order of 30.00; grpo: CTR 1 and 1/2 and 1/2, orders 1, 0, 2
+  await tables.insert('training-samples', [
+    sample('rx-1@base', 0, true, 3_000),
+    sample('rx-1@base', 1, false, 0),
+    sample('rx-2@base', 0, false, 0),
+    sample('rx-3@grpo', 0, true, 1_000),
+    sample('rx-4@grpo', 0, true, 0),
+    sample('rx-4@grpo', 1, false, 0),
+    sample('rx-5@grpo', 0, true, 2_000),
+    sample('rx-5@grpo', 1, false, 6_000),
+    sample('rx-6', 0, false, 0),
+  ]);
+  const lines = (await (await ask(queryText('policy-arms'))).text()).trim().split('\n');
+  interface ArmRow {
+    arm: string;
+    requests: number;
+    ctr: number;
+    orders_per_request: number;
+    gmv_per_request: number;
+    against_base_low_high: Record<'ctr' | 'orders' | 'gmv', number[]>;
+  }
+  const rows = new Map(lines.map((line) => JSON.parse(line) as ArmRow).map((row) => [row.arm, row]));
+  const base = rows.get('base')!;
+  assert.deepEqual(
+    [base.requests, base.ctr, base.orders_per_request, base.gmv_per_request],
+    [2, 0.25, 0.5, 15],
+  );
+  assert.deepEqual(base.against_base_low_high.ctr, []);
+  const grpo = rows.get('grpo')!;
+  assert.deepEqual(
+    [grpo.requests, grpo.ctr, grpo.orders_per_request, grpo.gmv_per_request],
+    [3, 0.66667, 1, 30],
+  );
+  // CTR: variances 1/8 over 2 requests, 1/12 over 3; orders: 1/2 over 2, 1 over 3
+  const half = (a: number, b: number): number => 1.96 * Math.sqrt(a + b);
+  const near = (actual: number[], mean: number, width: number): void =>
+    [mean, mean - width, mean + width].forEach((x, i) => {
+      assert.ok(Math.abs(actual[i]! - x) < 2e-5, `${actual}, expected ${mean} +- ${width}`);
+    });
+  near(grpo.against_base_low_high.ctr, 2 / 3 - 1 / 4, half(1 / 16, 1 / 36));
+  near(grpo.against_base_low_high.orders, 0.5, half(1 / 4, 1 / 3));
+  assert.ok(rows.get('logging')!.requests >= 1);
+});
+
 test('a folder without a database says what to do', async () => {
   const absent = readConfig({ ONEMALL_CLICKHOUSE_PATH: path.join(folder, 'absent') });
   await assert.rejects(runQuery(absent, 'SELECT 1', 'json'), /npm start/);

@@ -1,18 +1,20 @@
-/** `world hit-rates` and `world rl`: tables on the evaluation world. A run that is stopped goes on; `--folder` names it. */
+/** `evaluate -- world` and `evaluate -- rl`: tables on the evaluation world. A run that is stopped goes on; `--folder` names it. */
 import { parseArgs } from 'node:util';
 import { type RetrievalPresetName, retrievalPresets } from '@onemall/learning';
 import { readEvaluationPlan } from './plan.ts';
 import { runRl } from './rl-study.ts';
 import { runHitRates, type WorldRun } from './run-world.ts';
 
-const USAGE = `usage: world hit-rates | rl [--folder DIR] [--positives N] [--requests N] [--preset NAME] [--history H] [--seed S]
+const USAGE = `usage: world | rl [--folder DIR] [--positives N] [--requests N] [--preset NAME] [--history H] [--seed S]
   rl: [--rl-steps N] [--rollout BEAM] [--ranker-samples N]`;
 
+export type WorldKind = 'world' | 'rl';
+export const isWorldKind = (kind: string): kind is WorldKind => kind === 'world' || kind === 'rl';
+
 /** @returns the report in Markdown @throws Error naming what is wrong with the arguments */
-export async function world(args: readonly string[]): Promise<string> {
-  const { values, positionals } = parseArgs({
+export async function world(kind: WorldKind, args: readonly string[]): Promise<string> {
+  const { values } = parseArgs({
     args: [...args],
-    allowPositionals: true,
     options: {
       folder: { type: 'string', default: '.data/evaluate/world' },
       positives: { type: 'string', default: '200000' },
@@ -43,18 +45,13 @@ export async function world(args: readonly string[]): Promise<string> {
     seed: count('seed'),
     print: (line) => console.error(`${new Date().toISOString().slice(11, 19)} ${line}`),
   };
-  const [command] = positionals;
-  if (command === 'hit-rates') return runHitRates(run);
-  if (command === 'rl')
-    return runRl({
-      ...run,
-      rlSteps: count('rl-steps'),
-      rolloutWidth: count('rollout'),
-      rankerSamples: count('ranker-samples'),
-      rankerPreset: 'small',
-      syncSteps: 200,
-    });
-  throw new Error(`Unknown command ${command ?? '(none)'}\n${USAGE}`);
+  if (kind === 'world') return runHitRates(run);
+  return runRl({
+    ...run,
+    rlSteps: count('rl-steps'),
+    rolloutWidth: count('rollout'),
+    rankerSamples: count('ranker-samples'),
+    rankerPreset: 'small',
+    syncSteps: 200,
+  });
 }
-
-if (import.meta.main) console.log(await world(process.argv.slice(2)));

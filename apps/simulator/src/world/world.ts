@@ -5,11 +5,13 @@
 import type { Buy, Click, Exposure, Item, RequestFeatures } from '@onemall/contracts';
 import { SeededRandom } from '@onemall/service-kit';
 import { Agenda } from './agenda.ts';
+import { type Arm, type Ask, armOf, pageOfAnswer, taggedId } from './arms.ts';
 import { Catalogue } from './catalogue.ts';
 import { type Disorder, drawHandover } from './disorder.ts';
 import { streamSeed } from './latent.ts';
 import { choosePage, type ScenarioName } from './logging-policy.ts';
 import { type RoomRecord, Rooms } from './rooms.ts';
+import { scenarioTable } from './scenarios.ts';
 import type { WorldSpec } from './spec.ts';
 import {
   affinity,
@@ -22,7 +24,6 @@ import {
 import { type User, Users } from './users.ts';
 
 const STREAM = { traffic: 20, rooms: 21, disorder: 22 } as const;
-const SCENARIOS: readonly ScenarioName[] = ['product_card', 'short_video', 'live_stream'];
 /** No click or buy comes later than this share of its window. */
 const LATEST_SHARE = 0.9;
 /** Room changes take at most this share of the events. */
@@ -40,6 +41,8 @@ export interface WorldSettings {
   eventsPerS: number;
   scenarios: Readonly<Record<string, { clickWindowMs: number; buyWindowMs: number }>>;
   disorder: Disorder;
+  /** Policies under test, whose requests wait for `answer`; none by default. */
+  arms?: readonly Arm[];
 }
 
 export type LogRecord =
@@ -67,6 +70,13 @@ export interface WorldCounts {
   duplicates: number;
   late: number;
   withoutExposureId: number;
+}
+
+interface PendingRequest {
+  requestId: string;
+  user: User;
+  scenario: { name: ScenarioName; clickWindowMs: number; buyWindowMs: number };
+  at: number;
 }
 
 type Entry = { what: 'request' } | { what: 'room'; row: number } | { what: 'record'; record: WorldRecord };
@@ -99,6 +109,8 @@ export class World {
   #owedMs = 0;
   #requestsFromMs: number;
   #actions = 0;
+  /** A request that a policy is to answer before anything else happens. */
+  #asked: (PendingRequest & { arm: string }) | undefined;
 
   /** @throws Error if none of the configured scenarios exists in the world */
   constructor(spec: WorldSpec, settings: WorldSettings) {
@@ -112,7 +124,7 @@ export class World {
     this.#roomsRandom = stream(STREAM.rooms);
     this.#disorder = stream(STREAM.disorder);
     this.rooms = new Rooms(this.catalogue, this.#roomsRandom, settings.runId);
-    this.#scenarios = scenarioTable(spec, settings);
+    this.#scenarios = scenarioTable(spec, settings.scenarios);
     this.#changeEveryMs = Math.max(
       spec.rooms.changeEveryMs,
       (spec.liveRooms * 1000) / (MAX_CHANGE_SHARE * eventsPerS),
@@ -139,15 +151,40 @@ export class World {
     return records;
   }
 
-  /** Time at which the next record is handed over. */
+  /** Time at which the next record is handed over, or at which the request came that waits for an answer. */
   nextAtMs(): number {
     this.#runUntilRecord();
-    return this.#agenda.nextAt;
+    return this.#asked ? this.#asked.at : this.#agenda.nextAt;
   }
 
-  /** The next record in order of being handed over. */
+  /** The request that waits for an answer, if what comes next is one. */
+  asks(): Ask | undefined {
+    this.#runUntilRecord();
+    if (!this.#asked) return undefined;
+    const { arm, requestId, user, scenario, at } = this.#asked;
+    return { arm, requestId, userId: user.id, scenario: scenario.name, requestTimeMs: Math.round(at) };
+  }
+
+  /**
+   * Shows the items that the policy named and tags the request with its arm. Without an item that exists the logging policy
+   * serves the page, and the request bears no tag.
+   * @returns whether the policy's items were shown
+   */
+  answer(itemIds: readonly string[]): boolean {
+    const asked = this.#asked;
+    if (!asked) throw new Error('No request waits for an answer: call asks() first');
+    this.#asked = undefined;
+    const { catalogue, rooms, spec } = this;
+    const page = pageOfAnswer(catalogue, rooms, asked.scenario.name, itemIds, spec.positions);
+    if (page.length === 0) this.#serve(asked);
+    else this.#showPage({ ...asked, requestId: taggedId(asked.requestId, asked.arm) }, page);
+    return page.length > 0;
+  }
+
+  /** The next record in order of being handed over. @throws Error while a request waits for an answer */
   next(): WorldRecord {
     this.#runUntilRecord();
+    if (this.#asked) throw new Error('A request waits for an answer: answer it before the next record');
     const entry = this.#agenda.take();
     if (entry.what !== 'record') throw new Error('The next entry of the agenda is a record by now');
     return entry.record;
@@ -181,7 +218,7 @@ export class World {
   }
 
   #runUntilRecord(): void {
-    for (;;) {
+    while (!this.#asked) {
       const entry = this.#agenda.peek();
       if (!entry || entry.what === 'record') return;
       const at = this.#agenda.nextAt;
@@ -206,20 +243,25 @@ export class World {
       this.#agenda.add(this.#requestsFromMs, { what: 'request' });
       return;
     }
-    const before = this.counts.exposures + this.counts.clicks + this.counts.buys + this.counts.duplicates;
     const draw = this.#traffic.next();
     const scenario = this.#scenarios.find((s) => draw < s.upTo) ?? this.#scenarios.at(-1)!;
     const user = this.users.draw(this.#traffic);
     this.users.live(user);
-    const page = choosePage(
-      this.catalogue,
-      this.rooms,
-      user,
-      scenario.name,
-      this.spec.positions,
-      this.#traffic,
-    );
     const requestId = `r${this.#settings.runId}-${this.counts.requests++}`;
+    const arm = armOf(requestId, this.#settings.arms ?? []);
+    if (arm === null) this.#serve({ requestId, user, scenario, at });
+    else this.#asked = { requestId, user, scenario, at, arm };
+  }
+
+  /** By the logging policy. */
+  #serve(request: PendingRequest): void {
+    const { catalogue, rooms, spec } = this;
+    const { user, scenario } = request;
+    this.#showPage(request, choosePage(catalogue, rooms, user, scenario.name, spec.positions, this.#traffic));
+  }
+
+  #showPage({ requestId, user, scenario, at }: PendingRequest, page: readonly number[]): void {
+    const before = this.counts.exposures + this.counts.clicks + this.counts.buys + this.counts.duplicates;
     const requestTimeMs = Math.round(at);
     this.onRequest?.({
       requestId,
@@ -338,23 +380,3 @@ export const requestFeatures = (userIndex: number, timeMs: number): RequestFeatu
 
 const delay = (meanShare: number, windowMs: number, random: SeededRandom): number =>
   Math.min(LATEST_SHARE * windowMs, random.exponential(meanShare * windowMs));
-
-function scenarioTable(spec: WorldSpec, { scenarios }: WorldSettings) {
-  const there = SCENARIOS.filter(
-    (name) =>
-      scenarios[name] !== undefined &&
-      spec.scenarios[name] > 0 &&
-      !(name === 'short_video' && spec.shortVideos === 0) &&
-      !(name === 'live_stream' && spec.liveRooms === 0),
-  );
-  if (there.length === 0)
-    throw new Error(
-      `World ${spec.name} has none of the configured scenarios ${Object.keys(scenarios).join(', ')}: it knows ${SCENARIOS.join(', ')}`,
-    );
-  const sum = there.reduce((s, name) => s + spec.scenarios[name], 0);
-  let upTo = 0;
-  return there.map((name) => {
-    upTo += spec.scenarios[name] / sum;
-    return { name, upTo, ...scenarios[name]! };
-  });
-}
