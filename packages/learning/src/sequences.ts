@@ -7,6 +7,7 @@ export {
   type ModelTrainerOptions,
 } from './model-trainer.ts';
 export {
+  cacheWidth,
   contextLength,
   type SequenceModel,
   sequenceContext,

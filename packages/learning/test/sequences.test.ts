@@ -2,8 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { Arrays } from '../src/engine/ort-sessions.ts';
 import { DropoutMasks } from '../src/layers/dropout.ts';
-import { ModelTrainer } from '../src/model-trainer.ts';
-import { type SequenceModel, sequencePass, singleLayout } from '../src/models/onemall-sequences.ts';
+import { type ForwardPass, ModelTrainer } from '../src/model-trainer.ts';
+import {
+  type SequenceModel,
+  sequenceContext,
+  sequencePass,
+  sequenceStep,
+  singleLayout,
+} from '../src/models/onemall-sequences.ts';
 import { type SasrecSizes, sasrecPass } from '../src/models/sasrec.ts';
 import { checkGradients } from './gradients.ts';
 import { randomSource } from './synthetic.ts';
@@ -161,6 +167,83 @@ test('what comes later in a row, or lies in another segment, changes nothing bef
   assert.deepEqual(otherLater, whole);
   assert.notDeepEqual(otherBefore, whole);
 });
+
+for (const history of ['causal', 'query-former'] as const)
+  test(`steps with a cache score the target as training does (${history})`, async () => {
+    const plain: SequenceModel = {
+      ...model,
+      history,
+      normalizer: 'codes',
+      labelSmoothing: 0,
+      contrast: { at: 'none', weight: 0 },
+    };
+    const width = 2;
+    const alone = { rows: 2, length: 5 };
+    const steps = [0, 1, 2].map((level) => {
+      const at = { ...alone, width: level === 0 ? 1 : width, level };
+      return [`step${level}`, ((ops) => sequenceStep(ops, plain, at)) satisfies ForwardPass] as const;
+    });
+    const trainer = await ModelTrainer.start({
+      train: (ops) => sequencePass(ops, plain, shape),
+      forwards: {
+        ...Object.fromEntries(steps),
+        context: (ops) => sequenceContext(ops, plain, alone),
+      },
+      adamw: { beta1: 0.9, beta2: 0.98, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 1 },
+      seed: 1,
+      dropout: 0,
+    });
+    // Each row is one segment here; its third element is asked, the rest comes later.
+    const base = feedsOf(plain);
+    base.segments!.fill(0);
+    base.positions = Int32Array.from({ length: n }, (_, i) => i % 5);
+    const codes = [1, 2, 3].map((l) => base[`row.codes${l}`]! as Int32Array);
+    const expected = await Promise.all(
+      [2, 7].map(async (place) => {
+        const feeds = Object.fromEntries(
+          Object.entries(base).map(([name, values]) => [name, values.slice()]),
+        );
+        feeds.weights!.fill(0);
+        feeds.weights![place] = 1;
+        const metrics = await trainer.train(feeds, 0);
+        return [1, 2, 3].map((l) => -metrics[`level${l}`]![0]!);
+      }),
+    );
+    const contextFeeds = Object.fromEntries(
+      Object.entries(base).filter(([name]) => name.startsWith('history.')),
+    );
+    const found = await trainer.forward('context', {
+      ...contextFeeds,
+      positions: base.positions.slice(),
+      segments: base.segments!.slice(),
+      lastPlace: Int32Array.of(2, 7),
+    });
+    const own = (place: number, level: number): number => codes[level]![place]!;
+    const caches: Float32Array[] = [];
+    for (const level of [0, 1, 2]) {
+      const wide = level === 0 ? 1 : width;
+      const result = await trainer.forward(`step${level}`, {
+        context: (found.context as Float32Array).slice(),
+        ...(history === 'causal' && { readable: Float32Array.of(1, 1, 1, 0, 0, 1, 1, 1, 0, 0) }),
+        ...(history === 'causal' && level === 0 && { start: (found.start as Float32Array).slice() }),
+        // the target's code, and beside it another one that must not matter
+        ...(level > 0 && {
+          code: Int32Array.from([2, 7], (place) => own(place, level - 1)).reduce((all, code, row) => {
+            all[row * width + 1] = code;
+            return all;
+          }, new Int32Array(4)),
+        }),
+        ...Object.fromEntries(caches.map((cache, l) => [`cache${l}`, cache.slice()])),
+      });
+      [2, 7].forEach((place, row) => {
+        const at = (row * wide + wide - 1) * numCodes[level]! + own(place, level);
+        const difference = Math.abs(result.scores![at]! - expected[row]![level]!);
+        assert.ok(difference < 1e-5, `level ${level + 1}, row ${row}: off by ${difference}`);
+      });
+      if (result.cache) caches.push(result.cache as Float32Array);
+    }
+    await trainer.close();
+  });
 
 test('masks of dropout keep the share and the mean that they should', () => {
   const random = randomSource(3);

@@ -13,9 +13,10 @@ export interface CachedToken<T> {
 }
 
 /**
- * @param h [N, D] the new token @param context [M, D] shared by all rows
+ * @param h [N, D] the new token @param context [M, D] shared by all rows, or [C, M, D], each shared by N / C rows in a row
  * @param earlier by layer, the tokens before, oldest first
  * @param experts the mixture of experts of a layer: [N, D] -> [N, D]
+ * @param readable [C, M] 1 where the rows of a context may look; everything where absent
  * @returns hidden [N, D] after the last norm; the new token's own key and value by layer
  */
 export function nextToken<T>(
@@ -26,20 +27,25 @@ export function nextToken<T>(
   earlier: readonly (readonly CachedToken<T>[])[],
   sizes: Pick<DecoderSizes, 'layers' | 'heads' | 'residual'>,
   experts: (name: string, x: T) => T,
+  readable?: T,
 ): { hidden: T; own: CachedToken<T>[] } {
   const { heads } = sizes;
   const [rows, dim] = ops.shape(h) as [number, number];
   const add = (x: T, y: T): T => (sizes.residual === 'sublayer' ? ops.add(x, y) : y);
   const own: CachedToken<T>[] = [];
+  const memory = ops.shape(context).at(-2)!;
+  const contexts = ops.shape(context).length === 3 ? ops.shape(context)[0]! : 1;
+  const source = ops.reshape(context, [contexts * memory, dim]);
+  const allowed = readable === undefined ? undefined : ops.reshape(readable, [contexts, 1, 1, memory]);
+  const apart = (x: T): T => ops.reshape(x, [contexts, ops.shape(x)[0]! / contexts, dim]);
   for (let layer = 0; layer < sizes.layers; layer++) {
     const at = `${name}.layer${layer}`;
-    const asOne = (x: T): T => ops.reshape(x, [1, ops.shape(x)[0]!, dim]);
     const read = attend(
       ops,
-      asOne(linear(ops, `${at}.cross.q`, norm(ops, `${at}.normCross`, h), dim)),
-      asOne(linear(ops, `${at}.cross.k`, context, dim)),
-      asOne(linear(ops, `${at}.cross.v`, context, dim)),
-      { heads },
+      apart(linear(ops, `${at}.cross.q`, norm(ops, `${at}.normCross`, h), dim)),
+      apart(linear(ops, `${at}.cross.k`, source, dim)),
+      apart(linear(ops, `${at}.cross.v`, source, dim)),
+      { heads, ...(allowed !== undefined && { allowed }) },
     );
     const a = add(h, linear(ops, `${at}.cross.out`, ops.reshape(read, [rows, dim]), dim));
 

@@ -10,6 +10,8 @@ import type { TokenBlock } from '../layers/decoder.ts';
 import { tokensIn } from '../layers/decoder.ts';
 import { type Dropout, dropout, keepAll } from '../layers/dropout.ts';
 import { contrastiveLoss, unitLength } from '../layers/losses.ts';
+import { mixtureOfExperts } from '../layers/mixture-of-experts.ts';
+import { nextToken } from '../layers/next-token.ts';
 import { prefixQueryFormer } from '../layers/query-former.ts';
 import { normal, type Ops } from '../ops.ts';
 import {
@@ -267,31 +269,78 @@ export function sequenceContext<T>(
 export const contextLength = (model: SequenceModel, length: number): number =>
   model.history === 'query-former' ? model.preset.queries : length;
 
+/** Numbers of one token in the cache: key and value of each layer. */
+export const cacheWidth = ({ preset }: SequenceModel): number => 2 * preset.layers * preset.dim;
+
 /**
- * Scores of the next codes of `width` partial SIDs per history. Inputs: context [rows, M, D], start [rows, D] and readable
- * [rows, M] (causal history only), prefix1.. int32 [rows x width].
+ * Scores of the next codes of `width` partial SIDs per history; keys and values of earlier tokens come from a cache. Inputs:
+ * context [rows, M, D], and with a causal history readable [rows, M]. Level 0: start [rows, D] (causal history). From level 1 on:
+ * code int32 [rows x width], the newest code of each; cache0 [rows, W] of BOS; cache1.. [rows x width, W] of the codes before.
  * @returns scores [rows x width, V]: log-probabilities over all codes (normalizer codes), or logits of which only those of the
- * trie's children mean something; at level 0 with a contrast at BOS also user [rows, D]
+ * trie's children mean something; cache [rows x width, W] unless the level is the last; at level 0 with a contrast at BOS user [rows, D]
  */
 export function sequenceStep<T>(
   ops: Ops<T>,
   model: SequenceModel,
   { rows, length, width, level }: { rows: number; length: number; width: number; level: number },
 ): Record<string, T> {
-  const { dim } = model.preset;
+  const { preset } = model;
+  const { dim } = preset;
+  const n = rows * width;
   const memory = contextLength(model, length);
-  const block: TokenBlock = { contexts: rows, rows: width, tokens: level + 1 };
-  const history: History<T> = { context: ops.input('context', [rows, memory, dim], 'float32') };
-  if (model.history === 'causal') {
-    const wide = (x: T, n: number): T => ops.broadcastTo(ops.reshape(x, [rows, 1, n]), [rows, width, n]);
-    history.start = ops.reshape(wide(ops.input('start', [rows, dim], 'float32'), dim), [rows * width, dim]);
-    history.readable = wide(ops.input('readable', [rows, memory], 'float32'), memory);
-  }
-  const codes = Array.from({ length: level }, (_, l) => ops.input(`prefix${l + 1}`, [rows * width], 'int32'));
-  const hidden = atPosition(ops, decodeRows(ops, model, history, codes, block, keepAll), [block], level);
+  const causal = model.history === 'causal';
+  const beginning = embedding(ops, 'decoder.bos', 1, dim);
+  const token =
+    level > 0
+      ? levelRows(ops, model, level - 1, ops.input('code', [n], 'int32'))
+      : causal
+        ? ops.add(beginning, ops.input('start', [rows, dim], 'float32'))
+        : ops.broadcastTo(beginning, [rows, dim]);
+  const positions = embedding(ops, 'decoder.position', model.layout.rows.length + 1, dim);
+  const h = [
+    token,
+    ops.slice(positions, [level, 0], [1, dim]),
+    embedding(ops, 'decoder.scenario', model.layout.scenarios.length, dim),
+  ].reduce((a, b) => ops.add(a, b));
+  const caches = Array.from({ length: level }, (_, l) => {
+    if (l > 0) return ops.input(`cache${l}`, [n, cacheWidth(model)], 'float32');
+    const shared = ops.reshape(ops.input('cache0', [rows, cacheWidth(model)], 'float32'), [
+      rows,
+      1,
+      cacheWidth(model),
+    ]);
+    return ops.reshape(ops.broadcastTo(shared, [rows, width, cacheWidth(model)]), [n, cacheWidth(model)]);
+  });
+  const part = (cache: T, i: number): T => ops.slice(cache, [0, i * dim], [n, dim]);
+  const { hidden, own } = nextToken(
+    ops,
+    'decoder',
+    h,
+    ops.input('context', [rows, memory, dim], 'float32'),
+    Array.from({ length: preset.layers }, (_, layer) =>
+      caches.map((cache) => ({ key: part(cache, 2 * layer), value: part(cache, 2 * layer + 1) })),
+    ),
+    preset,
+    (name, x) => {
+      const present = ops.constant(new Float32Array(n).fill(1), [n, 1]);
+      return mixtureOfExperts(ops, name, x, present, {
+        ...preset,
+        active: preset.activeExperts,
+        slots: n,
+        precedence: 0,
+      }).y;
+    },
+    causal ? ops.input('readable', [rows, memory], 'float32') : undefined,
+  );
   const logits = codeLogits(ops, model, level, hidden);
   return {
     scores: model.normalizer === 'codes' ? ops.logSoftmax(logits) : logits,
+    ...(level + 1 < model.layout.rows.length && {
+      cache: ops.concat(
+        own.flatMap(({ key, value }) => [key, value]),
+        1,
+      ),
+    }),
     ...(level === 0 && model.contrast.at === 'bos' && { user: userVectors(ops, hidden) }),
   };
 }

@@ -1,5 +1,6 @@
 /** Trains and ranks with a generator of semantic IDs: OneMall, or TIGER's form of it. */
 import {
+  cacheWidth,
   contextLength,
   type ForwardPass,
   ModelTrainer,
@@ -247,34 +248,33 @@ export class GeneratorRun {
       readable.fill(1, row * memory, row * memory + (lasts[row]! - row * length) + 1);
     let beams: Beam[] = batch.map(startBeam);
     let users: Float32Array | undefined;
+    // Keys and values of BOS, and of each code of every beam.
+    let caches: Float32Array[] = [];
     for (let level = 0; level < this.trie.numLevels; level++) {
       const wide = level === 0 ? 1 : width;
-      const prefixes = Array.from({ length: level }, (_, l) => {
-        const prefix = new Int32Array(rows * width);
-        beams.forEach((beam, row) => {
-          prefix.set(beam.codes[l]!, row * width);
-        });
-        return [`prefix${l + 1}`, prefix] as const;
+      const code = new Int32Array(rows * wide);
+      beams.forEach((beam, row) => {
+        if (level > 0) code.set(beam.codes[level - 1]!, row * width);
       });
+      const causal = this.#model.history === 'causal';
       const result = await this.trainer.forward(stepName(length, level, width), {
         context: (found.context as Float32Array).slice(),
-        ...(this.#model.history === 'causal' && {
-          start: (found.start as Float32Array).slice(),
-          readable: readable.slice(),
-        }),
-        ...Object.fromEntries(prefixes),
+        ...(causal && { readable: readable.slice() }),
+        ...(causal && level === 0 && { start: found.start as Float32Array }),
+        ...(level > 0 && { code }),
+        ...Object.fromEntries(caches.map((cache, l) => [`cache${l}`, cache.slice()])),
       });
-      const scores = result.scores as Float32Array;
       users ??= result.user as Float32Array | undefined;
       const stride = wide * this.trie.numCodes[level]!;
       beams = beams.map((beam, row) =>
         extendBeam(beam, this.trie, {
-          scores,
+          scores: result.scores as Float32Array,
           begin: row * stride,
           normalized: this.#model.normalizer === 'codes',
           width,
         }),
       );
+      if (result.cache) caches = this.#moved([...caches, result.cache as Float32Array], beams, rows, width);
     }
     return batch.map((question, row) => {
       const candidates = itemsOf(beams[row]!, this.trie, this.#logShare);
@@ -286,6 +286,29 @@ export class GeneratorRun {
       );
       return { question, candidates, dense, user };
     });
+  }
+
+  /** Caches of the codes follow the partial SIDs that were kept; that of BOS is the same for all. */
+  #moved(
+    [first, ...rest]: readonly Float32Array[],
+    beams: readonly Beam[],
+    rows: number,
+    width: number,
+  ): Float32Array[] {
+    const size = cacheWidth(this.#model);
+    return [
+      first!,
+      ...rest.map((cache) => {
+        const moved = new Float32Array(rows * width * size);
+        beams.forEach(({ from }, row) => {
+          from.forEach((parent, b) => {
+            const at = (row * width + parent) * size;
+            moved.set(cache.subarray(at, at + size), (row * width + b) * size);
+          });
+        });
+        return moved;
+      }),
+    ];
   }
 
   #feeds(batch: PackedBatch, epoch: number, index: number): Record<string, Float32Array | Int32Array> {

@@ -9,9 +9,16 @@ export interface Beam {
   logProbs: Float64Array;
   /** Codes of each by level. */
   codes: Int32Array[];
+  /** Which partial SID of the beam before each one continues. */
+  from: Int32Array;
 }
 
-export const startBeam = (): Beam => ({ nodes: Int32Array.of(0), logProbs: Float64Array.of(0), codes: [] });
+export const startBeam = (): Beam => ({
+  nodes: Int32Array.of(0),
+  logProbs: Float64Array.of(0),
+  codes: [],
+  from: Int32Array.of(0),
+});
 
 /**
  * @param scores of the next code of partial SID b at begin + b V
@@ -47,6 +54,7 @@ export function extendBeam(
       ...beam.codes.map((level) => Int32Array.from(kept, (k) => level[k.from]!)),
       Int32Array.from(kept, (k) => codes[k.child]!),
     ],
+    from: Int32Array.from(kept, (k) => k.from),
   };
 }
 
