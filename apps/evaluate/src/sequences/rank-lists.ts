@@ -1,6 +1,7 @@
 /** The lists that a trained generator can give, ranked and judged under both protocols. */
 import type { GeneratorRun, Ranked } from './models/generator-run.ts';
-import { reranked } from './stages/beam-search.ts';
+import type { SasrecRun } from './models/sasrec-run.ts';
+import { type Candidates, joined, reranked } from './stages/beam-search.ts';
 import { type Question, questions, validationQuestions } from './stages/leave-one-out.ts';
 import type { SequenceSet } from './stages/parse-sequences.ts';
 import {
@@ -27,26 +28,42 @@ export const judge = (ranks: Ranks): Judged => ({
 
 const WEIGHTS = [0, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5] as const;
 
-/** beam; with a dense head also the head alone, and the beam's items ordered by both. */
+/** Items of SASRec that join a beam's. */
+const ADVISED = 50;
+
+/**
+ * beam; with a dense head also the head alone, and the beam's items ordered by both; with a SASRec the beam's items and its best
+ * 50 together, ordered by both.
+ */
 export async function generatorLists(
   run: GeneratorRun,
   set: SequenceSet,
   beam: number,
+  sasrec?: SasrecRun,
 ): Promise<Record<string, ListResult>> {
   const validation = await run.search(validationQuestions(set.sequences), beam);
   const test = await run.search(questions(set.sequences, 'test'), beam);
   const lists: Record<string, ListResult> = {
-    beam: { validation: judge(listRanks(validation, 0)), test: judge(listRanks(test, 0)) },
+    beam: { validation: judge(ranksOf(validation)), test: judge(ranksOf(test)) },
   };
-  if (!validation[0]?.dense) return lists;
-  lists.dense = {
-    validation: judge(await run.denseRanks(validation)),
-    test: judge(await run.denseRanks(test)),
-  };
-  lists['beam + dense'] = weighted(
-    (weight) => judge(listRanks(validation, weight)),
-    (weight) => judge(listRanks(test, weight)),
-  );
+  if (validation[0]?.dense) {
+    lists.dense = {
+      validation: judge(await run.denseRanks(validation)),
+      test: judge(await run.denseRanks(test)),
+    };
+    const order = (ranked: readonly Ranked[]) => (weight: number) =>
+      judge(ranksOf(ranked, ({ candidates, dense }) => reranked(candidates, dense!, weight)));
+    lists['beam + dense'] = weighted(order(validation), order(test));
+  }
+  if (sasrec) {
+    const order = async (ranked: readonly Ranked[]) => {
+      const asked = ranked.map(({ question, candidates }) => ({ question, items: candidates.items }));
+      const advice = await sasrec.advise(asked, ADVISED);
+      return (weight: number) =>
+        judge(ranksOf(ranked, ({ candidates }, i) => joined(candidates, advice[i]!, weight)));
+    };
+    lists['beam + SASRec'] = weighted(await order(validation), await order(test));
+  }
   return lists;
 }
 
@@ -64,11 +81,13 @@ function weighted(onValidation: (weight: number) => Judged, onTest: (weight: num
   };
 }
 
-function listRanks(ranked: readonly Ranked[], weight: number): Ranks {
-  const ranks = ranked.map(({ question, candidates, dense }) => {
-    const list = weight === 0 ? candidates : reranked(candidates, dense!, weight);
-    return rankInList(list.items, question.target, question.history);
-  });
+function ranksOf(
+  ranked: readonly Ranked[],
+  list: (ranked: Ranked, index: number) => Candidates = ({ candidates }) => candidates,
+): Ranks {
+  const ranks = ranked.map((one, i) =>
+    rankInList(list(one, i).items, one.question.target, one.question.history),
+  );
   return { in: Int32Array.from(ranks, (r) => r.in), out: Int32Array.from(ranks, (r) => r.out) };
 }
 

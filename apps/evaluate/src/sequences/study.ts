@@ -11,8 +11,9 @@ import type { GeneratorRecipe } from './models/recipes.ts';
 import { SASREC, type SasrecRecipe, SasrecRun } from './models/sasrec-run.ts';
 import { makeTokens, textVectors } from './models/tokens.ts';
 import { generatorLists, judge, type ListResult } from './rank-lists.ts';
-import { type Question, questions, validationQuestions } from './stages/leave-one-out.ts';
+import { type Question, questions, trainingSequences, validationQuestions } from './stages/leave-one-out.ts';
 import { DataError, type SequenceSet } from './stages/parse-sequences.ts';
+import { emptyTeacher, type Teacher } from './stages/soft-targets.ts';
 import type { Report, RunProgress } from './train-run.ts';
 
 export interface RunResult {
@@ -39,14 +40,17 @@ export class Study {
   readonly #out: string;
   readonly #report: Report;
 
-  constructor(set: SequenceSet, out: string, report: Report) {
+  readonly #sasrec: SasrecRecipe;
+
+  constructor(set: SequenceSet, out: string, report: Report, sasrec: SasrecRecipe = SASREC) {
     this.#set = set;
     this.#out = out;
     this.#report = report;
+    this.#sasrec = sasrec;
   }
 
   async sasrec(seed: number): Promise<RunResult> {
-    const { folder, report, known } = this.#open('sasrec', seed, SASREC);
+    const { folder, report, known } = this.#open('sasrec', seed, this.#sasrec);
     if (known) return known;
     const run = await this.#trainedSasrec(seed, report);
     try {
@@ -82,7 +86,8 @@ export class Study {
       given: () => this.#givenVectors(),
     }[recipe.tokenSource]();
     const tokens = await makeTokens(source, recipe.tokenForm, seed);
-    const teacher = recipe.teacherShare > 0 ? await this.#teacher(seed, report) : undefined;
+    const sasrec = usesSasrec ? (await this.#trainedSasrec(seed, report)).model : undefined;
+    const teacher = recipe.teacherShare > 0 ? await this.#teacher(sasrec!, seed, report) : undefined;
     const run = await GeneratorRun.start(this.#set, seed, recipe, {
       tokens,
       ...(recipe.frozenVectors && { vectors: vectors! }),
@@ -91,7 +96,7 @@ export class Study {
     try {
       const progress = await run.train(folder, report);
       report(`ranks by beams of ${recipe.beam}`, true);
-      const lists = await generatorLists(run, this.#set, recipe.beam);
+      const lists = await generatorLists(run, this.#set, recipe.beam, sasrec);
       const result = summary(row, seed, run.trainer.parameters, progress, lists);
       const { numCodes, conflict, exclusive } = tokens;
       result.tokens = { numCodes, conflict, exclusive };
@@ -99,6 +104,7 @@ export class Study {
       return result;
     } finally {
       await run.trainer.close();
+      await sasrec?.trainer.close();
     }
   }
 
@@ -127,22 +133,31 @@ export class Study {
   }
 
   async #trainedSasrec(seed: number, report: Report): Promise<{ model: SasrecRun; progress: RunProgress }> {
-    const folder = new RunFolder(path.join(this.#out, `sasrec-seed${seed}`));
-    const model = await SasrecRun.start(this.#set, seed);
-    return { model, progress: await model.train(folder, report) };
+    const model = await SasrecRun.start(this.#set, seed, this.#sasrec);
+    return { model, progress: await model.train(this.#sasrecFolder(seed), report) };
   }
 
-  async #teacher(seed: number, report: Report) {
-    const { model } = await this.#trainedSasrec(seed, report);
-    try {
-      return await model.teacher(TEACHER_TOP, report);
-    } finally {
-      await model.trainer.close();
-    }
+  /** Made once per seed: it asks for all items at every place of the training sequences. */
+  async #teacher(sasrec: SasrecRun, seed: number, report: Report): Promise<Teacher> {
+    const folder = this.#sasrecFolder(seed);
+    const teacher = emptyTeacher(trainingSequences(this.#set.sequences), TEACHER_TOP);
+    const items = folder.readArray('teacher-items');
+    const cumulative = folder.readArray('teacher-cumulative');
+    if (items?.length === teacher.items.length && cumulative?.length === items.length)
+      return { ...teacher, items: Int32Array.from(items), cumulative };
+    const taught = await sasrec.teacher(TEACHER_TOP, report);
+    // float32 holds whole numbers up to 2^24 exactly
+    folder.writeArray('teacher-items', Float32Array.from(taught.items));
+    folder.writeArray('teacher-cumulative', taught.cumulative);
+    return taught;
+  }
+
+  #sasrecFolder(seed: number): RunFolder {
+    return new RunFolder(path.join(this.#out, `sasrec-seed${seed}`));
   }
 
   #sasrecVectors(seed: number): { data: Float32Array; dim: number } {
-    const data = new RunFolder(path.join(this.#out, `sasrec-seed${seed}`)).readArray(VECTORS)!;
+    const data = this.#sasrecFolder(seed).readArray(VECTORS)!;
     return { data, dim: data.length / this.#set.numItems };
   }
 

@@ -6,6 +6,7 @@ import {
   type Beam,
   extendBeam,
   itemsOf,
+  joined,
   logShares,
   startBeam,
 } from '../../src/sequences/stages/beam-search.ts';
@@ -208,6 +209,29 @@ test('a wide enough beam is an exhaustive search, with the softmax over the chil
     }),
     { numRuns: 40 },
   );
+});
+
+test('advised items join the candidates below the worst of them', () => {
+  const candidates = { items: Int32Array.of(4, 2), scores: Float64Array.of(-1, -3) };
+  const logProbs = new Map([
+    [7, -1],
+    [2, -1.5],
+    [4, -9],
+  ]);
+  const list = (weight: number) => {
+    const { items, scores } = joined(candidates, { best: [7, 2], logProbs }, weight);
+    return Array.from(items, (item, i) => [item, scores[i]]);
+  };
+  assert.deepEqual(list(0), [
+    [4, -1],
+    [2, -3],
+    [7, -3.5],
+  ]);
+  assert.deepEqual(list(2), [
+    [7, -5.5],
+    [2, -6],
+    [4, -19],
+  ]);
 });
 
 test('masks hold the codes that continue the prefix of the target', () => {

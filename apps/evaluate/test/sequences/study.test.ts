@@ -13,6 +13,7 @@ import { questions } from '../../src/sequences/stages/leave-one-out.ts';
 import { parseSequences, type SequenceSet } from '../../src/sequences/stages/parse-sequences.ts';
 import { rankMetrics } from '../../src/sequences/stages/rank-metrics.ts';
 import { SettingsError, Study } from '../../src/sequences/study.ts';
+import type { Report } from '../../src/sequences/train-run.ts';
 
 const NUM_ITEMS = 18;
 /** After item i always comes i + 1, and 1 after the last: what comes next is certain. */
@@ -77,7 +78,7 @@ for (const [name, change] of Object.entries({
   },
 } satisfies Record<string, Partial<GeneratorRecipe>>))
   test(`${name} learns what always comes next`, async (t) => {
-    const set = cycle(180);
+    const set = cycle(120);
     const recipe = { ...small, ...change };
     const tokens = await makeTokens(vectors, recipe.tokenForm, 1);
     const run = await GeneratorRun.start(set, 1, recipe, { tokens });
@@ -111,21 +112,26 @@ test('a run that was stopped and taken up ends with the same weights, bit for bi
   assert.deepEqual(await weights(again), undisturbed);
 });
 
-test('a study keeps results, and refuses a folder of other settings', async (t) => {
+test('a study trains SASRec first where it is needed, keeps results, and refuses a folder of other settings', async (t) => {
   const out = folder(t);
-  const set = { ...cycle(40), embeddings: vectors };
+  const set = cycle(40);
   const lines: string[] = [];
-  const study = new Study(set, out, (line, passing) => {
+  const report: Report = (line, passing) => {
     if (!passing) lines.push(line);
-  });
-  const recipe: GeneratorRecipe = { ...small, epochs: 1, tokenSource: 'given' };
+  };
+  const study = new Study(set, out, report, { ...SASREC, dim: 16, negatives: 8, epochs: 2 });
+  const recipe: GeneratorRecipe = { ...small, epochs: 1, frozenVectors: true, teacherShare: 0.6 };
   const first = await study.generator('mine', recipe, 3);
-  assert.equal(first.tokens?.numCodes.length, 3);
+  assert.deepEqual(Object.keys(first.lists), ['beam', 'dense', 'beam + dense', 'beam + SASRec']);
+  assert.match(lines[0]!, /^sasrec-seed3: epoch 1/);
   const trained = lines.length;
   assert.deepEqual(await study.generator('mine', recipe, 3), JSON.parse(JSON.stringify(first)));
+  await study.sasrec(3);
   assert.equal(lines.length, trained, 'a run with a result is not repeated');
   await assert.rejects(study.generator('mine', { ...recipe, dropout: 0.3 }, 3), SettingsError);
-  await assert.rejects(study.generator('text', { ...recipe, tokenSource: 'text' }, 3), /has no item texts/);
+  const bare: GeneratorRecipe = { ...small, tokenSource: 'text' };
+  await assert.rejects(study.generator('text', bare, 3), /has no item texts/);
+  await assert.rejects(study.generator('given', { ...bare, tokenSource: 'given' }, 3), /has no embeddings/);
 });
 
 test('a damaged checkpoint is named', (t) => {

@@ -11,6 +11,7 @@ import {
 import { seededSource } from '@onemall/quantization';
 import type { RunFolder } from '../adapters/run-folder.ts';
 import { BUCKETS, LENGTH, rowsFor } from '../shapes.ts';
+import type { Advice } from '../stages/beam-search.ts';
 import {
   bucketed,
   historyFeeds,
@@ -22,7 +23,7 @@ import {
 import { packEpoch } from '../stages/pack-sequences.ts';
 import type { SequenceSet } from '../stages/parse-sequences.ts';
 import { type Ranks, rankMetrics, rankOfTarget } from '../stages/rank-metrics.ts';
-import { emptyTeacher, type Teacher, teach } from '../stages/soft-targets.ts';
+import { emptyTeacher, type Teacher, teach, topIndices } from '../stages/soft-targets.ts';
 import { type Report, type RunProgress, trainRun } from '../train-run.ts';
 
 export interface SasrecRecipe {
@@ -147,6 +148,26 @@ export class SasrecRun {
       }
     }
     return ranks;
+  }
+
+  /** For each question the best items, and log p of them and of the items named. */
+  async advise(asked: readonly { question: Question; items: Int32Array }[], top: number): Promise<Advice[]> {
+    const byQuestion = new Map<Question, Advice>();
+    const named = new Map(asked.map(({ question, items }) => [question, items]));
+    const { numItems } = this.#set;
+    for (const { batch, hidden } of await this.#hidden(asked.map((a) => a.question)))
+      for (let from = 0; from < batch.length; from += SCORED) {
+        const probabilities = await this.#scores(hidden, from, 'probabilities');
+        batch.slice(from, from + SCORED).forEach((question, i) => {
+          const begin = i * numItems;
+          const best = topIndices(probabilities, begin, numItems, top).map((index) => index + 1);
+          const logProbs = new Map<number, number>();
+          for (const item of [...best, ...named.get(question)!])
+            logProbs.set(item, Math.log(Math.max(probabilities[begin + item - 1]!, 1e-30)));
+          byQuestion.set(question, { best, logProbs });
+        });
+      }
+    return asked.map(({ question }) => byQuestion.get(question)!);
   }
 
   /** float32 [numItems, dim] */

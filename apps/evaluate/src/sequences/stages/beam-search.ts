@@ -108,3 +108,24 @@ export function reranked({ items, scores }: Candidates, other: Float64Array, wei
     scores: Float64Array.from(order, (i) => sums[i]!),
   };
 }
+
+/** What another model says about one question. */
+export interface Advice {
+  /** Its best items, best first. */
+  best: readonly number[];
+  /** log p of those and of the candidates. */
+  logProbs: ReadonlyMap<number, number>;
+}
+
+/** Below the worst candidate: where an item of the advice begins that the beam did not find. */
+const NOT_IN_BEAM = 0.5;
+
+/** Candidates and advised items together, by score + weight x log p of the advice. */
+export function joined({ items, scores }: Candidates, advice: Advice, weight: number): Candidates {
+  const own = new Map(Array.from(items, (item, i) => [item, scores[i]!]));
+  const floor = scores.reduce((a, b) => Math.min(a, b), 0) - NOT_IN_BEAM;
+  const union = Int32Array.from(new Set([...items, ...advice.best]));
+  const logProbs = Float64Array.from(union, (item) => advice.logProbs.get(item)!);
+  const candidates = { items: union, scores: Float64Array.from(union, (item) => own.get(item) ?? floor) };
+  return reranked(candidates, logProbs, weight);
+}
