@@ -1,3 +1,4 @@
+export { type CodeMatch, forkState, matchedShares } from './fork-state.ts';
 export * from './models/presets.ts';
 export * from './policy-ports.ts';
 export { auc } from './prediction-window.ts';

@@ -1,5 +1,6 @@
 /** The latest predictions with their labels, for figures of quality: how well they order, and whether they sum up. */
 
+const SAVED_VALUES = 5;
 const KINDS = ['Click', 'Buy'] as const;
 
 interface Row {
@@ -27,6 +28,44 @@ export class PredictionWindow {
     }
     window.rows[window.next] = row;
     window.next = (window.next + 1) % this.#capacity;
+  }
+
+  /**
+   * The rows, oldest first, so that a resumed trainer goes on with its figures: by `<scenario>`, five values a row (click,
+   * buy, value in cents, clicked, bought).
+   */
+  saved(): Map<string, Float32Array> {
+    return new Map(
+      [...this.#rows].map(([scenario, { rows, next }]) => {
+        const oldestFirst = [...rows.slice(next), ...rows.slice(0, next)];
+        return [
+          scenario,
+          Float32Array.from(
+            oldestFirst.flatMap((r) => [
+              r.click,
+              r.buy,
+              r.buyValueCents,
+              Number(r.clicked),
+              Number(r.bought),
+            ]),
+          ),
+        ];
+      }),
+    );
+  }
+
+  /** Takes the place of what is there. @param saved of a window with any capacity: the newest rows that fit are kept */
+  restore(saved: ReadonlyMap<string, Float32Array>): void {
+    this.#rows.clear();
+    for (const [scenario, values] of saved)
+      for (let at = 0; at + SAVED_VALUES <= values.length; at += SAVED_VALUES)
+        this.add(scenario, {
+          click: values[at]!,
+          buy: values[at + 1]!,
+          buyValueCents: values[at + 2]!,
+          clicked: values[at + 3] === 1,
+          bought: values[at + 4] === 1,
+        });
   }
 
   /** AUC and calibration by scenario; see `RankerTrainer.metrics`. */

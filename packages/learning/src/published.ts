@@ -44,6 +44,13 @@ export async function loadRanker(files: Files, options: LoadOptions = {}): Promi
   const manifest = readRankerManifest(files);
   const session = await openGraph(files, manifest.files, 'ranker', options);
   const rows = manifest.batchRows;
+  const problem = rankerProblem(session, rows) ?? (await rankerTrial(session, rows));
+  if (problem !== null) {
+    await session.release();
+    throw new PublishedModelError(
+      `${manifest.files.ranker} does not fit the contract of a ranker: ${problem}. It must take dense float32 [${rows}, ${NUM_DENSE}] and ids int32 [${rows}, ${NUM_IDS}], and give pCtr, pCtcvr and buyValueCents, float32 [${rows}] each (packages/learning/README.md, A ranker of your own).`,
+    );
+  }
   return {
     manifest,
     async score(dense: Float32Array, ids: Int32Array, n: number): Promise<RankerScores> {
@@ -73,6 +80,59 @@ export async function loadRanker(files: Files, options: LoadOptions = {}): Promi
     },
     close: () => session.release(),
   };
+}
+
+const RANKER_OUTPUTS = ['pCtr', 'pCtcvr', 'buyValueCents'] as const;
+
+/** What the declared inputs and outputs lack; null where they fit. A dimension with a name fits any size. */
+function rankerProblem(session: ort.InferenceSession, rows: number): string | null {
+  const wanted: [readonly ort.InferenceSession.ValueMetadata[], string, string, number[]][] = [
+    [session.inputMetadata, 'dense', 'float32', [rows, NUM_DENSE]],
+    [session.inputMetadata, 'ids', 'int32', [rows, NUM_IDS]],
+    ...RANKER_OUTPUTS.map(
+      (name): [readonly ort.InferenceSession.ValueMetadata[], string, string, number[]] => [
+        session.outputMetadata,
+        name,
+        'float32',
+        [rows],
+      ],
+    ),
+  ];
+  for (const [all, name, type, shape] of wanted) {
+    const found = all.find((value) => value.name === name);
+    const kind = all === session.inputMetadata ? 'input' : 'output';
+    if (!found) return `it has no ${kind} ${name} (it has ${all.map((v) => v.name).join(', ')})`;
+    if (!found.isTensor || found.type !== type)
+      return `${kind} ${name} is ${found.isTensor ? found.type : 'no tensor'}, expected ${type}`;
+    const fits =
+      found.shape.length === shape.length &&
+      found.shape.every((size, i) => typeof size === 'string' || size < 0 || size === shape[i]);
+    if (!fits) return `${kind} ${name} has shape [${found.shape}], expected [${shape}]`;
+  }
+  const others = session.inputNames.filter((name) => name !== 'dense' && name !== 'ids');
+  return others.length > 0 ? `it asks for further inputs: ${others.join(', ')}` : null;
+}
+
+/** Scores an empty batch: numbers that are no probabilities would teach the policy nonsense. */
+async function rankerTrial(session: ort.InferenceSession, rows: number): Promise<string | null> {
+  let result: ort.InferenceSession.OnnxValueMapType;
+  try {
+    result = await session.run({
+      dense: tensorOf(new Float32Array(rows * NUM_DENSE), [rows, NUM_DENSE]),
+      ids: tensorOf(new Int32Array(rows * NUM_IDS), [rows, NUM_IDS]),
+    });
+  } catch (error) {
+    return `it fails on a batch of zeros: ${(error as Error).message}`;
+  }
+  for (const name of RANKER_OUTPUTS) {
+    const values = result[name]!.data as Float32Array;
+    if (values.length !== rows) return `output ${name} has ${values.length} values for ${rows} rows`;
+    const most = name === 'buyValueCents' ? Number.MAX_VALUE : 1;
+    const bad = values.find((value) => !(value >= 0 && value <= most));
+    if (bad !== undefined)
+      return `output ${name} gives ${bad}, expected ${name === 'buyValueCents' ? 'a value of at least 0' : 'a probability'}`;
+  }
+  return null;
 }
 
 export const feed = (

@@ -21,6 +21,8 @@ import { learningRateAt, type ResolvedOptimizer, resolveOptimizer } from './trai
 /** Rows of the published ranker's static batch. */
 export const RANKER_ROWS = 64;
 const WINDOW = 20_000;
+/** Tensors of a saved state that hold the latest predictions, by scenario. */
+const WINDOW_PREFIX = 'window.';
 
 /** Starts a trainer of the ranker on onnxruntime; see `RankerTrainer`. */
 export const createRankerTrainer: CreateRankerTrainer = async (options) => {
@@ -106,6 +108,7 @@ class OrtRankerTrainer implements RankerTrainer {
   state(): Promise<TrainerState> {
     return this.#inOrder(async () => {
       const { tensors, step } = await this.#engine.state();
+      for (const [scenario, rows] of this.#window.saved()) tensors.set(WINDOW_PREFIX + scenario, rows);
       return { tensors, scalars: { step, featureVersion: FEATURE_VERSION } };
     });
   }
@@ -120,6 +123,13 @@ class OrtRankerTrainer implements RankerTrainer {
       if (!(Number.isInteger(step) && step! >= 0))
         throw new StateError(`The saved state has no valid step: ${step}`);
       await this.#engine.restore(tensors, step!);
+      this.#window.restore(
+        new Map(
+          [...tensors]
+            .filter(([name]) => name.startsWith(WINDOW_PREFIX))
+            .map(([name, rows]) => [name.slice(WINDOW_PREFIX.length), rows]),
+        ),
+      );
       this.#steps = step!;
     });
   }

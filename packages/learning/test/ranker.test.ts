@@ -140,3 +140,23 @@ test('AUC counts ordered pairs, ties half; calibration is mean prediction over m
   // top tenth is the row with pCtr 0.8: 0.5 x 100 / (1.25 x 0.8)
   assert.ok(Math.abs(window.egpmScale().s! - 50) < 1e-9);
 });
+
+test('figures go on after a restore: the window keeps its rows and their order', () => {
+  const random = randomSource(8);
+  const rows = Array.from({ length: 9 }, () => ({
+    click: Math.fround(random.next()),
+    buy: Math.fround(random.next()),
+    clicked: random.next() < 0.5,
+    bought: random.next() < 0.5,
+    buyValueCents: random.int(1_000),
+  }));
+  const [window, resumed] = [new PredictionWindow(5), new PredictionWindow(5)];
+  for (const row of rows.slice(0, 7)) window.add('a', row);
+  window.add('b', rows[0]!);
+  resumed.add('c', rows[1]!);
+  resumed.restore(window.saved());
+  assert.deepEqual(resumed.metrics(), window.metrics());
+  for (const row of rows.slice(7)) for (const each of [window, resumed]) each.add('a', row);
+  assert.deepEqual(resumed.saved(), window.saved());
+  assert.equal(window.saved().get('a')!.length, 25);
+});

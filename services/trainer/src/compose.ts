@@ -136,6 +136,7 @@ async function openAndTrain(
     config.seed,
     learner.batchSize,
     config.heldBackFraction,
+    config.trainShare,
     codebooks.codebookVersions,
   ]);
   const positions = resumed
@@ -210,6 +211,7 @@ async function openAndTrain(
   };
 
   report.standsAt(progress);
+  meter.set('train_share', config.trainShare, 'Share of the samples that would train which does');
   const reading = [samples.run(), rewards?.run()];
   for (const loop of reading) loop?.catch(fail);
   await Promise.race([rewards?.caughtUp, untilAborted(stopping)]);

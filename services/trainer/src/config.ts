@@ -23,6 +23,14 @@ export const trainerShape = {
   maxBatchWaitMs: count(0)
     .default(2_000)
     .describe('a batch that began to fill is trained after this long, full or not'),
+  trainShare: z.coerce
+    .number()
+    .positive()
+    .max(1)
+    .default(1)
+    .describe(
+      'of the samples that would train, the share that does, by seeded hash: for traffic beyond the capacity',
+    ),
   heldBackFraction: rate
     .default(0.01)
     .describe('share of requests kept for evaluation, by hash of requestId'),

@@ -26,6 +26,8 @@ const rules = {
   codebookVersions: byScenario(CODEBOOK_VERSION),
   numCodes: byScenario(NUM_CODES),
   heldBackFraction: 0,
+  trainShare: 1,
+  seed: 1,
 };
 const groupRules: GroupRules = { ...rules, maxLagSteps: 100 };
 
@@ -71,15 +73,31 @@ test('the retriever trains first positives with a SID of its own version only', 
 });
 
 test('the ranker trains finals only; held-back requests train neither model', () => {
-  assert.equal(rankerLeavesOut(sample(1, { firstPositive: false }), { heldBackFraction: 0 }), null);
-  assert.equal(rankerLeavesOut(sample(1, { kind: 'CLICK' }), { heldBackFraction: 0 }), 'not_final');
+  assert.equal(rankerLeavesOut(sample(1, { firstPositive: false }), rules), null);
+  assert.equal(rankerLeavesOut(sample(1, { kind: 'CLICK' }), rules), 'not_final');
   const fraction = 0.3;
   for (let n = 0; n < 200; n++) {
     const s = sample(n, { firstPositive: true });
     const expected = isHeldBack(s.exposure.requestId, fraction) ? 'held_back' : null;
     assert.equal(retrieverLeavesOut(s, { ...rules, heldBackFraction: fraction }), expected);
-    assert.equal(rankerLeavesOut(s, { heldBackFraction: fraction }), expected);
+    assert.equal(rankerLeavesOut(s, { ...rules, heldBackFraction: fraction }), expected);
   }
+});
+
+test('a share of the samples trains, by seeded hash; held-back ones are not thinned out', () => {
+  const all = Array.from({ length: 2_000 }, (_, n) => sample(n, { firstPositive: true }));
+  const thin = { ...rules, heldBackFraction: 0.1, trainShare: 0.4 };
+  const why = (rules: typeof thin) => all.map((s) => retrieverLeavesOut(s, rules));
+  const count = (reason: string | null) => why(thin).filter((r) => r === reason).length;
+  assert.equal(count('held_back'), all.filter((s) => isHeldBack(s.exposure.requestId, 0.1)).length);
+  const share = count(null) / (count(null) + count('sampled_out'));
+  assert.ok(Math.abs(share - 0.4) < 0.04, `${share} of the samples train`);
+  assert.deepEqual(why(thin), why(thin));
+  assert.notDeepEqual(why({ ...thin, seed: 2 }), why(thin));
+  assert.deepEqual(
+    all.map((s) => rankerLeavesOut(s, thin)),
+    why(thin),
+  );
 });
 
 test('an item that is not known yet is described by the price of its exposure', () => {
@@ -248,6 +266,10 @@ test('sliding figures weigh samples and forget old steps', () => {
   assert.deepEqual(window.figures(), { samples: 4, loss: (3 + 6 + 2 * 3) / 4, accuracy: [3 / 4, 1 / 4, 0] });
   assert.deepEqual(window.figures('b'), { samples: 2, loss: 3, accuracy: [1, 0.5, 0] });
   assert.deepEqual(window.scenarios(), ['a', 'b']);
+  const resumed = new StepWindow(2);
+  resumed.restore(JSON.parse(JSON.stringify(window.saved())));
+  for (const each of [window, resumed]) each.add({ b: { samples: 4, hits: [1, 1, 1], ntp: [1, 2, 3] } });
+  assert.deepEqual(resumed.figures(), window.figures());
 });
 
 test('the EGPM scale is set once, so that mean pEgpm is 1.25 times mean pCtr', () => {

@@ -21,7 +21,7 @@ import type { TrainerConfig } from '../config.ts';
 import type { Codebooks, Learner, LearnerState, MetricRow, StepOutcome } from '../learner.ts';
 import { drawCandidates, type GroupRules } from '../stages/choose-groups.ts';
 import { describeItem } from '../stages/describe-item.ts';
-import { StepWindow } from '../stages/measure-steps.ts';
+import { type StepFigures, StepWindow } from '../stages/measure-steps.ts';
 import { type RetrieverRules, retrieverLeavesOut } from '../stages/select-sample.ts';
 import type { SidTables } from './sid-tables.ts';
 
@@ -96,6 +96,8 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
     this.#rules = {
       ...codebooks,
       heldBackFraction: config.heldBackFraction,
+      trainShare: config.trainShare,
+      seed: config.seed,
       maxLagSteps: config.rlMaxLagSteps,
     };
     this.#tables = tables;
@@ -163,10 +165,11 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
   }
 
   async save(): Promise<LearnerState> {
-    return { trainer: await this.#trainer.state(), extra: null };
+    return { trainer: await this.#trainer.state(), extra: { window: this.#window.saved() } };
   }
-  async restore({ trainer }: LearnerState): Promise<void> {
+  async restore({ trainer, extra }: LearnerState): Promise<void> {
     await this.#trainer.restore(trainer);
+    this.#window.restore((extra as { window: StepFigures[] } | null)?.window ?? []);
   }
   publishable(): string | null {
     return null;

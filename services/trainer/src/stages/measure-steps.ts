@@ -30,6 +30,13 @@ export class StepWindow {
     this.#steps.push(step);
     if (this.#steps.length > this.#windowSteps) this.#steps.shift();
   }
+  /** The steps in the window, oldest first: a resumed trainer goes on with its figures. */
+  saved(): StepFigures[] {
+    return [...this.#steps];
+  }
+  restore(steps: readonly StepFigures[]): void {
+    this.#steps = steps.slice(-this.#windowSteps);
+  }
   scenarios(): string[] {
     return [...new Set(this.#steps.flatMap((step) => Object.keys(step)))].sort();
   }

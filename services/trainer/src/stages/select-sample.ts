@@ -1,6 +1,6 @@
 /** Which samples a model trains on, and for which reason the others are left out (model.md, What trains what). */
 import type { TrainingSample } from '@onemall/contracts';
-import { isHeldBack } from '@onemall/service-kit';
+import { hashFraction, isHeldBack } from '@onemall/service-kit';
 
 export type LeftOut =
   | 'not_first_positive'
@@ -8,15 +8,31 @@ export type LeftOut =
   | 'no_sid'
   | 'other_codebook_version'
   | 'sid_out_of_range'
+  | 'sampled_out'
   | 'held_back';
 
-export interface RetrieverRules {
+/** Thins out what the trainer cannot keep up with; the same samples for the same seed. */
+export interface SamplingRules {
+  /** Share of requests kept for evaluation, by hash of requestId. */
+  heldBackFraction: number;
+  /** Of the rest, the share that trains, by hash of exposureId. */
+  trainShare: number;
+  seed: number;
+}
+
+function sampling({ exposure }: TrainingSample, rules: SamplingRules): LeftOut | null {
+  // Held back first of the two: what is left out for this reason alone is what models are measured on.
+  if (isHeldBack(exposure.requestId, rules.heldBackFraction)) return 'held_back';
+  const kept =
+    rules.trainShare >= 1 || hashFraction(`train:${rules.seed}:${exposure.exposureId}`) < rules.trainShare;
+  return kept ? null : 'sampled_out';
+}
+
+export interface RetrieverRules extends SamplingRules {
   /** The version this trainer's weights belong to, by scenario. */
   codebookVersions: Readonly<Record<string, number>>;
   /** Codes per level by scenario. */
   numCodes: Readonly<Record<string, readonly [number, number, number]>>;
-  /** Share of requests kept for evaluation, by hash of requestId. */
-  heldBackFraction: number;
 }
 
 /** null if the retriever trains on it: the first positive record of an exposure whose SID is in its codebook version. */
@@ -29,12 +45,11 @@ export function retrieverLeavesOut(sample: TrainingSample, rules: RetrieverRules
     return 'other_codebook_version';
   const k = rules.numCodes[scenario]!;
   if (!(sid.c1 < k[0] && sid.c2 < k[1] && sid.c3 < k[2])) return 'sid_out_of_range';
-  // Last: what is left out for this reason alone is what models are measured on.
-  return isHeldBack(sample.exposure.requestId, rules.heldBackFraction) ? 'held_back' : null;
+  return sampling(sample, rules);
 }
 
 /** null if the ranker trains on it: the one FINAL record of an exposure, clicked or not. */
-export function rankerLeavesOut(sample: TrainingSample, rules: { heldBackFraction: number }): LeftOut | null {
+export function rankerLeavesOut(sample: TrainingSample, rules: SamplingRules): LeftOut | null {
   if (sample.kind !== 'FINAL') return 'not_final';
-  return isHeldBack(sample.exposure.requestId, rules.heldBackFraction) ? 'held_back' : null;
+  return sampling(sample, rules);
 }
