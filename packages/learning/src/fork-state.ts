@@ -4,7 +4,6 @@
  * moments, so that moments of what it meant before do not push it.
  */
 import { type SidLayout, sidLayout } from '@onemall/features';
-import { optimizerNames } from './onnx/adamw.ts';
 import { StateError, type TrainerState } from './trainer-ports.ts';
 
 /** By scenario and level: match[new code] is the old code that it continues, or -1. */
@@ -64,18 +63,15 @@ export function matchedShares(match: CodeMatch): Record<string, [number, number,
   );
 }
 
-/** Tables hold a code per row, heads a code per column. */
+/** Tables hold a code per row, heads a code per column; moments are named m. and v. (training-engine.ts). */
 function codeTensor(name: string): { level: 0 | 1 | 2; lines: 'rows' | 'columns'; moment: boolean } | null {
-  for (const level of LEVELS)
-    for (const [parameter, lines] of [
-      [`sid.level${level + 1}`, 'rows'],
-      [`head.level${level + 1}`, 'columns'],
-    ] as const) {
-      const { moment1, moment2 } = optimizerNames(parameter);
-      if (name === parameter) return { level, lines, moment: false };
-      if (name === moment1 || name === moment2) return { level, lines, moment: true };
-    }
-  return null;
+  const match = /^([mv]\.)?(sid|head)\.level([123])$/.exec(name);
+  if (!match) return null;
+  return {
+    level: (Number(match[3]) - 1) as 0 | 1 | 2,
+    lines: match[2] === 'sid' ? 'rows' : 'columns',
+    moment: match[1] !== undefined,
+  };
 }
 
 /** Per row of the new table the row of the old one, or -1. */
