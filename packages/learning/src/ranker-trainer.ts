@@ -1,7 +1,8 @@
 import { FEATURE_VERSION, NUM_DENSE, NUM_IDS } from '@onemall/features';
-import { OrtEngine } from './engine/ort-engine.ts';
+import { startConfiguredEngine } from './engine/choose-engine.ts';
 import type { Arrays } from './engine/ort-sessions.ts';
-import { compileGradient, compileOptimizer, compilePublished } from './engine/program.ts';
+import { compilePublished } from './engine/program.ts';
+import type { TrainingEngine } from './engine/training-engine.ts';
 import { type RankerPreset, rankerPresets } from './models/presets.ts';
 import { rankerPass, rankerScores } from './models/ranker.ts';
 import { RANKER_FORMAT, type RankerManifest } from './policy-ports.ts';
@@ -24,23 +25,29 @@ const WINDOW = 20_000;
 /** Tensors of a saved state that hold the latest predictions, by scenario. */
 const WINDOW_PREFIX = 'window.';
 
-/** Starts a trainer of the ranker on onnxruntime; see `RankerTrainer`. */
+/** Starts a trainer of the ranker on the engine that the options choose; see `RankerTrainer`. */
 export const createRankerTrainer: CreateRankerTrainer = async (options) => {
   const preset = typeof options.preset === 'string' ? rankerPresets[options.preset] : options.preset;
   if (!preset)
     throw new Error(`Unknown preset ${options.preset}; there are ${Object.keys(rankerPresets).join(', ')}`);
   const batchSize = options.batchSize ?? preset.batchSize;
   const optimizer = resolveOptimizer(options.optimizer ?? {}, preset.learningRate);
-  const { gradient, graph } = compileGradient((ops) => rankerPass(ops, preset, batchSize));
-  const program = compileOptimizer(graph, optimizer.adamw, () => 1);
-  const engine = await OrtEngine.start(program, options.seed, options.engine?.intraOpNumThreads ?? 1);
-  await engine.addGradient('train', gradient);
-  return new OrtRankerTrainer(engine, preset, options.scenarios, batchSize, optimizer);
+  const engine = await startConfiguredEngine(
+    {
+      name: 'train',
+      pass: (ops) => rankerPass(ops, preset, batchSize),
+      seed: options.seed,
+      adamw: optimizer.adamw,
+      rate: () => 1,
+    },
+    options.engine,
+  );
+  return new EngineRankerTrainer(engine, preset, options.scenarios, batchSize, optimizer);
 };
 
-class OrtRankerTrainer implements RankerTrainer {
+class EngineRankerTrainer implements RankerTrainer {
   readonly batchSize: number;
-  readonly #engine: OrtEngine;
+  readonly #engine: TrainingEngine;
   readonly #preset: RankerPreset;
   readonly #scenarios: readonly string[];
   readonly #optimizer: ResolvedOptimizer;
@@ -49,7 +56,7 @@ class OrtRankerTrainer implements RankerTrainer {
   #steps = 0;
 
   constructor(
-    engine: OrtEngine,
+    engine: TrainingEngine,
     preset: RankerPreset,
     scenarios: readonly string[],
     batchSize: number,

@@ -1,6 +1,6 @@
 import { type SidLayout, sidLayout } from '@onemall/features';
-import { OrtEngine } from './engine/ort-engine.ts';
-import { compileForward, compileGradient, compileOptimizer } from './engine/program.ts';
+import { startConfiguredEngine } from './engine/choose-engine.ts';
+import type { TrainingEngine } from './engine/training-engine.ts';
 import { exportPolicy } from './export-policy.ts';
 import { ItemFrequency } from './item-frequency.ts';
 import {
@@ -35,7 +35,7 @@ const DEFAULT_RL_FRACTION = 0.02;
 const FREQUENCY_BUCKETS = 1 << 16;
 const FREQUENCY = { lastStep: 'frequency.lastStep', gap: 'frequency.gap' };
 
-/** Starts a trainer of the retrieval model on onnxruntime; see `RetrievalTrainer`. */
+/** Starts a trainer of the retrieval model on the engine that the options choose; see `RetrievalTrainer`. */
 export const createRetrievalTrainer: CreateRetrievalTrainer = async (options) => {
   const preset = typeof options.preset === 'string' ? retrievalPresets[options.preset] : options.preset;
   if (!preset)
@@ -49,19 +49,23 @@ export const createRetrievalTrainer: CreateRetrievalTrainer = async (options) =>
     historyLength: options.historyLength ?? preset.historyLength,
   };
   const optimizer = resolveOptimizer(options.optimizer ?? {}, preset.learningRate);
-  const { gradient, graph } = compileGradient((ops) => retrievalPass(ops, sizes));
-  const program = compileOptimizer(graph, optimizer.adamw, (name) =>
-    name.startsWith('item.') ? optimizer.itemTowerRate : 1,
+  const engine = await startConfiguredEngine(
+    {
+      name: 'plain',
+      pass: (ops) => retrievalPass(ops, sizes),
+      seed: options.seed,
+      adamw: optimizer.adamw,
+      rate: (name) => (name.startsWith('item.') ? optimizer.itemTowerRate : 1),
+    },
+    options.engine,
   );
-  const engine = await OrtEngine.start(program, options.seed, options.engine?.intraOpNumThreads ?? 1);
-  await engine.addGradient('plain', gradient);
-  return new OrtRetrievalTrainer(engine, sizes, optimizer, options);
+  return new EngineRetrievalTrainer(engine, sizes, optimizer, options);
 };
 
-class OrtRetrievalTrainer implements RetrievalTrainer {
+class EngineRetrievalTrainer implements RetrievalTrainer {
   readonly batchSize: number;
   readonly historyLength: number;
-  readonly #engine: OrtEngine;
+  readonly #engine: TrainingEngine;
   readonly #sizes: RetrievalSizes;
   readonly #rl: { sizes: RlSizes; fraction: number } | undefined;
   readonly #optimizer: ResolvedOptimizer;
@@ -71,7 +75,7 @@ class OrtRetrievalTrainer implements RetrievalTrainer {
   #steps = 0;
 
   constructor(
-    engine: OrtEngine,
+    engine: TrainingEngine,
     sizes: RetrievalSizes,
     optimizer: ResolvedOptimizer,
     options: RetrievalTrainerOptions,
@@ -118,10 +122,7 @@ class OrtRetrievalTrainer implements RetrievalTrainer {
   ): Promise<{ tokenLogProbs: Float32Array; predictions: Int32Array }> {
     return this.#inOrder(async () => {
       await this.#add('evaluate', () =>
-        this.#engine.addForward(
-          'evaluate',
-          compileForward((ops) => evaluationPass(ops, this.#sizes)),
-        ),
+        this.#engine.addForward('evaluate', (ops) => evaluationPass(ops, this.#sizes)),
       );
       const tokenLogProbs = new Float32Array(samples.length * 3);
       const predictions = new Int32Array(samples.length * 3);
@@ -139,10 +140,9 @@ class OrtRetrievalTrainer implements RetrievalTrainer {
   embedItems: RetrievalTrainer['embedItems'] = (items) =>
     this.#inOrder(async () => {
       const { batchSize, layout, preset } = this.#sizes;
-      await this.#add('items', () => {
-        const graph = compileForward((ops) => ({ vectors: itemVectors(ops, this.#sizes, batchSize) }));
-        return this.#engine.addForward('items', graph);
-      });
+      await this.#add('items', () =>
+        this.#engine.addForward('items', (ops) => ({ vectors: itemVectors(ops, this.#sizes, batchSize) })),
+      );
       const { dim } = preset;
       const vectors = new Float32Array(items.length * dim);
       for (const [at, chunk] of chunksOf(items, batchSize)) {
@@ -192,8 +192,7 @@ class OrtRetrievalTrainer implements RetrievalTrainer {
   }
 
   async #addRl(sizes: RetrievalSizes): Promise<void> {
-    const { gradient } = compileGradient((ops) => retrievalPass(ops, sizes));
-    await this.#engine.addGradient('rl', gradient);
+    await this.#engine.addPass('rl', (ops) => retrievalPass(ops, sizes));
   }
 
   /** Graphs that not every trainer needs are compiled when they are first asked for. */

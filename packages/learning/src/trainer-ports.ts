@@ -17,6 +17,18 @@ import type {
 export interface EngineOptions {
   /** Threads of one operator; default 1. Results at 1 thread are bit-exact from run to run. */
   intraOpNumThreads?: number;
+  /** An engine by name, or `auto` for the first that works of all of them. Default cpu: onnxruntime, bit-exact at 1 thread. */
+  name?: EngineName | 'auto';
+  /** Told once what was chosen and why the engines before it in the order were not. */
+  onChosen?(choice: { name: EngineName; description: string; passedOver: readonly PassedOver[] }): void;
+}
+
+/** tensorflow: TensorFlow's library; cuda, webgpu, cpu: onnxruntime; wasm: TensorFlow.js in WebAssembly. In order of preference. */
+export const engineNames = ['tensorflow', 'cuda', 'webgpu', 'cpu', 'wasm'] as const;
+export type EngineName = (typeof engineNames)[number];
+export interface PassedOver {
+  name: EngineName;
+  reason: string;
 }
 
 /** AdamW (Loshchilov and Hutter 2019) with linear warm-up and clipping of the global gradient norm. */

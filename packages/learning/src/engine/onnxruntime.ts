@@ -1,15 +1,26 @@
 /** onnxruntime behind `TrainingEngine`: compiles each pass to a static graph and trains in a worker thread. */
 import { OrtEngine } from './ort-engine.ts';
+import type { Provider } from './ort-sessions.ts';
 import { compileForward, compileGradient, compileOptimizer } from './program.ts';
 import type { EngineStart, TrainingEngine } from './training-engine.ts';
 
-export async function startOnnxruntime(start: EngineStart): Promise<TrainingEngine> {
+/** @throws Error where the provider's libraries or device are missing */
+export async function startOnnxruntime(
+  start: EngineStart,
+  provider: Provider = 'cpu',
+): Promise<TrainingEngine> {
   const { gradient, graph } = compileGradient((ops) => start.pass(ops));
   const program = compileOptimizer(graph, start.adamw, start.rate);
-  const engine = await OrtEngine.start(program, start.seed, start.numThreads);
-  await engine.addGradient(start.name, gradient);
+  const engine = await OrtEngine.start(program, start.seed, start.numThreads, provider);
+  try {
+    await engine.addGradient(start.name, gradient);
+  } catch (error) {
+    await engine.close();
+    throw error;
+  }
   return {
-    description: `onnxruntime on the CPU, ${start.numThreads} thread(s)`,
+    description: `onnxruntime, provider ${provider}, ${start.numThreads} thread(s)`,
+    onDevice: provider !== 'cpu',
     addPass: (name, pass) => engine.addGradient(name, compileGradient((ops) => pass(ops)).gradient),
     addForward: (name, build) =>
       engine.addForward(

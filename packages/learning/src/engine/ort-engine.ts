@@ -1,6 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { DivergedError, StateError } from '../trainer-ports.ts';
-import type { Arrays, StepOutcome } from './ort-sessions.ts';
+import type { Arrays, Provider, StepOutcome } from './ort-sessions.ts';
 import type { ForwardGraph, GradientGraph, TrainingProgram } from './program.ts';
 import type { WorkerCall, WorkerReply, WorkerStart } from './worker-protocol.ts';
 
@@ -27,8 +27,13 @@ export class OrtEngine {
   }
 
   /** @param seed of the initial weights */
-  static async start(program: TrainingProgram, seed: number, numThreads: number): Promise<OrtEngine> {
-    const engine = new OrtEngine({ program, seed, numThreads });
+  static async start(
+    program: TrainingProgram,
+    seed: number,
+    numThreads: number,
+    provider: Provider = 'cpu',
+  ): Promise<OrtEngine> {
+    const engine = new OrtEngine({ program, seed, numThreads, provider });
     await engine.#call({ method: 'ready' });
     return engine;
   }

@@ -22,10 +22,16 @@ export interface StepOutcome {
   stepMs: number;
 }
 
-/** Options of a CPU session: no spinning threads, which would take the cores of other processes. */
-export function cpuSession(numThreads: number): ort.InferenceSession.SessionOptions {
+/** Where onnxruntime runs the graphs. Weights and optimizer stay in CPU memory, so a device copies them on every step. */
+export type Provider = 'cpu' | 'cuda' | 'webgpu';
+
+/** Options of a session on the CPU or with a device for what it has kernels for: no spinning threads, which would take the cores of other processes. */
+export function cpuSession(
+  numThreads: number,
+  provider: Provider = 'cpu',
+): ort.InferenceSession.SessionOptions {
   return {
-    executionProviders: ['cpu'],
+    executionProviders: provider === 'cpu' ? ['cpu'] : [provider, 'cpu'],
     intraOpNumThreads: numThreads,
     interOpNumThreads: 1,
     executionMode: 'sequential',
@@ -60,6 +66,7 @@ interface LoadedGradient extends LoadedForward {
 export class OrtSessions {
   readonly #program: TrainingProgram;
   readonly #numThreads: number;
+  readonly #provider: Provider;
   readonly #memory = new KernelMemory();
   readonly #gradients = new Map<string, LoadedGradient>();
   readonly #forwards = new Map<string, LoadedForward>();
@@ -71,7 +78,8 @@ export class OrtSessions {
   #step = 0;
 
   /** @param seed of the initial weights */
-  constructor(program: TrainingProgram, seed: number, numThreads: number) {
+  constructor(program: TrainingProgram, seed: number, numThreads: number, provider: Provider = 'cpu') {
+    this.#provider = provider;
     this.#program = program;
     this.#numThreads = numThreads;
     const { parameters, buffers } = program;
@@ -91,7 +99,10 @@ export class OrtSessions {
   }
 
   async addGradient(name: string, graph: GradientGraph): Promise<void> {
-    const session = await ort.InferenceSession.create(graph.model, cpuSession(this.#numThreads));
+    const session = await ort.InferenceSession.create(
+      graph.model,
+      cpuSession(this.#numThreads, this.#provider),
+    );
     const inRows = new Set(graph.tables.flatMap(({ uses }) => uses.flatMap((use) => [use.ids, use.rows])));
     const isDense = new Set(Object.values(graph.dense));
     const rows = graph.outputs.filter((spec) => inRows.has(spec.name));
@@ -109,7 +120,10 @@ export class OrtSessions {
   }
 
   async addForward(name: string, graph: ForwardGraph): Promise<void> {
-    const session = await ort.InferenceSession.create(graph.model, cpuSession(this.#numThreads));
+    const session = await ort.InferenceSession.create(
+      graph.model,
+      cpuSession(this.#numThreads, this.#provider),
+    );
     this.#forwards.set(name, { graph, session });
   }
 

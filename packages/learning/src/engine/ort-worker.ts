@@ -4,8 +4,8 @@ import { OrtSessions } from './ort-sessions.ts';
 import type { WorkerCall, WorkerReply, WorkerStart } from './worker-protocol.ts';
 
 const port = parentPort!;
-const { program, seed, numThreads } = workerData as WorkerStart;
-const trainer = new OrtSessions(program, seed, numThreads);
+const { program, seed, numThreads, provider } = workerData as WorkerStart;
+const trainer = new OrtSessions(program, seed, numThreads, provider);
 
 async function answer(call: WorkerCall): Promise<unknown> {
   switch (call.method) {

@@ -32,6 +32,8 @@ export interface EngineStart {
 export interface TrainingEngine {
   /** What runs where, for logs. */
   readonly description: string;
+  /** Whether it computes on an accelerator. */
+  readonly onDevice: boolean;
   /** Another training pass over the same parameters. */
   addPass(name: string, pass: PassBuilder): Promise<void>;
   addForward(name: string, build: ForwardBuilder): Promise<void>;

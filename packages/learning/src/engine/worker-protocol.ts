@@ -1,10 +1,11 @@
-import type { Arrays } from './ort-sessions.ts';
+import type { Arrays, Provider } from './ort-sessions.ts';
 import type { ForwardGraph, GradientGraph, TrainingProgram } from './program.ts';
 
 export interface WorkerStart {
   program: TrainingProgram;
   seed: number;
   numThreads: number;
+  provider: Provider;
 }
 
 export type WorkerCall =

@@ -22,6 +22,8 @@ export interface DecoderSizes {
   balanceRate: number;
   precedence: number;
   residual: 'sublayer' | 'layer';
+  /** false: cross-attention always projects keys and values. */
+  absorb?: boolean;
 }
 
 /** What of the context each row may read; everything where absent. */
@@ -66,7 +68,7 @@ export function decoder<T>(
       norm(ops, `${at}.normCross`, h),
       context,
       blocks,
-      sizes.heads,
+      { heads: sizes.heads, absorb: sizes.absorb ?? true },
       allowed,
     );
     const a = add(h, drop(cross));
@@ -104,7 +106,7 @@ function crossAttention<T>(
   x: T,
   context: T,
   blocks: readonly TokenBlock[],
-  heads: number,
+  { heads, absorb }: { heads: number; absorb: boolean },
   allowed: T | undefined,
 ): T {
   const [, memory, dim] = ops.shape(context) as [number, number, number];
@@ -113,7 +115,7 @@ function crossAttention<T>(
     const queries = block.rows * block.tokens;
     const own = ops.slice(context, [first, 0, 0], [block.contexts, memory, dim]);
     first += block.contexts;
-    return allowed === undefined && absorbingPays(queries, memory, heads, dim)
+    return absorb && allowed === undefined && absorbingPays(queries, memory, heads, dim)
       ? readAbsorbed(ops, name, part, own, heads)
       : readProjected(ops, name, part, own, heads, allowed);
   });

@@ -8,6 +8,8 @@ export interface QueryFormerSizes {
   blocks: number;
   heads: number;
   ffnDim: number;
+  /** false: keys and values are always projected. */
+  absorb?: boolean;
 }
 
 /**
@@ -19,7 +21,7 @@ export interface QueryFormerSizes {
  * @returns [S, N, M, D]
  */
 export function queryFormers<T>(ops: Ops<T>, name: string, x: T, present: T, sizes: QueryFormerSizes): T {
-  const { queries: m, heads, ffnDim, blocks } = sizes;
+  const { queries: m, heads, ffnDim, blocks, absorb = true } = sizes;
   const [sets, rows, length, dim] = ops.shape(x) as [number, number, number, number];
   const learned = ops.parameter(`${name}.queries`, [sets, m, dim], normal(1), { decay: false });
   // The first block's queries are the same for every row: [S, 1, M, D].
@@ -27,7 +29,7 @@ export function queryFormers<T>(ops: Ops<T>, name: string, x: T, present: T, siz
   for (let b = 0; b < blocks; b++) {
     const at = `${name}.block${b}`;
     const normed = norm(ops, `${at}.normQuery`, q);
-    const reader = absorbingPays(m, length, heads, dim) ? readAbsorbed : readProjected;
+    const reader = absorb && absorbingPays(m, length, heads, dim) ? readAbsorbed : readProjected;
     const y = ops.add(q, reader(ops, at, normed, x, present, heads));
     const flat = ops.reshape(y, [sets, rows * m, dim]);
     const inner = ops.silu(linear(ops, `${at}.up`, norm(ops, `${at}.normFfn`, flat), ffnDim));

@@ -104,6 +104,7 @@ export function userContext<T>(ops: Ops<T>, sizes: RetrievalSizes, rows: number)
     blocks: preset.queryBlocks,
     heads: preset.heads,
     ffnDim: preset.ffnDim,
+    absorb: preset.absorb ?? true,
   });
   return ops.reshape(ops.transpose(f, [1, 0, 2, 3]), [rows, NUM_BEHAVIOURS * preset.queries, dim]);
 }

@@ -26,6 +26,8 @@ export interface RetrievalPreset {
   embeddingGain?: number;
   /** M learned queries per behaviour. */
   queries: number;
+  /** false: attention to sequences always projects keys and values, as the paper counts its operations. Default: where it is cheaper. */
+  absorb?: boolean;
   /** Cross-attention blocks of a Query-Former. */
   queryBlocks: number;
   /** Learned queries of the item tower. */

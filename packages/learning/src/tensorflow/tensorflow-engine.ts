@@ -26,6 +26,7 @@ interface Parameter {
 
 export class TensorflowEngine implements TrainingEngine {
   readonly description: string;
+  readonly onDevice: boolean;
   readonly #tf: Tensorflow;
   readonly #start: EngineStart;
   readonly #passes = new Map<string, PassBuilder>();
@@ -39,6 +40,7 @@ export class TensorflowEngine implements TrainingEngine {
     this.#tf = tf;
     this.#start = start;
     this.#passes.set(start.name, start.pass);
+    this.onDevice = (tf.backend() as { isUsingGpuDevice?: boolean }).isUsingGpuDevice === true;
     this.description = `TensorFlow.js ${tf.version_core}, backend ${tf.getBackend()}`;
   }
 
