@@ -43,6 +43,8 @@ export interface CodebookTraining {
   maxVectorsPerCode?: number;
   fsq?: FsqTraining;
   numThreads?: number;
+  /** Begins from the levels of an older version instead of drawn starts; its levels must fit. */
+  start?: Codebook;
   /** Goes on from here and ends with the same codebook as a training that was never stopped. */
   resume?: TrainingState;
   /** Told after each iteration of k-means and after each level. */
@@ -85,9 +87,15 @@ export async function trainCodebook(
           options.fsq?.maxVectors ?? FSQ_VECTORS,
           random,
         );
-        return trainFsq(sample, { numCodes: count, random, ...options.fsq });
+        const start = options.start?.levels[at];
+        return trainFsq(sample, {
+          numCodes: count,
+          random,
+          ...options.fsq,
+          ...(start?.kind === 'fsq' && { start, hidden: start.hidden }),
+        });
       }
-      const from = resume?.levels.length === at ? resume.kmeans : null;
+      const from = (resume?.levels.length === at ? resume.kmeans : null) ?? begin(options.start?.levels[at]);
       const { centroids } = await trainKmeans(rest, {
         numCodes: count,
         random,
@@ -110,6 +118,17 @@ export async function trainCodebook(
     cutoffMs: options.cutoffMs,
   };
 }
+
+const begin = (level: CodebookLevel | undefined): KmeansState | null =>
+  level?.kind === 'kmeans'
+    ? {
+        centroids: level.centroids,
+        iterations: 0,
+        meanSquaredError: Number.POSITIVE_INFINITY,
+        reseeded: 0,
+        converged: false,
+      }
+    : null;
 
 /** What a k-means level leaves over: computed at once for vectors in memory, on each pass for a source. */
 async function residualOf(

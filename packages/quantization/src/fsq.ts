@@ -24,6 +24,10 @@ export interface FsqTraining {
   learningRate?: number;
   /** More vectors than this are sampled down. */
   maxVectors?: number;
+  /** Told before each epoch; what it throws ends the training. */
+  onEpoch?: () => void;
+  /** Begins from these weights and keeps their scale, so that codes go on meaning what they meant. */
+  start?: FsqLevel;
 }
 
 /** Numbers in `weights`. */
@@ -139,17 +143,25 @@ export function trainFsq(
   );
   let squares = 0;
   for (const v of data) squares += v * v;
-  const scale = Math.fround(Math.sqrt(squares / data.length) || 1);
+  const { start } = options;
+  if (start && start.weights.length !== fsqNumWeights(dim, hidden, bits))
+    throw new QuantizationError(
+      `FSQ of ${bits} bits over ${dim} numbers cannot begin from ${start.weights.length} weights`,
+    );
+  const scale = start?.scale ?? Math.fround(Math.sqrt(squares / data.length) || 1);
 
   const weights = new Float64Array(fsqNumWeights(dim, hidden, bits));
   const net = fsqLayers(weights, dim, hidden, bits);
   const init = (w: Float64Array, inputs: number): void => {
     for (let i = 0; i < w.length; i++) w[i] = (2 * random.next() - 1) * Math.sqrt(3 / inputs);
   };
-  init(net.w1, dim);
-  init(net.w2, hidden);
-  init(net.v1, bits);
-  init(net.v2, hidden);
+  if (start) weights.set(start.weights);
+  else {
+    init(net.w1, dim);
+    init(net.w2, hidden);
+    init(net.v1, bits);
+    init(net.v2, hidden);
+  }
 
   const gradient = new Float64Array(weights.length);
   const grad = fsqLayers(gradient, dim, hidden, bits);
@@ -162,6 +174,7 @@ export function trainFsq(
   const totalSteps = epochs * Math.ceil(numVectors / batchSize);
   let step = 0;
   for (let epoch = 0; epoch < epochs; epoch++) {
+    options.onEpoch?.();
     for (let i = numVectors - 1; i > 0; i--) {
       const j = Math.floor(random.next() * (i + 1));
       const swap = order[i]!;

@@ -5,6 +5,7 @@ export * from './codebook-files.ts';
 export * from './fsq.ts';
 export * from './item-vectors.ts';
 export * from './kmeans.ts';
+export * from './match-codebooks.ts';
 export { NearestSearch, nearestCodes, ROWS_PER_RUN, runInRows } from './nearest-search.ts';
 export * from './pairs/interactions.ts';
 export * from './pairs/neighbours.ts';

@@ -2,17 +2,40 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { trainCodebook } from './codebook.ts';
 import { withEncoder } from './codebook-encoder.ts';
-import { writeCodebook } from './codebook-files.ts';
+import { readCodebook, writeCodebook } from './codebook-files.ts';
+import { canMatch, matchCodebook, movedShares } from './match-codebooks.ts';
 import { measureCodebook } from './sid-metrics.ts';
-import type { ThreadMessage, TrainingTask } from './training-thread.ts';
+import type { ThreadMessage, ThreadTask } from './training-thread.ts';
 
-const { vectors, ...task } = workerData as TrainingTask;
+const { vectors, previous, stopFlag, ...task } = workerData as ThreadTask;
+const checkStop = (): void => {
+  if (Atomics.load(stopFlag, 0) === 1) throw new Error('The training was stopped');
+};
 const send = (message: ThreadMessage): void => parentPort!.postMessage(message);
-const codebook = await trainCodebook(vectors, {
+const before = previous ? readCodebook(previous) : null;
+const start =
+  before?.dim === vectors.dim &&
+  before.numCodes.every((k, l) => k === task.numCodes[l]) &&
+  before.levels.at(-1)!.kind === task.lastLevel
+    ? before
+    : null;
+const trained = await trainCodebook(vectors, {
   ...task,
-  onState: ({ levels, kmeans }) => {
-    if (!kmeans) send({ kind: 'level', level: levels.length });
+  ...(start && { start }),
+  fsq: { onEpoch: checkStop },
+  onState: (state) => {
+    checkStop();
+    send({ kind: 'state', state });
   },
 });
-const metrics = await withEncoder(codebook, (encoder) => measureCodebook(encoder, vectors), task.numThreads);
-send({ kind: 'trained', trained: { files: writeCodebook(codebook), metrics } });
+const codebook = before && canMatch(before, trained) ? matchCodebook(before, trained) : trained;
+const [metrics, moved] = await withEncoder(
+  codebook,
+  async (encoder) =>
+    [
+      await measureCodebook(encoder, vectors),
+      start ? await withEncoder(start, (old) => movedShares(old, encoder, vectors), task.numThreads) : null,
+    ] as const,
+  task.numThreads,
+);
+send({ kind: 'trained', trained: { files: writeCodebook(codebook), metrics, moved } });

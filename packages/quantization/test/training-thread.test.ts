@@ -25,7 +25,7 @@ test('a thread trains the codebook that a direct call trains', async () => {
   const levels: number[] = [];
   const { files, metrics } = await trainInThread(
     { ...task, vectors: made(), seed: 3 },
-    { onLevel: (level) => levels.push(level) },
+    { onState: ({ levels: done, kmeans }) => kmeans ?? levels.push(done.length) },
   );
   const direct = await trainCodebook(made(), { ...task, seed: 3 });
   assert.deepEqual(readCodebook(files), direct);

@@ -25,6 +25,10 @@ export const jobShape = {
   maxTrainingVectors: count(1).default(50_000),
   maxExcessConflict: share.default(0.5).describe('conflict beyond what equal vectors explain'),
   minCodeUsage: share.default(0.5).describe('share of first-level codes in use'),
+  maxMovedShare: share
+    .default(0.5)
+    .describe('items whose first-level code may be another than in the version before'),
+  trainingStateEveryMs: ms.default(10_000).describe('how often a training keeps where it is'),
   maxRelativeError: share.default(0.9).describe('what a codebook may leave of the vectors'),
 
   trainingThreads: count(1).default(2).describe('of one training'),

@@ -38,6 +38,7 @@ export async function startPipeline(
     log.info({ job: job.name, id: job.id, attempt: job.attemptsMade + 1 }, 'job started');
     try {
       const result = await runJob({
+        jobId: job.id ?? job.name,
         config,
         kafka,
         artifacts,
@@ -45,6 +46,8 @@ export async function startPipeline(
         log,
         stopping,
         progress: (progress) => job.updateProgress({ ...progress }),
+        kept: () => job.data as Record<string, unknown>,
+        keep: (more) => job.updateData({ ...(job.data as object), ...more }),
       });
       meter.recordOut();
       meter.recordLatency(clock.nowMs() - startedMs);

@@ -33,6 +33,9 @@ export const updaterShape = {
     .describe('start at the oldest retained product change where the committed one is gone'),
   debounceMs: ms.default(50).describe('a room is recomputed after this long without a change of it'),
   maxDebounceMs: ms.default(150).describe('and at the latest after this long'),
+  flapHoldMs: ms
+    .default(2_000)
+    .describe('a room goes back to the SID it has left only after this long; 0: at once'),
   itemsPerTurn: z.coerce
     .number()
     .int()

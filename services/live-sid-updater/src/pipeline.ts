@@ -135,13 +135,11 @@ export async function startPipeline(
     if (state.encoders(LIVE_STREAM).length === 0) return;
     const byPartition = Map.groupBy(state.rooms.settle(clock.nowMs(), options), (room) => room.partition);
     for (const [partition, rooms] of byPartition) {
-      const { records, computed, productChanges, itemChanges } = await computeLiveSids(
-        state,
-        rooms,
-        clock.nowMs(),
-      );
-      reporter.countComputed(computed, productChanges, itemChanges);
+      const result = await computeLiveSids(state, rooms, clock.nowMs());
+      const { records } = result;
+      reporter.countComputed(result);
       for (const room of rooms) state.rooms.stored(room);
+      for (const { liveId, causeMs, untilMs } of result.held) state.rooms.hold(liveId, causeMs, untilMs);
       if (records.length === 0 || !(await commit(partition, records))) continue;
       for (const { key, value, timestampMs } of records) state.liveSids.apply(key, value, timestampMs);
       meter.recordOut(records.length);
@@ -197,6 +195,7 @@ export async function startPipeline(
   return {
     stop: async () => {
       await loop;
+      await bootstrap.stopped();
       await publishLiveSids({ all: true });
       for (const partition of changes.partitions) await commit(partition, []);
       await changes.close();

@@ -28,6 +28,7 @@ async function makeTables() {
     textEmbeddingDim: 8,
     debounceMs: 0,
     maxDebounceMs: 0,
+    flapHoldMs: 0,
     numPartitions: 2,
   });
   state.own(0);

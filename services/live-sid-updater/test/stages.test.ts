@@ -226,7 +226,14 @@ describe('chooseVersions', () => {
 describe('planBootstrap', () => {
   const limits = { minItemsForCodebook: 3, bootstrapQuietMs: 10, bootstrapMaxWaitMs: 100 };
   const made = (scenarios = ['product_card', 'short_video', 'live_stream']) =>
-    new UpdaterState({ scenarios, textEmbeddingDim: 8, debounceMs: 5, maxDebounceMs: 20, numPartitions: 1 });
+    new UpdaterState({
+      scenarios,
+      textEmbeddingDim: 8,
+      debounceMs: 5,
+      maxDebounceMs: 20,
+      flapHoldMs: 0,
+      numPartitions: 1,
+    });
   const put = (state: UpdaterState, nowMs: number, value = item(`p${nowMs}`)) =>
     state.takeItem({ key: value.itemId, value, partition: 0, timestampMs: nowMs }, nowMs);
 

@@ -13,6 +13,8 @@ export interface JobProgress {
 }
 
 export interface JobContext {
+  /** The same in all attempts of one job. */
+  jobId: string;
   config: JobConfig;
   kafka: KafkaIo;
   artifacts: ArtifactStore;
@@ -20,6 +22,9 @@ export interface JobContext {
   log: Logger;
   stopping: AbortSignal;
   progress(progress: JobProgress): Promise<void>;
+  /** What attempts of this job have kept in Redis for those after them. */
+  kept(): Record<string, unknown>;
+  keep(more: Record<string, unknown>): Promise<void>;
 }
 
 /** One named run; what it returns is kept as the job's result. @throws what the next attempt may mend, or JobRefusedError */

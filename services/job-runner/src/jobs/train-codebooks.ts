@@ -1,22 +1,28 @@
 /**
- * Trains the next codebook version of each scenario from all items and publishes those that keep the limits.
+ * Trains the next codebook version of each scenario from all items and publishes those that keep the limits. It begins
+ * from the version before and keeps its code indices; an attempt that follows a crash goes on where that one was.
  * Reads items and codebooks to their ends; writes an artifact and a codebooks record per scenario.
  */
 import type { Codebook, Item } from '@onemall/contracts';
-import { brokenLimits, Catalogue, codesForCatalogue, namedMetrics } from '@onemall/quantization';
+import {
+  brokenLimits,
+  Catalogue,
+  codesForCatalogue,
+  type MovedShares,
+  namedMetrics,
+} from '@onemall/quantization';
 import { trainInThread } from '@onemall/quantization/thread';
 import { SeededRandom } from '@onemall/service-kit';
 import { readTable } from '../adapters/read-table.ts';
+import { TrainingStates, trainingFingerprint } from '../adapters/training-states.ts';
 import { type JobContext, JobRefusedError } from './job.ts';
 
 const LEVELS = 3;
 
 export async function trainCodebooks(context: JobContext): Promise<Record<string, unknown>> {
-  const { config, kafka, log, progress } = context;
+  const { config, kafka, log, progress, kept, keep } = context;
   await progress({ step: 'reading codebooks and items', done: 0, total: 1 });
-  const newest = new Map<string, number>();
-  for (const { scenario, codebookVersion } of (await readTable(kafka, 'codebooks')).values())
-    newest.set(scenario, Math.max(newest.get(scenario) ?? 0, codebookVersion));
+  const newest = await readTable(kafka, 'codebooks');
   const { catalogue, refused } = fillCatalogue(await readTable(kafka, 'items'), config.textEmbeddingDim);
   const scenarios = Object.keys(config.scenarios).filter(
     (scenario) => catalogue.count(scenario) >= config.minItemsForCodebook,
@@ -30,15 +36,19 @@ export async function trainCodebooks(context: JobContext): Promise<Record<string
   const published: Record<string, unknown> = {};
   const broken: string[] = [];
   for (const [i, scenario] of scenarios.entries()) {
-    const result = await trainOne(context, catalogue, scenario, (newest.get(scenario) ?? 0) + 1, (level) =>
-      progress({
-        step: `${scenario}, level ${level}`,
-        done: i * LEVELS + level,
-        total: scenarios.length * LEVELS,
-      }),
-    );
+    const total = scenarios.length * LEVELS;
+    const onLevel = (level: number): Promise<void> =>
+      progress({ step: `${scenario}, level ${level}`, done: i * LEVELS + level, total });
+    // An attempt before that was stopped later has published it: a second version would say the same.
+    const done = kept()[`published:${scenario}`];
+    const result = done
+      ? { published: done }
+      : await trainOne(context, catalogue, scenario, newest.get(scenario) ?? null, onLevel);
     if ('broken' in result) broken.push(`${scenario}: ${result.broken.join('; ')}`);
-    else published[scenario] = result.published;
+    else {
+      published[scenario] = result.published;
+      await keep({ [`published:${scenario}`]: result.published });
+    }
   }
   log.info({ published, broken, refusedItems: refused }, 'codebooks trained');
   if (broken.length > 0)
@@ -49,38 +59,61 @@ export async function trainCodebooks(context: JobContext): Promise<Record<string
 }
 
 async function trainOne(
-  { config, kafka, artifacts, clock, stopping }: JobContext,
+  context: JobContext,
   catalogue: Catalogue,
   scenario: string,
-  version: number,
+  newest: Codebook | null,
   onLevel: (level: number) => Promise<void>,
 ): Promise<{ broken: string[] } | { published: Record<string, unknown> }> {
-  const vectors = catalogue.trainingVectors(
-    scenario,
-    new SeededRandom(config.seed),
-    config.maxTrainingVectors,
-  )!;
+  const { config, artifacts, clock, log, stopping } = context;
+  const random = new SeededRandom(config.seed);
+  const vectors = catalogue.trainingVectors(scenario, random, config.maxTrainingVectors)!;
   const { dim } = vectors;
   const numCodes = codesForCatalogue(catalogue.count(scenario), config.lastLevel);
   const cutoffMs = catalogue.newestMs(scenario);
   const { lastLevel, seed } = config;
+  const version = (newest?.codebookVersion ?? 0) + 1;
+  const options = { scenario, version, numCodes, lastLevel, cutoffMs, seed };
+  const states = new TrainingStates(context, scenario, trainingFingerprint(vectors, options));
+  const resume = await states.load();
+  if (resume)
+    log.info({ scenario, levels: resume.levels.length }, 'going on where the attempt before was stopped');
   let told: Promise<void> = Promise.resolve();
-  const { files, metrics } = await trainInThread(
-    { vectors, scenario, version, numCodes, lastLevel, cutoffMs, seed },
+  const { files, metrics, moved } = await trainInThread(
+    {
+      vectors,
+      ...options,
+      numThreads: config.trainingThreads,
+      ...(newest && { previous: await artifacts.get(newest) }),
+      ...(resume && { resume }),
+    },
     {
       signal: stopping,
-      onLevel: (level) => {
-        told = told.then(() => onLevel(level));
+      onState: (state) => {
+        told = told.then(async () => {
+          if (stopping.aborted) return;
+          await states.offer(state);
+          if (!state.kmeans) await onLevel(state.levels.length);
+        });
+        told.catch(() => {});
       },
     },
   );
   await told;
+  stopping.throwIfAborted();
   const broken = brokenLimits(metrics, {
     maxExcessConflict: config.maxExcessConflict,
     minUsage: config.minCodeUsage,
     maxRelativeError: config.maxRelativeError,
   });
-  if (broken.length > 0) return { broken };
+  if (moved && moved.byLevel[0]! > config.maxMovedShare)
+    broken.push(
+      `${moved.byLevel[0]!.toFixed(3)} of the items get another first-level code than in version ${newest!.codebookVersion}; at most ${config.maxMovedShare} may`,
+    );
+  if (broken.length > 0) {
+    await states.clear();
+    return { broken };
+  }
   const uri = `codebooks/${scenario}/${version}`;
   // An attempt that crashed before its record was written may have left other bytes; nobody can have used them.
   await artifacts.remove(uri);
@@ -91,20 +124,31 @@ async function trainOne(
     ...ref,
     numCodes: [...numCodes],
     dim,
-    metrics: namedMetrics(metrics),
+    metrics: { ...namedMetrics(metrics), ...(moved && namedMoves(moved)) },
     towerVersion: null,
     towerUri: null,
     cutoffMs,
     createdMs: clock.nowMs(),
   };
+  await publish(context, value);
+  await states.clear();
+  return { published: { version, ...ref, metrics: value.metrics } };
+}
+
+async function publish({ kafka }: JobContext, value: Codebook): Promise<void> {
   const writer = await kafka.openWriter();
   try {
-    await writer.send([{ topic: 'codebooks', key: scenario, value }]);
+    await writer.send([{ topic: 'codebooks', key: value.scenario, value }]);
   } finally {
     await writer.close();
   }
-  return { published: { version, ...ref, metrics: value.metrics } };
 }
+
+/** moved: share of the items of which any code is another than in the version before; moved1 to moved3 by level. */
+const namedMoves = ({ any, byLevel }: MovedShares): Record<string, number> => ({
+  moved: any,
+  ...Object.fromEntries(byLevel.map((share, l) => [`moved${l + 1}`, share])),
+});
 
 /** Items whose embedding cannot be used are left out and counted; the live-sid-updater tells of each. */
 function fillCatalogue(

@@ -17,6 +17,7 @@ export class CodebookBootstrap {
   readonly #told = new Map<string, string>();
   #training: { record: Omit<CodebookRecord, 'uri' | 'sha256' | 'metrics'>; startedMs: number } | undefined;
   #trained: TrainedCodebook | undefined;
+  #thread: Promise<void> = Promise.resolve();
 
   constructor(context: ServiceContext<UpdaterConfig>, state: UpdaterState) {
     this.#context = context;
@@ -73,7 +74,7 @@ export class CodebookBootstrap {
       },
       startedMs: nowMs,
     };
-    trainInThread({ ...task, vectors }, { signal: stopping }).then(
+    this.#thread = trainInThread({ ...task, vectors }, { signal: stopping }).then(
       (trained) => {
         this.#trained = trained;
       },
@@ -81,6 +82,11 @@ export class CodebookBootstrap {
         if (!stopping.aborted) fail(error);
       },
     );
+  }
+
+  /** Waits for a training that was told to stop: the process must not end inside it. */
+  stopped(): Promise<void> {
+    return this.#thread;
   }
 
   async #finish(): Promise<CodebookRecord | null> {

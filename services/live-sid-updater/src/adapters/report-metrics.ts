@@ -4,6 +4,7 @@ import type { RecordWriter } from '@onemall/kafka-io';
 import { LIVE_STREAM, measureSids, namedMetrics } from '@onemall/quantization';
 import type { ServiceContext } from '@onemall/service-kit';
 import type { UpdaterConfig } from '../config.ts';
+import type { ComputedLiveSids } from '../stages/compute-live-sids.ts';
 import { RecentCount } from '../state/recent-count.ts';
 import type { UpdaterState } from '../state/updater-state.ts';
 import type { ChangeLog } from './change-log.ts';
@@ -16,6 +17,8 @@ export class SidReporter {
   readonly #changes: ChangeLog;
   readonly #productChurn = new RecentCount();
   readonly #itemChurn = new RecentCount();
+  readonly #modelChurn = new RecentCount();
+  readonly #held = new RecentCount();
   #computed = 0;
   #nextMs = 0;
   #nextCatalogueMs = 0;
@@ -26,11 +29,13 @@ export class SidReporter {
     this.#changes = changes;
   }
 
-  countComputed(computed: number, productChanges: number, itemChanges: number): void {
+  countComputed({ computed, productChanges, itemChanges, modelChanges, held }: ComputedLiveSids): void {
     const nowMs = this.#context.clock.nowMs();
     this.#computed += computed;
     this.#productChurn.add(nowMs, productChanges);
     this.#itemChurn.add(nowMs, itemChanges);
+    this.#modelChurn.add(nowMs, modelChanges);
+    this.#held.add(nowMs, held.length);
     this.#context.meter.set('live_sids_recomputed', this.#computed, 'Live SIDs computed since start');
   }
 
@@ -49,9 +54,14 @@ export class SidReporter {
     const values = {
       liveRooms: this.#state.rooms.liveCount,
       liveSidsRecomputed: this.#computed,
-      churnPerMinute: this.#productChurn.lastMinute(nowMs) + this.#itemChurn.lastMinute(nowMs),
+      churnPerMinute: [this.#productChurn, this.#itemChurn, this.#modelChurn].reduce(
+        (sum, churn) => sum + churn.lastMinute(nowMs),
+        0,
+      ),
       productChangePerMinute: this.#productChurn.lastMinute(nowMs),
       itemChangePerMinute: this.#itemChurn.lastMinute(nowMs),
+      modelChangePerMinute: this.#modelChurn.lastMinute(nowMs),
+      heldPerMinute: this.#held.lastMinute(nowMs),
       stalenessMs: oldest === null ? 0 : Math.max(0, nowMs - oldest),
       itemSids: this.#state.itemSids.size,
     };
@@ -69,6 +79,17 @@ export class SidReporter {
       'Age of the oldest product change that no live SID reflects',
     );
     meter.set('items_waiting', this.#state.dirtyItems.size, 'Items whose SID is to be computed');
+    meter.set(
+      'live_sid_model_change_per_minute',
+      values.modelChangePerMinute,
+      'Live SIDs that a codebook changed within its version in the last minute; 0 unless something is wrong',
+    );
+    meter.set(
+      'live_sids_held_per_minute',
+      values.heldPerMinute,
+      'Rooms that did not go back at once to the SID they had just left, in the last minute',
+    );
+    this.#state.flaps.forget(nowMs);
     meter.setLag(await this.#changes.lag());
     const points: Metric[] = [
       { source: SOURCE, scenario: '', version: '', step: 0, values, createdMs: nowMs },

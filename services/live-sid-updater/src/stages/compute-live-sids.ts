@@ -19,6 +19,10 @@ export interface ComputedLiveSids {
   /** Records whose SID differs from the one before, by cause. */
   productChanges: number;
   itemChanges: number;
+  /** In one version: 0 while codebooks and towers stay what they are. */
+  modelChanges: number;
+  /** Rooms that keep their SID for now; `computeAgain` from the time given. */
+  held: { liveId: string; causeMs: number; untilMs: number }[];
 }
 
 /** Records that bring live-sids up to these rooms: new and changed SIDs or products, tombstones of rooms that ended. */
@@ -27,7 +31,14 @@ export async function computeLiveSids(
   rooms: readonly SettledRoom[],
   nowMs: number,
 ): Promise<ComputedLiveSids> {
-  const result: ComputedLiveSids = { records: [], computed: 0, productChanges: 0, itemChanges: 0 };
+  const result: ComputedLiveSids = {
+    records: [],
+    computed: 0,
+    productChanges: 0,
+    itemChanges: 0,
+    modelChanges: 0,
+    held: [],
+  };
   for (const encoder of state.encoders(LIVE_STREAM)) {
     const { version } = encoder.codebook;
     const sids = await encodeRooms(state, encoder, rooms);
@@ -40,7 +51,11 @@ export async function computeLiveSids(
         continue;
       }
       result.computed++;
-      const sid = sids[i] ?? null;
+      const wanted = sids[i] ?? null;
+      const current = before?.sid ?? null;
+      const untilMs = state.flaps.heldUntilMs(key, current, wanted, nowMs);
+      const sid = untilMs === null ? wanted : current;
+      if (untilMs !== null) result.held.push({ liveId, causeMs: room.causeMs, untilMs });
       const value = decideLiveSid({
         liveId,
         sid,
@@ -56,9 +71,11 @@ export async function computeLiveSids(
       });
       if (!value) continue;
       result.records.push({ topic: 'live-sids', key, value, timestampMs: nowMs });
-      if (!before?.sid || sameSid(before.sid, sid)) continue;
+      if (!current || sameSid(current, sid)) continue;
+      state.flaps.moved(key, current, nowMs);
       if (room.reason === 'PRODUCT_CHANGE') result.productChanges++;
       else if (room.reason === 'ITEM_CHANGED') result.itemChanges++;
+      else result.modelChanges++;
     }
   }
   return result;

@@ -23,6 +23,8 @@ interface Room {
   unstoredOffset: number | null;
   /** Why the room is to be computed although nothing is pending. */
   dirty: { causeMs: number; reason: SidReason } | null;
+  /** Not before this time, unless a change comes. */
+  heldUntilMs: number;
 }
 
 /** A room whose waiting changes have been applied, to be computed and published. */
@@ -108,6 +110,15 @@ export class Rooms {
     if (room) this.#markDirty(room, { causeMs, reason: 'ITEM_CHANGED' });
   }
 
+  /** The room kept a SID that its products do not give; it is computed again then, or with its next change. */
+  hold(liveId: string, causeMs: number, untilMs: number): void {
+    const room = this.#rooms.get(liveId);
+    if (!room || room.state.endedMs !== null) return;
+    const dueAnyway = room.dirty !== null;
+    this.#markDirty(room, { causeMs, reason: 'PRODUCT_CHANGE' });
+    if (!dueAnyway) room.heldUntilMs = untilMs;
+  }
+
   isLive(liveId: string): boolean {
     const room = this.#rooms.get(liveId);
     return room !== undefined && room.state.endedMs === null;
@@ -125,8 +136,10 @@ export class Rooms {
       if (options.partition !== undefined && room.partition !== options.partition) continue;
       const due =
         options.all ||
-        room.pending.length === 0 ||
-        nowMs >= Math.min(room.lastPendingMs + this.#debounceMs, room.firstPendingMs + this.#maxDebounceMs);
+        (room.pending.length === 0 && nowMs >= room.heldUntilMs) ||
+        (room.pending.length > 0 &&
+          nowMs >=
+            Math.min(room.lastPendingMs + this.#debounceMs, room.firstPendingMs + this.#maxDebounceMs));
       if (!due) continue;
       this.#waiting.delete(room);
       settled.push(this.#settleRoom(room));
@@ -189,6 +202,7 @@ export class Rooms {
     this.#index(room);
     const dirty = room.dirty;
     room.dirty = null;
+    room.heldUntilMs = 0;
     return {
       liveId: room.liveId,
       partition: room.partition,
@@ -211,6 +225,7 @@ export class Rooms {
       lastPendingMs: 0,
       unstoredOffset: null,
       dirty: null,
+      heldUntilMs: 0,
     };
     this.#rooms.set(liveId, room);
     return room;
@@ -218,6 +233,7 @@ export class Rooms {
 
   #markDirty(room: Room, dirty: { causeMs: number; reason: SidReason }): void {
     room.dirty = room.dirty && room.dirty.causeMs > dirty.causeMs ? room.dirty : dirty;
+    room.heldUntilMs = 0;
     this.#waiting.add(room);
   }
 

@@ -7,6 +7,7 @@ import {
   PRODUCT_CARD,
   SHORT_VIDEO,
 } from '@onemall/quantization';
+import { FlapGuard } from './flap-guard.ts';
 import { PublishedItemSids, PublishedLiveSids, parseSidKey } from './published.ts';
 import { Rooms } from './rooms.ts';
 
@@ -15,6 +16,7 @@ export interface StateOptions {
   textEmbeddingDim: number;
   debounceMs: number;
   maxDebounceMs: number;
+  flapHoldMs: number;
   /** Partitions of live-product-changes; item partitions are dealt out by the same numbers. */
   numPartitions: number;
 }
@@ -23,6 +25,7 @@ export class UpdaterState {
   readonly scenarios: ReadonlySet<string>;
   readonly catalogue: Catalogue;
   readonly rooms: Rooms;
+  readonly flaps: FlapGuard;
   readonly itemSids = new PublishedItemSids();
   readonly liveSids = new PublishedLiveSids();
   /** Codebook records by scenario, as read. */
@@ -41,6 +44,7 @@ export class UpdaterState {
     this.scenarios = new Set(options.scenarios);
     this.catalogue = new Catalogue(options.textEmbeddingDim);
     this.rooms = new Rooms(options);
+    this.flaps = new FlapGuard(options.flapHoldMs);
     this.#numPartitions = options.numPartitions;
   }
 

@@ -1,0 +1,264 @@
+/**
+ * Product changes of live rooms through a real broker and the live-sid-updater in a process of its own: how many a second
+ * it takes from a full log, and how long a change takes until a reader of live-sids has it at 2,000 changes a second.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import type { Item, LiveSid, TopicName } from '@onemall/contracts';
+import { connectKafka, type KafkaIo, type OutRecord } from '@onemall/kafka-io';
+import { SeededRandom } from '@onemall/service-kit';
+import { type SpawnedService, spawnService, startTestStack, waitFor } from '@onemall/testkit';
+import { load, versions } from './report/machine.ts';
+import type { Benchmark } from './report/result.ts';
+
+const ROOMS = 10_000;
+const ITEMS = 2_000;
+const DIM = 64;
+const PARTITIONS = 4;
+const BURST = 200_000;
+const RATE = 2_000;
+const PACED_S = 20;
+/** The first seconds warm up. */
+const WARM_S = 5;
+const TICK_MS = 10;
+const MIN_CHANGES_PER_S = 5_000;
+const MAX_P99_MS = 250;
+const TOPICS: TopicName[] = [
+  'items',
+  'live-product-changes',
+  'item-sids',
+  'live-sids',
+  'codebooks',
+  'sid-metrics',
+  'dead-letters',
+];
+const RETENTION = { largestWindowMs: 8_000, graceMs: 1_000, longestOutageMs: 86_400_000 };
+const DEADLINE_MS = 240_000;
+
+const roomId = (n: number): string => `room-${n}`;
+const productId = (n: number): string => `p${n}`;
+
+function catalogue(): Item[] {
+  const random = new SeededRandom(1);
+  return Array.from({ length: ITEMS }, (_, n) => ({
+    itemId: productId(n),
+    scenario: 'product_card',
+    validFromMs: 1_000,
+    title: `product ${n}`,
+    category: `c${n % 20}`,
+    tags: [],
+    priceCents: 100,
+    sellerId: 's',
+    productId: null,
+    contentVideo: false,
+    embedding: Array.from({ length: DIM }, () => random.normal()),
+  }));
+}
+
+/** Changes in event time, each room explaining one product after the other. */
+class Changes {
+  #sent = 0;
+
+  next(nowMs: number, room = this.#sent % ROOMS): OutRecord<'live-product-changes'> & { itemId: string } {
+    // Never the product that the room explains already.
+    const itemId = productId((room * 7 + Math.floor(this.#sent / ROOMS)) % ITEMS);
+    const liveId = roomId(room);
+    const value = {
+      changeId: `c${this.#sent++}`,
+      liveId,
+      kind: this.#sent <= ROOMS ? ('ADDED' as const) : ('EXPLAINING' as const),
+      itemId,
+      eventTimeMs: nowMs,
+    };
+    return { topic: 'live-product-changes', key: liveId, value, itemId };
+  }
+}
+
+/** What a reader of live-sids knows. */
+class Readable {
+  readonly rooms = new Map<string, LiveSid>();
+  records = 0;
+  /** By room: what its changes explain, and when they were sent. */
+  readonly awaited = new Map<string, { itemId: string; sentMs: number }[]>();
+  readonly latenciesMs: number[] = [];
+
+  static async follow(kafka: KafkaIo): Promise<Readable> {
+    const readable = new Readable();
+    await kafka.openTable({
+      topic: 'live-sids',
+      onRecord: ({ value }) => {
+        if (value) readable.take(value);
+      },
+      onError: (error) => {
+        throw error;
+      },
+    });
+    return readable;
+  }
+  take(value: LiveSid): void {
+    this.records++;
+    this.rooms.set(value.liveId, value);
+    const awaited = this.awaited.get(value.liveId) ?? [];
+    const at = awaited.findLastIndex(({ itemId }) => itemId === value.explainingItemId);
+    // With a change those before it are readable too.
+    for (const { sentMs } of awaited.splice(0, at + 1)) this.latenciesMs.push(performance.now() - sentMs);
+    if (awaited.length === 0) this.awaited.delete(value.liveId);
+  }
+}
+
+const percentile = (values: readonly number[], p: number): number =>
+  values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * p))] ?? 0;
+
+/** Changes a second from a log that is full when the service starts, until every room's newest one is readable. */
+async function burst(
+  kafka: KafkaIo,
+  readable: Readable,
+  changes: Changes,
+  start: () => Promise<SpawnedService>,
+): Promise<{ changesPerS: number; service: SpawnedService; records: number }> {
+  const newest = new Map<string, string>();
+  const writer = await kafka.openWriter();
+  for (let sent = 0; sent < BURST; ) {
+    const batch: OutRecord[] = [];
+    for (; batch.length < 2_000 && sent < BURST; sent++) {
+      const { itemId, ...record } = changes.next(Date.now());
+      newest.set(record.key, itemId);
+      batch.push(record);
+    }
+    await writer.send(batch);
+  }
+  await writer.close();
+  const before = readable.records;
+  const service = await start();
+  await service.ready(120_000);
+  await waitFor(() => readable.records > before, {
+    what: 'the first change',
+    timeoutMs: DEADLINE_MS,
+    intervalMs: 1,
+  });
+  const begun = performance.now();
+  const isThere = ([liveId, itemId]: [string, string]): boolean =>
+    readable.rooms.get(liveId)?.explainingItemId === itemId;
+  await waitFor(() => [...newest].every(isThere), {
+    what: 'all rooms',
+    timeoutMs: DEADLINE_MS,
+    intervalMs: 5,
+  });
+  const seconds = (performance.now() - begun) / 1000;
+  return { changesPerS: BURST / seconds, service, records: readable.records - before };
+}
+
+/** From the moment before a change is sent to the moment at which a reader has the room's record with it. */
+async function paced(
+  kafka: KafkaIo,
+  readable: Readable,
+  changes: Changes,
+): Promise<{ sent: number; latenciesMs: number[] }> {
+  const writer = await kafka.openWriter();
+  const begun = performance.now();
+  let sent = 0;
+  let warm = 0;
+  const sending: Promise<void>[] = [];
+  while (performance.now() - begun < PACED_S * 1_000) {
+    const due = Math.floor(((performance.now() - begun) / 1000) * RATE);
+    const batch: OutRecord[] = [];
+    for (; sent < due; sent++) {
+      const { itemId, ...record } = changes.next(Date.now());
+      const awaited = readable.awaited.get(record.key) ?? [];
+      awaited.push({ itemId, sentMs: performance.now() });
+      readable.awaited.set(record.key, awaited);
+      batch.push(record);
+    }
+    if (batch.length > 0) sending.push(writer.send(batch));
+    if (warm === 0 && performance.now() - begun > WARM_S * 1_000) warm = readable.latenciesMs.length;
+    await new Promise((resolve) => setTimeout(resolve, TICK_MS));
+  }
+  await Promise.all(sending);
+  await waitFor(() => readable.awaited.size === 0, {
+    what: 'the last changes',
+    timeoutMs: DEADLINE_MS,
+    intervalMs: 5,
+  });
+  await writer.close();
+  return { sent, latenciesMs: readable.latenciesMs.slice(warm) };
+}
+
+const benchmark: Benchmark = async (print) => {
+  const stack = await startTestStack();
+  const namespace = stack.newNamespace();
+  const kafka = await connectKafka({ ...stack, namespace, clientId: 'bench' });
+  const folder = mkdtempSync(path.join(tmpdir(), 'onemall-bench-'));
+  const windows = { clickWindowMs: 4_000, buyWindowMs: RETENTION.largestWindowMs };
+  const env = {
+    ONEMALL_KAFKA_BROKERS: stack.brokers,
+    ONEMALL_REGISTRY_URL: stack.registryUrl,
+    ONEMALL_NAMESPACE: namespace,
+    ONEMALL_ARTIFACTS_URI: folder,
+    ONEMALL_DATA_DIR: folder,
+    ONEMALL_GRACE_MS: String(RETENTION.graceMs),
+    ONEMALL_SCENARIOS: JSON.stringify({ product_card: windows, live_stream: windows }),
+  };
+  let service: SpawnedService | undefined;
+  try {
+    await kafka.createTopics(TOPICS, { retention: RETENTION, numPartitions: PARTITIONS });
+    await kafka.registerSchemas(TOPICS);
+    const writer = await kafka.openWriter();
+    await writer.send(catalogue().map((value) => ({ topic: 'items', key: value.itemId, value })));
+    // One change, so that a room is there and the rooms' codebook is trained before anything is measured.
+    const changes = new Changes();
+    const readable = await Readable.follow(kafka);
+    const { itemId: _, ...first } = changes.next(Date.now());
+    await writer.send([first]);
+    service = await spawnService('live-sid-updater', env);
+    await waitFor(() => readable.records > 0, {
+      what: 'the first live SID',
+      timeoutMs: DEADLINE_MS,
+      intervalMs: 50,
+    });
+    await service.stop();
+
+    const full = await burst(kafka, readable, changes, () => spawnService('live-sid-updater', env));
+    service = full.service;
+    const { service: __, ...figures } = full;
+    print(`burst: ${JSON.stringify(figures)}`);
+    const { sent, latenciesMs } = await paced(kafka, readable, changes);
+    const status = await service.status();
+    const latency = {
+      sent,
+      measured: latenciesMs.length,
+      p50Ms: percentile(latenciesMs, 0.5),
+      p99Ms: percentile(latenciesMs, 0.99),
+      maxMs: Math.max(...latenciesMs),
+    };
+    print(`paced: ${JSON.stringify(latency)}`);
+    return {
+      name: 'live-sids',
+      versions: { ...versions(), load: String(load()) },
+      ours: { rooms: ROOMS, ...figures, latencyAt2000PerS: latency, status },
+      peer: null,
+      peerNote: 'none; the published figure elsewhere is a period of 30 s',
+      ratios: { '30 s to the 99th percentile': 30_000 / latency.p99Ms },
+      bars: [
+        {
+          name: 'product changes per second',
+          value: figures.changesPerS,
+          bar: MIN_CHANGES_PER_S,
+          ok: figures.changesPerS >= MIN_CHANGES_PER_S,
+        },
+        {
+          name: 'ms from change to readable, 99th percentile',
+          value: latency.p99Ms,
+          bar: MAX_P99_MS,
+          ok: latency.p99Ms <= MAX_P99_MS,
+        },
+      ],
+    };
+  } finally {
+    await service?.stop();
+    await kafka.close();
+    await stack.stop();
+    rmSync(folder, { recursive: true, force: true });
+  }
+};
+export default benchmark;

@@ -1,0 +1,5 @@
+export * from './cached-encoder.ts';
+export * from './item-pairs-recall.ts';
+export * from './ngram-encoder.ts';
+export * from './onnx-encoder.ts';
+export * from './text-encoder.ts';
