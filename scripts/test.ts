@@ -1,7 +1,8 @@
 /**
  * Runs the tests: `node scripts/test.ts quick|all [--only PATTERN]`
  *   quick  every *.test.ts that needs no broker
- *   all    those, then *.integration.test.ts on one real stack that is started once, then the end-to-end runs
+ *   all    those, then *.integration.test.ts on one real stack that is started once, then the random schedules on a stack of
+ *          their own, then the end-to-end runs
  * The last line is `N passed, N failed, N skipped`; the exit code is 1 when a test failed or none ran.
  */
 import { globSync } from 'node:fs';
@@ -33,6 +34,8 @@ function findPhases(kind: string, only: RegExp | null): Phase[] {
     .sort();
   const needsStack = (file: string): boolean => file.endsWith('.integration.test.ts');
   const endToEnd = (file: string): boolean => file.startsWith('tests/e2e/');
+  // Runs several instances of its own at a time, and takes minutes.
+  const schedules = (file: string): boolean => file === 'tests/integrity/schedules.integration.test.ts';
   const phases: Phase[] = [
     { name: 'quick', files: files.filter((f) => !needsStack(f)), concurrency: 2, fileTimeoutMs: 180_000 },
   ];
@@ -40,10 +43,11 @@ function findPhases(kind: string, only: RegExp | null): Phase[] {
     phases.push(
       {
         name: 'integration',
-        files: files.filter((f) => needsStack(f) && !endToEnd(f)),
+        files: files.filter((f) => needsStack(f) && !endToEnd(f) && !schedules(f)),
         concurrency: 2,
         fileTimeoutMs: 360_000,
       },
+      { name: 'schedules', files: files.filter(schedules), concurrency: 1, fileTimeoutMs: 900_000 },
       {
         name: 'end to end',
         files: files.filter((f) => needsStack(f) && endToEnd(f)),
@@ -57,17 +61,21 @@ function findPhases(kind: string, only: RegExp | null): Phase[] {
 async function runPhase(phase: Phase, totals: Totals): Promise<void> {
   console.log(`\n${phase.name}: ${phase.files.length} files`);
   const waiting = [...phase.files];
-  const running = new Map<string, number>();
+  const running = new Map<string, { since: number; result: FileResult }>();
   const heartbeat = setInterval(() => {
     const now = performance.now();
-    const slow = [...running].filter(([, since]) => now - since > HEARTBEAT_MS);
-    for (const [file, since] of slow) console.log(` ... ${file} runs for ${seconds(now - since)}`);
+    const slow = [...running].filter(([, { since }]) => now - since > HEARTBEAT_MS);
+    for (const [file, { since, result }] of slow) {
+      const { passed, failed } = result.totals;
+      console.log(` ... ${file} runs for ${seconds(now - since)}: ${passed} passed, ${failed} failed so far`);
+    }
   }, HEARTBEAT_MS);
   const worker = async (): Promise<void> => {
     for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
       const since = performance.now();
-      running.set(file, since);
-      const result = await runFile(file, phase.fileTimeoutMs);
+      const result = new FileResult(path.join(REPOSITORY_ROOT, file));
+      running.set(file, { since, result });
+      await runFile(result, phase.fileTimeoutMs);
       running.delete(file);
       const { passed, failed, skipped } = result.totals;
       totals.passed += passed;
@@ -86,15 +94,12 @@ async function runPhase(phase: Phase, totals: Totals): Promise<void> {
 }
 
 /** One file in its own process. The runner's timeout ends a test but not a process that goes on; the signal does. */
-async function runFile(file: string, fileTimeoutMs: number): Promise<FileResult> {
-  const absolute = path.join(REPOSITORY_ROOT, file);
-  const result = new FileResult(absolute);
+async function runFile(result: FileResult, fileTimeoutMs: number): Promise<void> {
   const tooLong = AbortSignal.timeout(fileTimeoutMs);
-  const stream = run({ files: [absolute], cwd: REPOSITORY_ROOT, timeout: fileTimeoutMs, signal: tooLong });
+  const stream = run({ files: [result.file], cwd: REPOSITORY_ROOT, timeout: fileTimeoutMs, signal: tooLong });
   for await (const event of stream) result.take(event);
   if (tooLong.aborted)
     result.note(`The file took longer than ${seconds(fileTimeoutMs)}, or left something open, and was ended`);
-  return result;
 }
 
 const HEARTBEAT_MS = 30_000;
