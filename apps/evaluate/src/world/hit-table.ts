@@ -41,10 +41,17 @@ export async function judgeLists(
   sids: SemanticIds | null,
   popularity: Popularity,
   models: readonly ListModel[],
-  options: { requests: number; store: RunStore; print: (line: string) => void },
+  options: {
+    requests: number;
+    /** No request is judged any more after so much time; the table is of those that are on file then. */
+    budgetMs: number;
+    store: RunStore;
+    print: (line: string) => void;
+  },
 ): Promise<RequestHits[]> {
   const { plan } = log;
   const { store, print } = options;
+  const untilMs = performance.now() + options.budgetMs;
   const fraction = (options.requests * plan.spec.positions) / plan.testExposures;
   // the last line of a request is the whole of it
   const known = new Map(store.lines<RequestRanks>('ranks').map((ranks) => [ranks.request, ranks]));
@@ -52,16 +59,17 @@ export async function judgeLists(
   while (log.numExposures < plan.trainExposures + plan.testExposures) {
     const request = log.nextRequest();
     if (!isJudged(log.requestId(request), fraction)) continue;
-    candidates.set(request, log.oracle.numCandidates(log.scenario(request)));
     const before = known.get(request);
     const missing = models.filter((m) => before?.ranks[m.name] === undefined);
     if (!before || missing.length > 0) {
+      if (performance.now() >= untilMs) continue;
       popularity.follow(request);
       await sids?.followRooms();
       const ranks = await judgeRequest(log, popularity, missing, request, before);
       known.set(request, ranks);
       store.append('ranks', ranks);
     }
+    candidates.set(request, log.oracle.numCandidates(log.scenario(request)));
     if (candidates.size % 100 === 0) print(`${candidates.size} of about ${options.requests} requests judged`);
   }
   // clicks of the last pages are still to come

@@ -6,6 +6,7 @@ import { runRl } from './rl-study.ts';
 import { runHitRates, type WorldRun } from './run-world.ts';
 
 const USAGE = `usage: world | rl [--folder DIR] [--positives N] [--requests N] [--preset NAME] [--history H] [--seed S]
+  world: [--judge-minutes N]
   rl: [--rl-steps N] [--rollout BEAM] [--ranker-samples N]`;
 
 export type WorldKind = 'world' | 'rl';
@@ -22,6 +23,7 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
       preset: { type: 'string', default: 'small' },
       history: { type: 'string', default: '50' },
       seed: { type: 'string', default: '1' },
+      'judge-minutes': { type: 'string' },
       'rl-steps': { type: 'string', default: '1000' },
       rollout: { type: 'string', default: '768' },
       'ranker-samples': { type: 'string', default: '300000' },
@@ -45,7 +47,10 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
     seed: count('seed'),
     print: (line) => console.error(`${new Date().toISOString().slice(11, 19)} ${line}`),
   };
-  if (kind === 'world') return runHitRates(run);
+  if (kind === 'world')
+    return runHitRates(
+      values['judge-minutes'] === undefined ? run : { ...run, judgeMinutes: count('judge-minutes') },
+    );
   return runRl({
     ...run,
     rlSteps: count('rl-steps'),

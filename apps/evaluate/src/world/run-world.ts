@@ -19,6 +19,8 @@ export interface WorldRun {
   positives: number;
   /** Requests of the last span that are judged, about. */
   requests: number;
+  /** Time for judging; what is judged by then is reported. No limit where absent. */
+  judgeMinutes?: number;
   preset: RetrievalPresetName;
   historyLength: number;
   seed: number;
@@ -76,7 +78,9 @@ export async function runHitRates(run: WorldRun): Promise<string> {
       const shelf = new Shelf(log, sids, popularity);
       models.push(new OneMallLists(model.name, log, sids, shelf, policies[0]!));
     }
-    const hits = await judgeLists(log, sids, popularity, models, { requests: run.requests, store, print });
+    const budgetMs = (run.judgeMinutes ?? Number.POSITIVE_INFINITY) * 60_000;
+    const { requests } = run;
+    const hits = await judgeLists(log, sids, popularity, models, { requests, budgetMs, store, print });
     const names = models.map((m) => m.name);
     return [
       `World plan ${plan.hash}, seed ${plan.seed}; ${hits.length} requests of the last span, 95 % intervals by bootstrap.`,

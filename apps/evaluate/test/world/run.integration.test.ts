@@ -45,10 +45,15 @@ test('a run that was stopped in training and in judging ends with the table of o
   );
   assert.equal(await runHitRates(stopped), whole);
 
+  // without time to judge, the table is of what is on file
+  assert.equal(await runHitRates({ ...stopped, judgeMinutes: 0 }), whole);
+
   // a stop while judging leaves some of the lines, the last one cut off
   const ranks = path.join(stopped.folder, 'ranks.jsonl');
   const lines = readFileSync(ranks, 'utf8');
   writeFileSync(ranks, lines.slice(0, Math.floor(lines.length / 2)));
+  const half = await runHitRates({ ...stopped, judgeMinutes: 0 });
+  assert.notEqual(half, whole);
   assert.equal(await runHitRates(stopped), whole);
 });
 
