@@ -16,7 +16,7 @@ export interface AttributionRules {
 }
 
 export class AttributionWindows {
-  readonly #rules: AttributionRules;
+  readonly rules: AttributionRules;
   readonly largestWindowMs: number;
   /** The longest time from an exposure's event time to its closing. */
   readonly longestOpenMs: number;
@@ -27,7 +27,7 @@ export class AttributionWindows {
   readonly knownSpanMs: number;
 
   constructor(rules: AttributionRules) {
-    this.#rules = rules;
+    this.rules = rules;
     const windows = Object.values(rules.scenarios).flatMap((s) => [s.clickWindowMs, s.buyWindowMs]);
     if (windows.length === 0)
       throw new Error('Attribution needs at least one scenario with its windows, got none');
@@ -37,22 +37,22 @@ export class AttributionWindows {
   }
 
   get scenarioNames(): string[] {
-    return Object.keys(this.#rules.scenarios);
+    return Object.keys(this.rules.scenarios);
   }
 
   knows(scenario: string): boolean {
-    return Object.hasOwn(this.#rules.scenarios, scenario);
+    return Object.hasOwn(this.rules.scenarios, scenario);
   }
 
   /** The watermark at which the exposure's FINAL sample leaves. */
   closesAtMs(scenario: string, exposureTimeMs: number): number {
     const { clickWindowMs, buyWindowMs } = this.#scenario(scenario);
-    return exposureTimeMs + Math.max(clickWindowMs, buyWindowMs) + this.#rules.graceMs;
+    return exposureTimeMs + Math.max(clickWindowMs, buyWindowMs) + this.rules.graceMs;
   }
 
   /** The watermark at which an action that found no exposure is an orphan: every exposure it could join has closed. */
   actionEndsAtMs(actionTimeMs: number): number {
-    return actionTimeMs + this.#rules.outOfOrdernessMs + this.longestOpenMs;
+    return actionTimeMs + this.rules.outOfOrdernessMs + this.longestOpenMs;
   }
 
   /** Whether the action lies in [exposure - outOfOrdernessMs, exposure + window]. */
@@ -60,15 +60,15 @@ export class AttributionWindows {
     const { clickWindowMs, buyWindowMs } = this.#scenario(scenario);
     const delayMs = actionTimeMs - exposureTimeMs;
     return (
-      delayMs >= -this.#rules.outOfOrdernessMs && delayMs <= (kind === 'CLICK' ? clickWindowMs : buyWindowMs)
+      delayMs >= -this.rules.outOfOrdernessMs && delayMs <= (kind === 'CLICK' ? clickWindowMs : buyWindowMs)
     );
   }
 
   #scenario(scenario: string): ScenarioWindows {
-    const windows = this.#rules.scenarios[scenario];
+    const windows = this.rules.scenarios[scenario];
     if (!windows)
       throw new Error(
-        `No attribution windows for scenario ${scenario}: known are ${Object.keys(this.#rules.scenarios).join(', ')}`,
+        `No attribution windows for scenario ${scenario}: known are ${Object.keys(this.rules.scenarios).join(', ')}`,
       );
     return windows;
   }

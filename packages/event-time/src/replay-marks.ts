@@ -4,6 +4,15 @@
  */
 const RECORDS_PER_MARK = 64;
 
+/** Marks as JSON has them: null for minus infinity. */
+export interface SavedMarks {
+  offsets: number[];
+  neededBeforeMs: (number | null)[];
+  neededMs: number | null;
+  count: number;
+}
+const orNull = (ms: number): number | null => (ms === Number.NEGATIVE_INFINITY ? null : ms);
+
 export class ReplayMarks {
   readonly #offsets: number[] = [];
   /** For each mark, the latest watermark at which some record before it is still needed. */
@@ -14,6 +23,23 @@ export class ReplayMarks {
 
   constructor(recordsPerMark = RECORDS_PER_MARK) {
     this.#recordsPerMark = recordsPerMark;
+  }
+
+  /** For a snapshot. */
+  save(): SavedMarks {
+    return {
+      offsets: [...this.#offsets],
+      neededBeforeMs: this.#neededBeforeMs.map(orNull),
+      neededMs: orNull(this.#neededMs),
+      count: this.#count,
+    };
+  }
+  load({ offsets, neededBeforeMs, neededMs, count }: SavedMarks): void {
+    this.#offsets.splice(0, this.#offsets.length, ...offsets);
+    const before = neededBeforeMs.map((ms) => ms ?? Number.NEGATIVE_INFINITY);
+    this.#neededBeforeMs.splice(0, this.#neededBeforeMs.length, ...before);
+    this.#neededMs = neededMs ?? Number.NEGATIVE_INFINITY;
+    this.#count = count;
   }
 
   /** The record at this offset is needed while the watermark is below neededUntilMs. */

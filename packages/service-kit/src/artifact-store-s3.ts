@@ -7,7 +7,13 @@
  */
 import { createHash } from 'node:crypto';
 import { AwsClient } from 'aws4fetch';
-import { ArtifactError, type ArtifactRef, type ArtifactStore, artifactSha256 } from './artifact-store.ts';
+import {
+  ArtifactError,
+  type ArtifactFile,
+  type ArtifactRef,
+  type ArtifactStore,
+  artifactSha256,
+} from './artifact-store.ts';
 
 export interface S3Options {
   bucket: string;
@@ -59,8 +65,15 @@ export class S3ArtifactStore implements ArtifactStore {
     });
   }
 
-  async put(uri: string, files: ReadonlyMap<string, Uint8Array>): Promise<ArtifactRef> {
-    const sha256 = artifactSha256(files);
+  async put(
+    uri: string,
+    contents: ReadonlyMap<string, ArtifactFile>,
+    sha256 = artifactSha256(contents),
+  ): Promise<ArtifactRef> {
+    // A request has one body: what comes in pieces is put together.
+    const files = new Map(
+      [...contents].map(([name, file]) => [name, file instanceof Uint8Array ? file : Buffer.concat(file)]),
+    );
     const ref = { uri, sha256 };
     for (const name of files.keys())
       if (!/^[^/\\]+$/.test(name) || name === '.' || name === '..')

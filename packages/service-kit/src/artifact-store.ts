@@ -16,9 +16,17 @@ export class ArtifactError extends Error {
   override name = 'ArtifactError';
 }
 
+/** Bytes of a file, in one piece or in several that follow one another. */
+export type ArtifactFile = Uint8Array | readonly Uint8Array[];
+
+const piecesOf = (file: ArtifactFile): readonly Uint8Array[] => (file instanceof Uint8Array ? [file] : file);
+
 export interface ArtifactStore {
-  /** Writes all files, syncs them and makes them visible in one step. @throws ArtifactError if the uri exists with other bytes. */
-  put(uri: string, files: ReadonlyMap<string, Uint8Array>): Promise<ArtifactRef>;
+  /**
+   * Writes all files, syncs them and makes them visible in one step.
+   * @param sha256 where the caller has computed it already
+   * @throws ArtifactError if the uri exists with other bytes. */
+  put(uri: string, files: ReadonlyMap<string, ArtifactFile>, sha256?: string): Promise<ArtifactRef>;
   /** @throws ArtifactError if it is missing or its bytes do not have the given sha256. */
   get(ref: ArtifactRef): Promise<Map<string, Buffer>>;
   /** Artifact uris directly below a folder, sorted by name. */
@@ -27,12 +35,12 @@ export interface ArtifactStore {
 }
 
 /** sha256 over sorted names, sizes and bytes. */
-export function artifactSha256(files: ReadonlyMap<string, Uint8Array>): string {
+export function artifactSha256(files: ReadonlyMap<string, ArtifactFile>): string {
   const hash = createHash('sha256');
   for (const name of [...files.keys()].sort()) {
-    const bytes = files.get(name)!;
-    hash.update(`${name}\0${bytes.length}\0`);
-    hash.update(bytes);
+    const pieces = piecesOf(files.get(name)!);
+    hash.update(`${name}\0${pieces.reduce((sum, piece) => sum + piece.length, 0)}\0`);
+    for (const piece of pieces) hash.update(piece);
   }
   return hash.digest('hex');
 }
@@ -44,16 +52,19 @@ export class FolderArtifactStore implements ArtifactStore {
     this.root = path.resolve(root);
   }
 
-  async put(uri: string, files: ReadonlyMap<string, Uint8Array>): Promise<ArtifactRef> {
+  async put(
+    uri: string,
+    files: ReadonlyMap<string, ArtifactFile>,
+    sha256 = artifactSha256(files),
+  ): Promise<ArtifactRef> {
     const target = this.#at(uri);
-    const sha256 = artifactSha256(files);
     const temporary = `${target}.${randomUUID()}.tmp`;
     await mkdir(temporary, { recursive: true });
-    for (const [name, bytes] of files) {
+    for (const [name, content] of files) {
       if (name !== path.basename(name))
         throw new ArtifactError(`Artifact file names hold no folders, got ${name}`);
       const file = await open(path.join(temporary, name), 'w');
-      await file.writeFile(bytes);
+      for (const piece of piecesOf(content)) await file.writeFile(piece);
       await file.sync();
       await file.close();
     }

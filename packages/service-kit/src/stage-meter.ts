@@ -90,6 +90,14 @@ export class StageMeter {
     gauge.set(value);
     this.#status.values[name] = value;
   }
+  /** Takes gauges back that tell of nothing any more. */
+  unset(isGone: (name: string) => boolean): void {
+    for (const name of [...this.#gauges.keys()].filter(isGone)) {
+      this.registry.removeSingleMetric(`onemall_${name}`);
+      this.#gauges.delete(name);
+      delete this.#status.values[name];
+    }
+  }
   add(name: string, by = 1, help = name): void {
     this.set(name, (this.#status.values[name] ?? 0) + by, help);
   }

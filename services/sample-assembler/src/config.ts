@@ -43,6 +43,14 @@ const shape = {
     .min(100)
     .default(20_000)
     .describe('fetched and not yet joined, for each partition of a topic; more pauses its reading'),
+  maxStateMb: z.coerce
+    .number()
+    .int()
+    .min(16)
+    .default(4_096)
+    .describe('MiB of one partition in memory; above it the partition reads slowly'),
+  snapshotMs: milliseconds(300_000).describe('time between two snapshots of a partition; 0 writes none'),
+  snapshotsKept: z.coerce.number().int().min(1).max(100).default(2).describe('of each partition'),
   sessionTimeoutMs: milliseconds(10_000).describe('a silent instance loses its partitions after so long'),
   acceptLoss: listOf(LOSSES, []).describe(
     'start although: needed offsets are gone, samples exist and no offsets are committed, the partition count changed',

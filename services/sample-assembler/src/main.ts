@@ -5,6 +5,7 @@ import { runService } from '@onemall/service-kit';
 import { openCatalogue } from './adapters/catalogue-tables.ts';
 import { JoinMeter } from './adapters/join-meter.ts';
 import { PartitionOwner } from './adapters/partition-owner.ts';
+import { Snapshots } from './adapters/snapshots.ts';
 import { checkStart } from './adapters/start-checks.ts';
 import { sampleAssemblerConfig } from './config.ts';
 import { assembleSamples } from './pipeline.ts';
@@ -15,7 +16,7 @@ const monotonicMs = (): number => performance.now();
 await runService({
   name: NAME,
   config: sampleAssemblerConfig,
-  start: async ({ config, log, clock, meter: stageMeter, fail, stopping }) => {
+  start: async ({ config, log, clock, meter: stageMeter, artifacts, fail, stopping }) => {
     const { scenarios, graceMs, outOfOrdernessMs, allowedClockSkewMs, longestOutageMs } = config;
     const windows = new AttributionWindows({ scenarios, graceMs, outOfOrdernessMs });
     const groupId = `${config.namespace}.${NAME}`;
@@ -39,6 +40,15 @@ await runService({
     };
     const keepUsersMs = Number(topicConfig(topicSpec('exposures'), retention)['retention.ms']);
     const { catalogue } = tables;
+    const snapshots = new Snapshots({
+      artifacts,
+      namespace: config.namespace,
+      rules,
+      kept: config.snapshotsKept,
+      clock,
+      log,
+      meter,
+    });
     return assembleSamples({
       io,
       config,
@@ -60,6 +70,7 @@ await runService({
           meter,
           log,
           keepUsersMs,
+          snapshots,
           fail,
         }),
       pause: (ms) => clock.sleep(ms, stopping).catch(() => {}),

@@ -3,6 +3,7 @@
  * the furthest input is fed first, transactions cut, and a crash restores from the last cut.
  */
 import { AttributionWindows } from '@onemall/event-time';
+import { Sections } from '../src/bytes/sections.ts';
 import { Catalogue } from '../src/stages/catalogue.ts';
 import { formatMetadata, parseMetadata } from '../src/stages/commit-metadata.ts';
 import type { JoinRules } from '../src/stages/join-partition.ts';
@@ -87,6 +88,12 @@ export interface Cut {
   metadata: Record<LogTopic, string>;
 }
 
+export interface Snapshot {
+  files: Map<string, Buffer>;
+  offsets: Record<LogTopic, number>;
+  watermarkMs: number;
+}
+
 export class Driver {
   readonly #log: Log;
   readonly #catalogue: Catalogue;
@@ -96,8 +103,11 @@ export class Driver {
   readonly merge: InputMerge;
   #beganMs = Number.NEGATIVE_INFINITY;
 
-  /** @param cut committed offsets to restore from */
-  constructor(log: Log, catalogue: Catalogue, rules: JoinRules, cut?: Cut, nowMs = 0) {
+  /**
+   * @param cut committed offsets to restore from
+   * @param snapshot of an earlier cut
+   */
+  constructor(log: Log, catalogue: Catalogue, rules: JoinRules, cut?: Cut, nowMs = 0, snapshot?: Snapshot) {
     this.#log = log;
     this.#catalogue = catalogue;
     this.#rules = rules;
@@ -105,7 +115,7 @@ export class Driver {
     const meta = cut && byTopic((topic) => parseMetadata(cut.metadata[topic]));
     const watermarkMs = meta?.exposures.watermarkMs ?? 0;
     this.join = new ByteJoin(0, rules, catalogue, {
-      watermarkMs,
+      watermarkMs: snapshot?.watermarkMs ?? watermarkMs,
       ...(meta && { pins: meta.exposures.pins }),
     });
     this.merge = new InputMerge(
@@ -118,10 +128,11 @@ export class Driver {
       this.#fetchedTo,
     );
     if (!cut || !meta) return;
+    if (snapshot) this.join.join.load(Sections.ofFiles(snapshot.files));
     // Another order than the one in which they were read first, on purpose.
     for (const topic of ['buys', 'exposures', 'clicks'] as const)
-      for (const record of log.records[topic].slice(0, cut.offsets[topic])) {
-        if (record.offset < meta[topic].restoreOffset) this.join.remember(record);
+      for (const record of log.records[topic].slice(snapshot?.offsets[topic] ?? 0, cut.offsets[topic])) {
+        if (!snapshot && record.offset < meta[topic].restoreOffset) this.join.remember(record);
         else this.join.feed(record);
         if (record.event) this.merge.taken(topic, record.event.eventTimeMs, nowMs);
       }
@@ -131,6 +142,23 @@ export class Driver {
 
   restored(cut: Cut, nowMs: number): Driver {
     return new Driver(this.#log, this.#catalogue, this.#rules, cut, nowMs);
+  }
+  restoredFrom(snapshot: Snapshot, cut: Cut, nowMs: number): Driver {
+    const driver = new Driver(this.#log, this.#catalogue, this.#rules, cut, nowMs, snapshot);
+    for (const [i, topic] of LOG_TOPICS.entries())
+      driver.merge.taken(topic, this.merge.watermark.newestMs(i), nowMs);
+    return driver;
+  }
+
+  /** Of this moment, as files would hold it. */
+  snapshot(): Snapshot {
+    const sections = new Sections();
+    this.join.join.save(sections);
+    const files = [...sections.files()].map(([name, pieces]): [string, Buffer] => [
+      name,
+      Buffer.concat(pieces),
+    ]);
+    return { files: new Map(files), offsets: this.cut().offsets, watermarkMs: this.join.watermarkMs };
   }
 
   /** What was appended until nowMs comes, is joined, and moves the watermark. */

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { SeededRandom } from '@onemall/service-kit';
 import fc from 'fast-check';
 import { forgettableBeforeMs } from '../src/stages/catalogue.ts';
+import { parseMetadata } from '../src/stages/commit-metadata.ts';
 import { LOG_TOPICS } from '../src/stages/log-record.ts';
 import { ByteJoin } from './byte-join.ts';
 import { ATTRIBUTION, appendAll, Driver, normal, pollTimes, RULES, testCatalogue } from './drive.ts';
@@ -33,6 +34,15 @@ function expected(arrivals: ReturnType<typeof makeTraffic>, emitPositives: boole
     samples.map((sample) => ({ kind: 'sample', sample: { ...sample, watermarkMs: 0 }, causeMs: 0 })),
   );
 }
+
+/** What would be committed now; the order of pins means nothing. */
+const metadataOf = (driver: Driver) => {
+  const { offsets, metadata } = driver.cut();
+  return LOG_TOPICS.map((topic) => {
+    const { pins, ...more } = parseMetadata(metadata[topic]);
+    return { ...more, offset: offsets[topic], pins: [...pins].sort() };
+  });
+};
 
 const samplesOf = (outputs: readonly JoinOutput[]): string[] =>
   normal(outputs.filter((output) => output.kind === 'sample'));
@@ -184,5 +194,39 @@ test('on bytes and on plain objects the join gives the same, record by record', 
       assert.deepEqual(onBytes.takeCounts(), plain.takeCounts());
     }),
     { numRuns: 60, seed: SEED },
+  );
+});
+
+test('a snapshot of any moment and the records since then give the join that never stopped', () => {
+  fc.assert(
+    fc.property(traffic, schedule, fc.integer({ min: 0, max: 999 }), (options, seed, place) => {
+      const arrivals = makeTraffic({ ...options, numItems: 3, startMs: START_MS, lateShare: 0.15 });
+      const log = appendAll(arrivals, new Set([5]));
+      const random = new SeededRandom(seed);
+      const times = pollTimes(START_MS, log.endMs, () => random.next());
+      const at = Math.floor((place / 1_000) * times.length);
+      const snapshotAt = Math.floor(random.next() * (at + 1));
+      const rules = { ...RULES, emitPositives: seed % 3 > 0, historyLength: seed % 2 === 0 ? 5 : 0 };
+      const running = new Driver(log, testCatalogue(START_MS), rules);
+      for (const atMs of times.slice(0, snapshotAt)) running.poll(atMs);
+      const snapshot = running.snapshot();
+      for (const atMs of times.slice(snapshotAt, at)) running.poll(atMs);
+      running.take();
+      const restored = running.restoredFrom(snapshot, running.cut(), times[at] ?? log.endMs);
+      for (const atMs of times.slice(at)) {
+        assert.deepEqual(
+          [restored.join.openExposures, restored.join.waitingActions, restored.join.neededFromMs],
+          [running.join.openExposures, running.join.waitingActions, running.join.neededFromMs],
+        );
+        running.poll(atMs);
+        restored.poll(atMs);
+        const watermarkMs = Math.max(running.join.watermarkMs, restored.join.watermarkMs);
+        running.join.advance(watermarkMs);
+        restored.join.advance(watermarkMs);
+        assert.deepEqual(normal(restored.take()), normal(running.take()));
+        assert.deepEqual(metadataOf(restored), metadataOf(running));
+      }
+    }),
+    { numRuns: 120, seed: SEED },
   );
 });

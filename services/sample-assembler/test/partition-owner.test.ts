@@ -12,9 +12,19 @@ import {
   TransactionFailedError,
   type TypedRecord,
 } from '@onemall/kafka-io';
-import { createLogger, ManualClock, StageMeter } from '@onemall/service-kit';
+import {
+  ArtifactError,
+  type ArtifactFile,
+  type ArtifactRef,
+  type ArtifactStore,
+  artifactSha256,
+  createLogger,
+  ManualClock,
+  StageMeter,
+} from '@onemall/service-kit';
 import { JoinMeter } from '../src/adapters/join-meter.ts';
 import { type OwnerDeps, PartitionOwner } from '../src/adapters/partition-owner.ts';
+import { Snapshots } from '../src/adapters/snapshots.ts';
 import { sampleAssemblerConfig } from '../src/config.ts';
 import { Catalogue } from '../src/stages/catalogue.ts';
 import { LOG_TOPICS, type LogTopic } from '../src/stages/log-record.ts';
@@ -157,12 +167,48 @@ const cursorOf = (records: readonly RawRecord[]): RecordPass =>
     })),
   );
 
-function newOwner(ports: Ports): { owner: PartitionOwner; clock: ManualClock; failures: unknown[] } {
+/** In memory, in order of names, and as breakable as a disk. */
+class Artifacts implements ArtifactStore {
+  readonly files = new Map<string, Map<string, Buffer>>();
+  async put(uri: string, files: ReadonlyMap<string, ArtifactFile>, sha256 = artifactSha256(files)) {
+    const copied = [...files].map(([name, file]): [string, Buffer] => [
+      name,
+      Buffer.concat(file instanceof Uint8Array ? [file] : file),
+    ]);
+    this.files.set(uri, new Map(copied));
+    return { uri, sha256 };
+  }
+  async get({ uri, sha256 }: ArtifactRef) {
+    const files = this.files.get(uri)!;
+    if (artifactSha256(files) !== sha256) throw new ArtifactError(`${uri} is corrupt`);
+    return files;
+  }
+  async list(folder: string) {
+    return [...this.files.keys()].filter((uri) => uri.startsWith(`${folder}/`)).sort();
+  }
+  async remove(uri: string) {
+    this.files.delete(uri);
+  }
+}
+
+function newOwner(
+  ports: Ports,
+  more: { artifacts?: Artifacts; maxStateMb?: number; snapshotMs?: number } = {},
+): {
+  owner: PartitionOwner;
+  clock: ManualClock;
+  failures: unknown[];
+  values: () => Record<string, number>;
+} {
   const clock = new ManualClock(1e12);
   const failures: unknown[] = [];
+  const stageMeter = new StageMeter('test');
+  const meter = new JoinMeter(stageMeter, clock);
+  const log = createLogger('test', 'silent');
+  const { artifacts = new Artifacts(), ...settings } = more;
   const deps: OwnerDeps = {
     io: ports.io,
-    config: sampleAssemblerConfig(),
+    config: { ...sampleAssemblerConfig(), ...settings },
     rules: RULES,
     catalogue: new Catalogue(),
     reader: ports.reader(),
@@ -170,12 +216,17 @@ function newOwner(ports: Ports): { owner: PartitionOwner; clock: ManualClock; fa
     facts: { numPartitions: 1, samplesAlign: true },
     clock,
     monotonicMs: () => now,
-    meter: new JoinMeter(new StageMeter('test'), clock),
+    meter,
     keepUsersMs: 1e9,
-    log: createLogger('test', 'silent'),
+    snapshots: new Snapshots({ artifacts, namespace: 'test', rules: RULES, kept: 2, clock, log, meter }),
+    log,
     fail: (error) => void failures.push(error),
   };
-  return { owner: new PartitionOwner(0, deps), clock, failures };
+  const values = (): Record<string, number> => {
+    meter.publish();
+    return stageMeter.status('').values;
+  };
+  return { owner: new PartitionOwner(0, deps), clock, failures, values };
 }
 
 /** Lets the pause after a failed commit pass. */
@@ -382,4 +433,145 @@ test('an end of the samples that only aborted transactions moved does not refuse
   const { owner } = newOwner(ports);
   await owner.open();
   assert.equal(owner.isLive, true);
+});
+
+/** An owner that has committed some and left a snapshot, and what came after it. */
+async function finished(): Promise<{ ports: Ports; artifacts: Artifacts }> {
+  const ports = new Ports();
+  const artifacts = new Artifacts();
+  ports.logs.exposures.push(exposure('e1', 1_000), exposure('e2', 60_000));
+  const { owner } = newOwner(ports, { artifacts });
+  await owner.open();
+  await work(ports, owner);
+  await owner.close();
+  assert.equal(artifacts.files.size, 1);
+  ports.calls.length = 0;
+  return { ports, artifacts };
+}
+
+test('a new owner goes on from the snapshot that the last one left, and reads the log from there', async () => {
+  const { ports, artifacts } = await finished();
+  const { owner, values } = newOwner(ports, { artifacts });
+  await owner.open();
+  assert.ok(!ports.calls.includes('assign exposures -2'), String(ports.calls));
+  assert.equal(values().restored_from_snapshot_p0, 1);
+  assert.equal(values().replayed_records_p0, 0);
+  ports.logs.exposures.push(exposure('e2', 60_000), exposure('e3', 120_000));
+  await work(ports, owner);
+  await owner.flush();
+  // The copy of e2 is known, e2 itself has left, e3 is open.
+  assert.equal(values().open_exposures, 1);
+  assert.equal(values().duplicates, 1);
+  assert.deepEqual(ports.transactions.at(-1)?.topics, ['training-samples']);
+});
+
+test('a damaged or missing snapshot is passed over: an older one or the log takes its place, and it is counted', async () => {
+  const damage: ((artifacts: Artifacts) => void)[] = [
+    (a) => {
+      for (const files of a.files.values()) files.get('state')![300]! ^= 1;
+    },
+    (a) => {
+      for (const files of a.files.values()) files.delete('Slabs-0');
+    },
+    (a) => {
+      // Whole as far as its sha256 goes, and senseless.
+      const files = new Map([['state', Buffer.from([255, 255, 255, 255])]]);
+      const [uri] = a.files.keys();
+      a.files.clear();
+      a.files.set(`${uri!.slice(0, uri!.lastIndexOf('-'))}-${artifactSha256(files)}`, files);
+    },
+    (a) => a.files.clear(),
+  ];
+  for (const [i, change] of damage.entries()) {
+    const { ports, artifacts } = await finished();
+    change(artifacts);
+    const { owner, values } = newOwner(ports, { artifacts });
+    await owner.open();
+    assert.ok(ports.calls.includes('assign exposures -2'), `damage ${i}: ${ports.calls}`);
+    assert.equal(values().snapshots_refused, i === 3 ? 0 : 1);
+    assert.equal(values().restored_from_snapshot_p0, 0);
+    ports.logs.exposures.push(exposure('e2', 60_000));
+    await work(ports, owner);
+    assert.equal(values().open_exposures, 1);
+    await owner.flush();
+    assert.equal(values().duplicates, 1);
+  }
+});
+
+test('a snapshot past the committed offsets, or of another life of the topics, is never used', async () => {
+  const { ports, artifacts } = await finished();
+  const committed = ports.offsets;
+  ports.offsets = committed.map((o) => ({ ...o, offset: Math.min(o.offset, 1) }));
+  const { owner, values } = newOwner(ports, { artifacts });
+  await owner.open();
+  assert.equal(values().restored_from_snapshot_p0, 0);
+  assert.equal(artifacts.files.size, 1);
+  ports.offsets = [];
+  const first = newOwner(ports, { artifacts });
+  await first.owner.open();
+  assert.equal(
+    artifacts.files.size,
+    0,
+    'nothing was ever committed: what is there is of topics that are gone',
+  );
+});
+
+test('snapshots are taken in their time, the newest two stay, and joining waits while one is written', async () => {
+  const ports = new Ports();
+  const artifacts = new Artifacts();
+  ports.logs.exposures.push(exposure('e1', 1_000));
+  const { owner, clock, values } = newOwner(ports, { artifacts, snapshotMs: 1_000 });
+  await owner.open();
+  for (let i = 0; i < 4; i++) {
+    ports.logs.exposures.push(exposure(`more-${i}`, 2_000 + i));
+    await work(ports, owner);
+    now += 1_000;
+    clock.advance(1_000);
+    const before = values().snapshots_written!;
+    owner.commitWhenDue();
+    assert.equal(owner.join(now), false, 'stands still');
+    while (values().snapshots_written === before) await new Promise(setImmediate);
+    await owner.flush();
+  }
+  assert.equal(values().snapshots_written, 4);
+  assert.equal(artifacts.files.size, 2);
+});
+
+test('above the memory limit a partition reads slowly, says so, and still gets on', async () => {
+  const ports = new Ports();
+  for (let i = 0; i < 250; i++) {
+    const big = {
+      ...exposure(`e${i}`, 1_000 + i),
+      requestFeatures: { ints: [], floats: Array(20_000).fill(1) },
+    };
+    ports.logs.exposures.push(big);
+  }
+  const { owner, values } = newOwner(ports, { maxStateMb: 16 });
+  await owner.open();
+  now += 200;
+  await owner.take(LOG_TOPICS.map((topic) => ports.fetch(topic, 0)));
+  owner.join(now - 100);
+  const { open_exposures: first, slowed_p0: slowed } = values();
+  assert.equal(slowed, 0);
+  assert.equal(first, 250);
+  // Closed and forgotten, they give their memory back, and reading is as fast as before.
+  ports.logs.exposures.push(...Array.from({ length: 250 }, (_, i) => exposure(`late-${i}`, 100_000)));
+  now += 200;
+  await owner.take(LOG_TOPICS.map((topic) => ports.fetch(topic, topic === 'exposures' ? 250 : 0)));
+  owner.join(now - 100);
+  assert.equal(values().slowed_p0, 1);
+  assert.equal(values().partitions_slowed, 1);
+  assert.equal(values().open_exposures, 350);
+  owner.join(now);
+  assert.equal(values().open_exposures, 350, 'not before its next turn');
+  for (let turn = 0; turn < 50 && values().open_exposures !== 250; turn++) {
+    now += 200;
+    await owner.take(LOG_TOPICS.map((topic) => ports.fetch(topic, ports.logs[topic].length)));
+    owner.join(now - 100);
+    owner.uncovered()?.();
+    owner.join(now - 50);
+    await owner.flush();
+  }
+  assert.equal(values().slowed_p0, 0);
+  assert.equal(values().open_exposures, 250);
 });

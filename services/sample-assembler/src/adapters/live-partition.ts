@@ -20,12 +20,17 @@ import type { SampleBlock } from '../stages/sample-block.ts';
 import type { InputMerge } from '../stages/take-in-order.ts';
 import type { JoinMeter } from './join-meter.ts';
 import { learnSchemas } from './learn-schemas.ts';
+import type { Snapshots } from './snapshots.ts';
 import type { StartFacts } from './start-checks.ts';
 
 /** Next offset of an input of which nothing was committed and nothing fetched. */
 export const UNKNOWN_OFFSET = -1;
 const RECORDS_PER_TURN = 4_000; // before others get their turn
+const MIB = 1 << 20;
 const MAX_PENDING_BYTES = 4 << 20; // of outputs that wait for a transaction; above it joining waits too
+/** Above the memory limit: about 2,000 records a second. */
+const SLOW_RECORDS = 100;
+const SLOW_TURN_MS = 50;
 const USERS_PER_COMMIT = 2_000; // that are looked at for being forgotten
 
 export interface LiveDeps {
@@ -40,6 +45,7 @@ export interface LiveDeps {
   meter: JoinMeter;
   /** Users not seen for so long are forgotten: the logs do not hold them any more either. */
   keepUsersMs: number;
+  snapshots: Snapshots;
 }
 
 /** What taking over gives. */
@@ -72,7 +78,12 @@ export class LivePartition {
   #committedOffsets: string;
   #lastCommitMs: number;
   #commit: Promise<void> | null = null;
+  /** While one is written the join stands still: it is written from where the state lies. */
+  #snapshot: Promise<void> | null = null;
+  #lastSnapshotMs: number;
   #hasFailed = false;
+  /** Monotonic time before which no more is read, since the state is above its limit. */
+  #slowUntilMs = 0;
 
   /** @param onFailure a commit failed or its outcome is unknown */
   constructor(partition: number, state: TakenOver, deps: LiveDeps, onFailure: (error: unknown) => void) {
@@ -85,6 +96,9 @@ export class LivePartition {
     this.#covered = this.#reached;
     this.#committedOffsets = state.committedOffsets ? JSON.stringify(state.committedOffsets) : '';
     this.#lastCommitMs = deps.monotonicMs();
+    // Partitions that were taken over together take turns.
+    const { snapshotMs } = deps.config;
+    this.#lastSnapshotMs = this.#lastCommitMs - (snapshotMs * (partition % 8)) / 8;
   }
 
   get neededFromMs(): number {
@@ -117,10 +131,12 @@ export class LivePartition {
    * @returns whether there is more to join at once
    */
   join(beganMs: number): boolean {
+    if (this.#snapshot) return false;
     const { join, merge } = this.#state;
     const { monotonicMs, clock, meter } = this.#deps;
     const nowMs = monotonicMs();
-    const taken = this.#feed(nowMs);
+    const isSlowed = this.#isAboveLimit();
+    const taken = isSlowed ? this.#feedSlowly(nowMs) : this.#feed(nowMs, RECORDS_PER_TURN);
     meter.recordIn(taken);
     const watermarkMs = merge.watermark.advance(nowMs, beganMs);
     if (watermarkMs > this.#reached.watermarkMs) this.#reached = { watermarkMs, atMs: clock.nowMs() };
@@ -131,6 +147,10 @@ export class LivePartition {
       openExposures: join.openExposures,
       waitingActions: join.waitingActions,
       historyEvents: join.historyEvents,
+      users: join.users,
+      stateBytes: join.stateBytes,
+      isSlowed,
+      waitsFor: merge.waitsFor(nowMs),
       lag: LOG_TOPICS.reduce(
         (sum, topic) => sum + Math.max(0, this.#highWatermarks[topic] - Math.max(0, merge.nextOffset(topic))),
         0,
@@ -139,10 +159,21 @@ export class LivePartition {
     return taken >= RECORDS_PER_TURN || !isThere;
   }
 
-  #feed(nowMs: number): number {
+  #isAboveLimit(): boolean {
+    return this.#state.join.stateBytes > this.#deps.config.maxStateMb * MIB;
+  }
+
+  /** Never to a standstill: only what is read moves the watermark, and that lets state go. */
+  #feedSlowly(nowMs: number): number {
+    if (nowMs < this.#slowUntilMs) return 0;
+    this.#slowUntilMs = nowMs + SLOW_TURN_MS;
+    return this.#feed(nowMs, SLOW_RECORDS);
+  }
+
+  #feed(nowMs: number, maxRecords: number): number {
     const { join, merge, events } = this.#state;
     let taken = 0;
-    while (taken < RECORDS_PER_TURN && join.outputBytes < MAX_PENDING_BYTES) {
+    while (taken < maxRecords && join.outputBytes < MAX_PENDING_BYTES) {
       const topic = merge.nextTopic(nowMs);
       if (topic === undefined) break;
       const event = events.read(topic, merge.peek(topic));
@@ -176,29 +207,58 @@ export class LivePartition {
 
   /** Starts a transaction when one is due and none is under way. */
   commitWhenDue(): void {
-    if (this.#commit) return;
+    if (this.#commit || this.#snapshot) return;
+    const { snapshotMs } = this.#deps.config;
+    if (snapshotMs > 0 && this.#deps.monotonicMs() >= this.#lastSnapshotMs + snapshotMs) {
+      this.#startSnapshot();
+      return;
+    }
     const dueMs = this.#lastCommitMs + this.#deps.config.commitIntervalMs;
     if (this.#deps.monotonicMs() < dueMs && this.#state.join.outputBytes < MAX_PENDING_BYTES) return;
-    this.#startCommit();
+    this.#startCommit(false);
   }
 
   /** Commits everything joined so far. */
   async flush(): Promise<void> {
-    await this.#commit;
+    await Promise.all([this.#commit, this.#snapshot]);
     if (this.#hasFailed) return;
-    this.#startCommit();
+    this.#startCommit(false);
     await this.#commit;
   }
 
-  #startCommit(): void {
+  /** Commits everything joined so far and leaves a snapshot of it for the next owner. */
+  async finish(): Promise<void> {
+    await Promise.all([this.#commit, this.#snapshot]);
+    if (this.#hasFailed) return;
+    if (this.#deps.config.snapshotMs > 0) this.#startSnapshot();
+    else this.#startCommit(false);
+    await Promise.all([this.#commit, this.#snapshot]);
+  }
+
+  /** A snapshot of a cut: it may be used once the transaction of that cut is durable, and is never looked at before. */
+  #startSnapshot(): void {
+    this.#lastSnapshotMs = this.#deps.monotonicMs();
+    const offsets = this.#startCommit(true);
+    if (!offsets) return;
+    const { join, merge } = this.#state;
+    this.#snapshot = this.#deps.snapshots.write(this.partition, offsets, join, merge).finally(() => {
+      this.#snapshot = null;
+    });
+  }
+
+  /**
+   * @param isForced commits the watermark although nothing has left
+   * @returns the offsets of the cut; null where nothing was to commit
+   */
+  #startCommit(isForced: boolean): Record<LogTopic, number> | null {
     const { groupId, monotonicMs, facts, meter, keepUsersMs } = this.#deps;
     const { join, merge, writer } = this.#state;
     // The cut: everything joined so far and the offsets it was joined from, at one moment. The join may go on.
     const offsets = byTopic((topic) => merge.nextOffset(topic));
     const offsetsText = JSON.stringify(offsets);
     join.advance(join.watermarkMs, this.#covered.atMs);
-    if (LOG_TOPICS.some((topic) => offsets[topic] === UNKNOWN_OFFSET)) return;
-    if (join.numOutputs === 0 && offsetsText === this.#committedOffsets) return;
+    if (LOG_TOPICS.some((topic) => offsets[topic] === UNKNOWN_OFFSET)) return null;
+    if (!isForced && join.numOutputs === 0 && offsetsText === this.#committedOffsets) return null;
     const outputs = join.takeOutputs();
     const counts = join.takeCounts();
     join.forgetUsersBefore(join.watermarkMs - keepUsersMs, USERS_PER_COMMIT);
@@ -223,7 +283,7 @@ export class LivePartition {
         offsets: { groupId, positions },
       })
       .then(
-        () => meter.committed(outputs, counts, monotonicMs() - startedMs),
+        () => meter.committed(this.partition, outputs, counts, monotonicMs() - startedMs),
         (error: unknown) => {
           this.#hasFailed = true;
           this.#onFailure(error);
@@ -232,6 +292,7 @@ export class LivePartition {
       .finally(() => {
         this.#commit = null;
       });
+    return offsets;
   }
 
   #block(samples: SampleBlock): RecordBlock {

@@ -84,7 +84,7 @@ export class PartitionOwner {
     const { log, clock, config, meter, fail } = this.#deps;
     if (this.#live !== live) return;
     this.#live = null;
-    meter.aborted();
+    meter.aborted(this.partition);
     this.#unassign();
     if (this.#closing.signal.aborted) return;
     log.warn({ err: error, partition: this.partition }, 'commit failed: the state is dropped and rebuilt');
@@ -98,9 +98,9 @@ export class PartitionOwner {
     })().catch(fail);
   }
 
-  /** Commits and lets go. */
+  /** Commits, leaves a snapshot and lets go. */
   async close(): Promise<void> {
-    await this.flush();
+    await this.#live?.finish();
     this.#closing.abort(new Error(`partition ${this.partition} is given up`));
     await this.#opening.catch(() => {}); // its caller has the error; here only that it no longer assigns matters
     const live = this.#live;

@@ -11,12 +11,13 @@ import type { InputMerge } from '../stages/take-in-order.ts';
 import { learnSchemas } from './learn-schemas.ts';
 import { missingOffset } from './start-checks.ts';
 
-const EARLIEST = -2;
 const MAX_WAIT_MS = 500;
 
 export interface ReplayRange {
   partition: number;
-  /** First offsets that the join needs again. */
+  /** Where to begin; -2 for the earliest retained record. */
+  from: Readonly<Record<LogTopic, number>>;
+  /** First offsets that the join needs again; what lies before them is remembered for histories. */
   restore: Readonly<Record<LogTopic, number>>;
   /** The committed offsets. */
   end: Readonly<Record<LogTopic, number>>;
@@ -68,15 +69,15 @@ export async function whyNotRetained(
 async function replayAll(
   io: Pick<KafkaIo, 'isOwnSchema' | 'learnSchema'>,
   reader: LogReader,
-  { partition, restore, end }: ReplayRange,
+  { partition, from, restore, end }: ReplayRange,
   events: EventReader,
   join: PartitionJoin,
   merge: InputMerge,
   { nowMs, stopping }: { nowMs: () => number; stopping: AbortSignal },
 ): Promise<number> {
   let numRead = 0;
-  const missing = new Set<LogTopic>(LOG_TOPICS.filter((topic) => end[topic] > 0));
-  await reader.assign([...missing].map((topic) => ({ topic, partition, offset: EARLIEST })));
+  const missing = new Set<LogTopic>(LOG_TOPICS.filter((topic) => end[topic] > Math.max(0, from[topic])));
+  await reader.assign([...missing].map((topic) => ({ topic, partition, offset: from[topic] })));
   while (missing.size > 0) {
     stopping.throwIfAborted();
     for (const fetched of await reader.poll({ maxWaitMs: MAX_WAIT_MS })) {

@@ -9,6 +9,7 @@ import { EventReader } from '../stages/read-event.ts';
 import { InputMerge } from '../stages/take-in-order.ts';
 import { type LiveDeps, type TakenOver, UNKNOWN_OFFSET } from './live-partition.ts';
 import { replayPartition, whyNotRetained } from './replay-partition.ts';
+import { loadSnapshot } from './snapshots.ts';
 import { refuseMissingCommits } from './start-checks.ts';
 
 const EARLIEST = -2;
@@ -36,7 +37,7 @@ export async function takeOver(
   deps: TakeOverDeps,
   stopping: AbortSignal,
 ): Promise<TakenOver | null> {
-  const { io, config, groupId, reader, log, monotonicMs, rules } = deps;
+  const { io, config, groupId, reader, log, monotonicMs, rules, snapshots, meter } = deps;
   const writer = await io.openTransactionalWriter(`${groupId}-${partition}`);
   let taken: TakenOver | null = null;
   try {
@@ -53,12 +54,19 @@ export async function takeOver(
       ? null
       : byTopic((topic) => parseMetadata(committed.find((c) => c.topic === topic)?.metadata));
     const watermarkMs = meta?.exposures.watermarkMs ?? 0;
+    if (isFirst) await snapshots.removeAll(partition);
+    const snapshot = isFirst
+      ? null
+      : await snapshots.newest(partition, { offsets, watermarkMs }, (from) =>
+          isRetained(io, partition, from),
+        );
     const events = new EventReader(partition, io, {
       scenarioNames: rules.windows.scenarioNames,
       allowedClockSkewMs: config.allowedClockSkewMs,
     });
     const join = new PartitionJoin(partition, rules, deps.catalogue, {
-      watermarkMs,
+      // With a snapshot it stands where that was taken, until the replay has come to the commit.
+      watermarkMs: snapshot?.watermarkMs ?? watermarkMs,
       ...(meta && { pins: meta.exposures.pins }),
     });
     const merge = new InputMerge(
@@ -73,10 +81,16 @@ export async function takeOver(
       byTopic((topic) => (isFirst ? UNKNOWN_OFFSET : offsets[topic])),
     );
     const startedMs = monotonicMs();
+    if (snapshot) loadSnapshot(snapshot, join, merge, monotonicMs());
     const replayed = meta
       ? await replayPartition(
           io,
-          { partition, restore: byTopic((topic) => meta[topic].restoreOffset), end: offsets },
+          {
+            partition,
+            from: snapshot?.offsets ?? byTopic(() => EARLIEST),
+            restore: snapshot?.offsets ?? byTopic((topic) => meta[topic].restoreOffset),
+            end: offsets,
+          },
           events,
           join,
           merge,
@@ -94,10 +108,28 @@ export async function takeOver(
     }
     taken = { writer, events, join, merge, assignedAtMs, committedOffsets: isFirst ? null : offsets };
     const tookMs = Math.round(monotonicMs() - startedMs);
-    log.info({ partition, watermarkMs, offsets, replayed, tookMs }, 'partition taken over');
+    const from = snapshot?.uri ?? 'the log alone';
+    log.info({ partition, watermarkMs, offsets, from, replayed, tookMs }, 'partition taken over');
+    meter.takenOver(partition, { replayed, tookMs, withSnapshot: snapshot !== null });
     return taken;
   } finally {
     if (!taken) await writer.close().catch(() => {});
+  }
+}
+
+/** Whether the log still holds everything from these offsets on. */
+async function isRetained(
+  io: Pick<KafkaIo, 'openReader'>,
+  partition: number,
+  from: Readonly<Record<LogTopic, number>>,
+): Promise<boolean> {
+  const probe = await io.openReader();
+  try {
+    for (const topic of LOG_TOPICS)
+      if (await whyNotRetained(probe, { topic, partition, offset: from[topic] })) return false;
+    return true;
+  } finally {
+    await probe.close();
   }
 }
 

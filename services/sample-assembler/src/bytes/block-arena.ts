@@ -4,6 +4,8 @@
  *
  * An address is a count of 16 bytes: the slab's number above 12 bits of place within it.
  */
+import type { Sections } from './sections.ts';
+
 const SLAB_BYTES = 1 << 16;
 const PLACE_BITS = 12;
 const PLACE_MASK = (1 << PLACE_BITS) - 1;
@@ -12,6 +14,9 @@ const GRAIN_BITS = 4;
 const LARGEST_SHARED = SLAB_BYTES / 4;
 const FINE_CLASSES = 64;
 const NONE = -1;
+/** Of a snapshot: so many slabs lie in one file, and stay in memory together when it is read. */
+const SLABS_PER_FILE = 64;
+const INDEX_NUMBERS = 6;
 
 const classBytes: number[] = [];
 for (let i = 1; i <= FINE_CLASSES; i++) classBytes.push(i << GRAIN_BITS);
@@ -122,6 +127,56 @@ export class BlockArena {
       withRoom.splice(withRoom.indexOf(number), 1);
       this.#dropSlab(number);
     }
+  }
+
+  save(into: Sections): void {
+    const index: number[] = [];
+    const bytes: Uint8Array[][] = [];
+    this.#slabs.forEach((slab, number) => {
+      if (!slab) return;
+      index.push(number, slab.sizeClass, slab.numLive, slab.freshAt, slab.freeAt, slab.bytes.length);
+      if (bytes.length * SLABS_PER_FILE * INDEX_NUMBERS < index.length) bytes.push([]);
+      bytes.at(-1)!.push(slab.bytes);
+    });
+    into.put('arena', Int32Array.from(index));
+    into.facts.arenaFiles = bytes.length;
+    for (const [i, slabs] of bytes.entries()) into.put(`Slabs-${i}`, ...slabs);
+  }
+
+  /** Into an arena that holds nothing yet. The slabs stay where they were read to. */
+  load(from: Sections): void {
+    const saved = Buffer.from(from.get('arena'));
+    const at = (i: number): number => saved.readInt32LE(i * 4);
+    const numSlabs = saved.length / 4 / INDEX_NUMBERS;
+    if (from.fact<number>('arenaFiles') !== Math.ceil(numSlabs / SLABS_PER_FILE))
+      throw new Error('The snapshot has another number of slabs than its index says');
+    let file: Uint8Array = saved;
+    let place = 0;
+    for (let i = 0; i < numSlabs; i++) {
+      if (i % SLABS_PER_FILE === 0) {
+        file = from.get(`Slabs-${i / SLABS_PER_FILE}`);
+        place = 0;
+      }
+      const row = i * INDEX_NUMBERS;
+      const [number, sizeClass, length] = [at(row), at(row + 1), at(row + 5)];
+      const slab: Slab = {
+        bytes: file.subarray(place, place + length),
+        sizeClass,
+        numLive: at(row + 2),
+        freshAt: at(row + 3),
+        freeAt: at(row + 4),
+        isOffered: false,
+      };
+      if (slab.bytes.length !== length) throw new Error(`Slab ${number} of the snapshot is cut off`);
+      place += length;
+      this.#slabs[number] = slab;
+      this.#sizeBytes += length;
+      if (sizeClass === NONE) continue;
+      slab.isOffered = slab.freeAt >= 0 || slab.freshAt + classBytes[sizeClass]! <= SLAB_BYTES;
+      if (slab.isOffered) this.#withRoom[sizeClass]!.push(number);
+    }
+    for (let number = 0; number < this.#slabs.length; number++)
+      if (!this.#slabs[number]) this.#unusedNumbers.push(number);
   }
 
   #addSlab(sizeBytes: number, sizeClass: number): number {

@@ -1,4 +1,6 @@
 /** Rows of numbers as one typed array for each column; a row is its slot number, and freed slots are used again. */
+import type { Sections } from './sections.ts';
+
 type ColumnKind = Float64ArrayConstructor | Int32ArrayConstructor | Uint8ArrayConstructor;
 export type Columns<S extends Record<string, ColumnKind>> = { [K in keyof S]: InstanceType<S[K]> };
 const FIRST_CAPACITY = 64;
@@ -57,6 +59,25 @@ export class SlotColumns<S extends Record<string, ColumnKind>> {
     this.#size--;
   }
 
+  save(name: string, into: Sections): void {
+    into.facts[name] = { end: this.#end, free: this.#free, size: this.#size };
+    into.put(`${name}.links`, this.#links.subarray(0, this.#end));
+    for (const [column, values] of Object.entries(this.of))
+      into.put(`${name}.${column}`, values.subarray(0, this.#end));
+  }
+
+  load(name: string, from: Sections): void {
+    const { end, free, size } = from.fact<{ end: number; free: number; size: number }>(name);
+    this.#capacity = Math.max(FIRST_CAPACITY, end);
+    this.#end = end;
+    this.#free = free;
+    this.#size = size;
+    this.#links = new Int32Array(this.#capacity);
+    copyInto(this.#links, from.get(`${name}.links`));
+    this.of = this.#allocate(this.#capacity);
+    for (const [column, values] of Object.entries(this.of)) copyInto(values, from.get(`${name}.${column}`));
+  }
+
   #grow(): void {
     const capacity = this.#capacity < 1 << 20 ? this.#capacity * 2 : Math.ceil(this.#capacity * 1.25);
     const larger = this.#allocate(capacity);
@@ -73,4 +94,8 @@ export class SlotColumns<S extends Record<string, ColumnKind>> {
       Object.entries(this.#kinds).map(([name, Kind]) => [name, new Kind(capacity)]),
     ) as Columns<S>;
   }
+}
+
+function copyInto(to: Float64Array | Int32Array | Uint8Array, from: Uint8Array): void {
+  new Uint8Array(to.buffer, to.byteOffset, to.byteLength).set(from);
 }

@@ -58,6 +58,11 @@ export class SlotTable {
     this.#size--;
   }
 
+  /** Adds every used slot under the hash that its column has. */
+  addAll(slots: { end: number; isUsed(slot: number): boolean }, hashes: Int32Array): void {
+    for (let slot = 0; slot < slots.end; slot++) if (slots.isUsed(slot)) this.add(hashes[slot]!, slot);
+  }
+
   #grow(): void {
     const { slots, hashes } = this;
     this.slots = new Int32Array(slots.length * 2).fill(EMPTY);

@@ -7,8 +7,9 @@
  * State is bytes and numbers (`src/state`); `test/plain` has the same join on plain objects, record for record.
  */
 import type { LateReason } from '@onemall/contracts';
-import { type AttributionWindows, orderOfAction, ReplayMarks } from '@onemall/event-time';
+import { type AttributionWindows, orderOfAction, ReplayMarks, type SavedMarks } from '@onemall/event-time';
 import { hashBytes } from '../bytes/hash.ts';
+import type { Sections } from '../bytes/sections.ts';
 import { DueTasks } from '../state/due-tasks.ts';
 import { STAGE } from '../state/known-actions.ts';
 import { NONE } from '../state/known-exposures.ts';
@@ -17,9 +18,17 @@ import { JoinTaskTimes, kindOf, slotOf, TASK, type TaskKind, taskOf } from './jo
 import { labelLinked } from './label-exposure.ts';
 import { LastTouch } from './last-touch.ts';
 import { lateAction, lateExposure } from './late-event.ts';
-import type { BadRecord, JoinOutputs, LogEvent, LogTopic, OtherOutput } from './log-record.ts';
+import {
+  type BadRecord,
+  type JoinOutputs,
+  LOG_TOPICS,
+  type LogEvent,
+  type LogTopic,
+  type OtherOutput,
+} from './log-record.ts';
 import { PartitionState } from './partition-state.ts';
 import { SampleBlock } from './sample-block.ts';
+import { WaitingActions } from './waiting-actions.ts';
 import { SAMPLE_KIND, type SampleKindNumber, SampleWriter } from './write-sample.ts';
 
 export interface JoinRules {
@@ -61,8 +70,7 @@ export class PartitionJoin {
   readonly #tasks: DueTasks;
   readonly #touch: LastTouch;
   readonly #writer: SampleWriter;
-  /** By the hash of the exposureId that they name. */
-  readonly #waiting = new Map<number, number[]>();
+  readonly #waiting: WaitingActions;
   #samples = new SampleBlock();
   #others: OtherOutput[] = [];
   #watermarkMs: number;
@@ -75,6 +83,7 @@ export class PartitionJoin {
     this.#rules = rules;
     this.#watermarkMs = start.watermarkMs;
     this.#state = new PartitionState(rules.windows, rules.historyLength);
+    this.#waiting = new WaitingActions(this.#state);
     this.#touch = new LastTouch(this.#state, start.pins ?? new Map());
     this.#writer = new SampleWriter(this.#state, catalogue, rules.sampleHeader, rules.historyLength);
     const marks = (): ReplayMarks => new ReplayMarks(rules.recordsPerMark);
@@ -111,6 +120,53 @@ export class PartitionJoin {
   /** No sample that is still to leave asks the catalogue for a moment before this one less a window and grace. */
   get neededFromMs(): number {
     return this.#state.exposures.oldestOpenRequestMs(this.#watermarkMs - this.#rules.windows.knownSpanMs);
+  }
+
+  /** What a snapshot holds. Views of live memory: nothing may be fed or leave until they are written. */
+  save(into: Sections): void {
+    this.#state.save(into);
+    this.#touch.save(into);
+    into.facts.watermarkMs = this.#watermarkMs;
+    into.facts.marks = LOG_TOPICS.map((topic) => this.#marks[topic].save());
+  }
+
+  /** Puts a snapshot into a join that was fed nothing yet. Tasks follow from the state. */
+  load(from: Sections): void {
+    this.#state.load(from);
+    this.#touch.load(from);
+    this.#watermarkMs = from.fact<number>('watermarkMs');
+    const marks = from.fact<SavedMarks[]>('marks');
+    for (const [i, topic] of LOG_TOPICS.entries()) this.#marks[topic].load(marks[i]!);
+    this.#scheduleExposures();
+    this.#scheduleActions();
+  }
+
+  #scheduleExposures(): void {
+    const { columns } = this.#state.exposures;
+    for (let slot = 0; slot < columns.end; slot++) {
+      if (!columns.isUsed(slot)) continue;
+      this.#schedule(columns.of.isOpen[slot] ? TASK.close : TASK.forgetExposure, slot);
+      const { nextOfExposure } = this.#state.actions.columns.of;
+      // Of a closed one there are none; what leaves up to the watermark has left.
+      for (let action = columns.of.firstAction[slot]!; action !== NONE; action = nextOfExposure[action]!)
+        if (this.#rules.emitPositives && !this.#hasLeft(slot, action)) this.#schedule(TASK.emit, action);
+    }
+  }
+
+  #scheduleActions(): void {
+    const { columns } = this.#state.actions;
+    for (let action = 0; action < columns.end; action++) {
+      if (!columns.isUsed(action)) continue;
+      const stage = columns.of.stage[action]!;
+      const kinds = [TASK.decide, TASK.endAction, TASK.forgetAction] as const;
+      this.#schedule(kinds[stage]!, action);
+      if (stage === STAGE.ended) continue;
+      const { exposureLength } = this.#state.actions.fields(action);
+      if (exposureLength < 0) this.#touch.add(action);
+      if (columns.of.isDone[action]) continue;
+      this.#numWaiting++;
+      if (exposureLength >= 0) this.#waiting.add(action);
+    }
   }
 
   /** Takes one record. @returns its event time */
@@ -211,15 +267,9 @@ export class PartitionJoin {
     this.#state.linkToUser(slot, user);
     if (isOpen) this.#schedule(TASK.close, slot);
     else this.#schedule(TASK.forgetExposure, slot);
-    if (this.#waiting.size > 0) this.#takeWaiting(slot, hash);
+    if (!this.#waiting.isEmpty)
+      for (const action of this.#waiting.fitting(slot, hash)) this.#settle(slot, action);
     if (this.#touch.numTouching > 0) this.#touch.offer(slot, (action) => this.#settle(slot, action));
-  }
-
-  /** Actions that came before the exposure that they name. */
-  #takeWaiting(slot: number, hash: number): void {
-    for (const action of this.#waiting.get(hash)?.slice() ?? [])
-      if (this.#state.namesExposure(action, slot) && this.#state.fits(slot, action))
-        this.#settle(slot, action);
   }
 
   #feedAction(event: LogEvent, isBuy: boolean): void {
@@ -263,9 +313,7 @@ export class PartitionJoin {
       this.#settle(exposure, action);
       return;
     }
-    const others = this.#waiting.get(exposureHash);
-    if (others) others.push(action);
-    else this.#waiting.set(exposureHash, [action]);
+    this.#waiting.add(action);
   }
 
   /** Counts the action for its exposure, or reports it late where that has closed. */
@@ -287,14 +335,7 @@ export class PartitionJoin {
 
   #stopWaiting(action: number): void {
     this.#numWaiting--;
-    const fields = this.#state.actions.fields(action);
-    if (fields.exposureLength < 0) return;
-    const hash = hashBytes(fields.bytes, fields.exposureAt, fields.exposureLength);
-    const others = this.#waiting.get(hash);
-    const at = others?.indexOf(action) ?? -1;
-    if (!others || at < 0) return;
-    if (others.length === 1) this.#waiting.delete(hash);
-    else others.splice(at, 1);
+    if (this.#state.actions.fields(action).exposureLength >= 0) this.#waiting.remove(action);
   }
 
   #hasLeft(exposure: number, action: number): boolean {

@@ -4,6 +4,7 @@
  * exposure that comes after that never changes it, and where a replay would decide otherwise the decision is pinned.
  */
 import { compareBytes, equalBytes, hashBytes } from '../bytes/hash.ts';
+import type { Sections } from '../bytes/sections.ts';
 import { STAGE } from '../state/known-actions.ts';
 import { NONE } from '../state/known-exposures.ts';
 import type { PartitionState } from './partition-state.ts';
@@ -29,6 +30,13 @@ export class LastTouch {
 
   pins(): Map<string, number> {
     return new Map([...this.#pinned].slice(0, MAX_PINS));
+  }
+
+  save(into: Sections): void {
+    into.facts.pinned = [...this.#pinned];
+  }
+  load(from: Sections): void {
+    for (const [key, offset] of from.fact<[string, number][]>('pinned')) this.#pinned.set(key, offset);
   }
 
   add(action: number): void {

@@ -3,6 +3,7 @@ import type { LateEvent, LateReason } from '@onemall/contracts';
 import type { AttributionWindows } from '@onemall/event-time';
 import { BlockArena } from '../bytes/block-arena.ts';
 import { equalBytes, hashBytes } from '../bytes/hash.ts';
+import type { Sections } from '../bytes/sections.ts';
 import type { ActionFields, ExposureFields } from '../state/event-fields.ts';
 import type { NewEntry } from '../state/history-list.ts';
 import { KnownActions } from '../state/known-actions.ts';
@@ -44,6 +45,20 @@ export class PartitionState {
 
   get sizeBytes(): number {
     return this.arena.sizeBytes + this.exposures.sizeBytes + this.actions.sizeBytes + this.users.sizeBytes;
+  }
+
+  /** Views of live memory: nothing may change until they are written. */
+  save(into: Sections): void {
+    this.arena.save(into);
+    this.exposures.save(into);
+    this.actions.save(into);
+    this.users.save(into);
+  }
+  load(from: Sections): void {
+    this.arena.load(from);
+    this.exposures.load(from);
+    this.actions.load(from);
+    this.users.load(from);
   }
 
   closesAtMs(scenario: number, timeMs: number): number {

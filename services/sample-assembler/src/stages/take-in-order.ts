@@ -88,6 +88,11 @@ export class InputMerge {
     return behind < 0 || !this.#inputs[behind]!.head ? undefined : LOG_TOPICS[behind];
   }
 
+  /** The input that the watermark waits for; null where all are at their end. */
+  waitsFor(nowMs: number): LogTopic | null {
+    return LOG_TOPICS[this.watermark.furthestBehind(nowMs)] ?? null;
+  }
+
   /** The record of the topic that `nextTopic` told of; valid until it is dropped. */
   peek(topic: LogTopic): RecordView {
     return this.#inputs[LOG_TOPICS.indexOf(topic)]!.head!;

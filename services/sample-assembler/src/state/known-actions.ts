@@ -5,6 +5,7 @@
 import type { ActionKind } from '@onemall/event-time';
 import type { BlockArena } from '../bytes/block-arena.ts';
 import { equalBytes } from '../bytes/hash.ts';
+import type { Sections } from '../bytes/sections.ts';
 import { SlotColumns } from '../bytes/slot-columns.ts';
 import { SlotTable } from '../bytes/slot-table.ts';
 import { ActionFields } from './event-fields.ts';
@@ -57,6 +58,14 @@ export class KnownActions {
 
   get sizeBytes(): number {
     return this.columns.sizeBytes + this.#byId.sizeBytes;
+  }
+
+  save(into: Sections): void {
+    this.columns.save('actions', into);
+  }
+  load(from: Sections): void {
+    this.columns.load('actions', from);
+    this.#byId.addAll(this.columns, this.columns.of.hash);
   }
 
   find(fields: ActionFields, isBuy: boolean, hash: number): number {

@@ -5,6 +5,7 @@
 import { AvroReader } from '../bytes/avro.ts';
 import type { BlockArena } from '../bytes/block-arena.ts';
 import { equalBytes } from '../bytes/hash.ts';
+import type { Sections } from '../bytes/sections.ts';
 import { SlotColumns } from '../bytes/slot-columns.ts';
 import { SlotTable } from '../bytes/slot-table.ts';
 import { ExposureFields } from './event-fields.ts';
@@ -48,6 +49,16 @@ export class KnownExposures {
 
   get sizeBytes(): number {
     return this.columns.sizeBytes + this.#byId.sizeBytes;
+  }
+
+  save(into: Sections): void {
+    this.columns.save('exposures', into);
+    into.facts.numOpen = this.numOpen;
+  }
+  load(from: Sections): void {
+    this.columns.load('exposures', from);
+    this.numOpen = from.fact<number>('numOpen');
+    this.#byId.addAll(this.columns, this.columns.of.hash);
   }
 
   /** @returns the slot, or -1 */

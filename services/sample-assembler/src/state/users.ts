@@ -1,6 +1,7 @@
 /** Users of a partition: which known exposures they have, and what they did, for point-in-time histories. */
 import type { BlockArena } from '../bytes/block-arena.ts';
 import { equalBytes } from '../bytes/hash.ts';
+import type { Sections } from '../bytes/sections.ts';
 import { SlotColumns } from '../bytes/slot-columns.ts';
 import { SlotTable } from '../bytes/slot-table.ts';
 import { HistoryLists, type NewEntry, NO_LIST } from './history-list.ts';
@@ -41,6 +42,16 @@ export class Users {
   }
   get sizeBytes(): number {
     return this.columns.sizeBytes + this.#byId.sizeBytes;
+  }
+
+  save(into: Sections): void {
+    this.columns.save('users', into);
+    into.facts.historyEvents = this.#numEntries;
+  }
+  load(from: Sections): void {
+    this.columns.load('users', from);
+    this.#numEntries = from.fact<number>('historyEvents');
+    this.#byId.addAll(this.columns, this.columns.of.hash);
   }
 
   find(bytes: Uint8Array, idAt: number, idLength: number, hash: number): number {
