@@ -96,12 +96,18 @@ function rewardFigures(
       const clipped =
         rl.form === 'grpo' &&
         ((advantage > 0 && ratio > 1 + rl.epsilonHigh) || (advantage < 0 && ratio < 1 - rl.epsilon));
-      return { logProb, logRatio, ratio, clipped };
+      return { logProb, logRatio, ratio, clipped, advantage };
     }),
   );
+  const advantageMean = mean(rows.map((r) => r.advantage));
   return {
     groups: groups.length,
     candidates: rows.length,
+    advantages: {
+      mean: advantageMean,
+      std: Math.sqrt(mean(rows.map((r) => (r.advantage - advantageMean) ** 2))),
+      maxAbs: rows.reduce((max, r) => Math.max(max, Math.abs(r.advantage)), 0),
+    },
     meanRatio: mean(rows.map((r) => r.ratio)),
     kl: mean(rows.map((r) => 1 / r.ratio - 1 + Math.log(r.ratio))),
     maxAbsLogRatio: rows.reduce((max, r) => Math.max(max, Math.abs(r.logRatio)), 0),

@@ -163,6 +163,8 @@ export interface RetrievalStepResult {
     maxAbsLogRatio: number;
     /** Share of candidates whose gradient the clip removes. */
     clipShare: number;
+    /** Of the candidates that entered, after selection; dpo does not read them. */
+    advantages: { mean: number; std: number; maxAbs: number };
     /** float32 [candidates] log pi(o), in the order of the groups. */
     logProbs: Float32Array;
   } | null;

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { OrtSessions } from '../src/engine/ort-sessions.ts';
+import { compileGradient, compileOptimizer } from '../src/engine/program.ts';
 import { contrastiveLoss, dpoLoss, grpoLoss, unitLength } from '../src/layers/losses.ts';
 import type { Ops } from '../src/ops.ts';
 import { evaluateBoth } from './gradients.ts';
@@ -8,6 +10,113 @@ import { randomSource } from './synthetic.ts';
 const random = randomSource(21);
 const floats = (n: number, low: number, high: number) =>
   Float32Array.from({ length: n }, () => low + (high - low) * random.next());
+
+/** Loss and its gradient by the log-probabilities, as the training graph computes them. */
+async function lossAndGradient(
+  build: <T>(ops: Ops<T>, logProbs: T) => T,
+  logProbs: Float32Array,
+  feeds: Record<string, Float32Array>,
+): Promise<{ loss: number; gradient: Float32Array }> {
+  const { gradient, graph } = compileGradient((ops) => {
+    const loss = build(ops, ops.parameter('logProbs', [logProbs.length], { kind: 'zeros' }));
+    return { loss, metrics: { loss } };
+  });
+  const adamw = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 1 };
+  const sessions = await OrtSessions.create(
+    compileOptimizer(graph, adamw, () => 1),
+    1,
+    1,
+  );
+  await sessions.addGradient('loss', gradient);
+  const { tensors } = sessions.state();
+  tensors.get('logProbs')!.set(logProbs);
+  sessions.restore(tensors, 0);
+  const found = await sessions.gradients('loss', feeds);
+  const { metrics } = await sessions.step('loss', feeds, 0);
+  await sessions.close();
+  return { loss: metrics.loss![0]!, gradient: found.logProbs! };
+}
+
+const closeTo = (found: number, expected: number, what: string): void =>
+  assert.ok(
+    Math.abs(found - expected) <= 1e-5 + 1e-4 * Math.abs(expected),
+    `${what}: ${found}, expected ${expected}`,
+  );
+
+describe('gradients of the RL losses by their formulas', () => {
+  test('GRPO: -w A rho inside the clip, 0 where the clip or the clamp of log rho holds, asymmetric', async () => {
+    const [epsilon, epsilonHigh] = [0.2, 0.28];
+    // every side of both clips and of the clamp, for both signs of A, and A = 0
+    const logRho = [0, 0.1, -0.1, 0.23, 0.26, -0.21, -0.24, 0.5, -0.5, 3, -3, 9.9, 10.5, -10.5, 25, -25];
+    const rows = logRho.flatMap((l) => [1.5, -0.7, 0].map((advantage) => ({ l, advantage })));
+    const R = rows.length;
+    const ref = floats(R, -14, -6);
+    const logProbs = Float32Array.from(rows, ({ l }, i) => ref[i]! + l);
+    const adv = Float32Array.from(rows, (r) => r.advantage);
+    const weights = floats(R, 0.01, 0.1);
+    const { loss, gradient } = await lossAndGradient(
+      (o, logProbs) => {
+        const input = (name: string) => o.input(name, [R], 'float32');
+        return grpoLoss(
+          o,
+          { logProbs, refLogProbs: input('ref'), advantages: input('adv'), weights: input('weights') },
+          { epsilon, epsilonHigh },
+        );
+      },
+      logProbs,
+      { ref, adv, weights },
+    );
+    let expectedLoss = 0;
+    for (let i = 0; i < R; i++) {
+      const raw = logProbs[i]! - ref[i]!;
+      const rho = Math.exp(Math.max(-10, Math.min(10, raw)));
+      const [a, w] = [adv[i]!, weights[i]!];
+      // Schulman et al. 2017, equation 7: the lesser of the two surrogates, each with its derivative by log pi
+      const free = { value: rho * a, slope: Math.abs(raw) < 10 ? rho * a : 0 };
+      const bounded = Math.max(1 - epsilon, Math.min(1 + epsilonHigh, rho));
+      const clipped = { value: bounded * a, slope: bounded === rho ? free.slope : 0 };
+      const taken = clipped.value < free.value ? clipped : free;
+      expectedLoss -= w * taken.value;
+      closeTo(gradient[i]!, -w * taken.slope, `row ${i}: log rho ${raw}, A ${a}`);
+    }
+    closeTo(loss, expectedLoss, 'loss');
+    // the bounds are not the same on both sides
+    const at = (l: number, a: number) => gradient[rows.findIndex((r) => r.l === l && r.advantage === a)]!;
+    assert.ok(at(0.23, 1.5) !== 0 && at(0.26, 1.5) === 0 && at(-0.21, -0.7) !== 0 && at(-0.24, -0.7) === 0);
+  });
+
+  test('DPO: o+ is pulled and each o- pushed by w lambda sigma(-lambda margin)', async () => {
+    const [G, m, lambda] = [4, 5, 0.3];
+    const logProbs = floats(G * m, -30, -3);
+    const ref = floats(G * m, -30, -3);
+    const weights = floats(G * m, 0, 1);
+    // a group that is padded up with rows of weight 0
+    weights.fill(0, G * m - 2);
+    const { loss, gradient } = await lossAndGradient(
+      (o, logProbs) => {
+        const input = (name: string) => o.input(name, [G * m], 'float32');
+        const inputs = { logProbs, refLogProbs: input('ref'), weights: input('weights') };
+        return dpoLoss(o, inputs, { groups: G, perGroup: m, lambda });
+      },
+      logProbs,
+      { ref, weights },
+    );
+    let expectedLoss = 0;
+    for (let g = 0; g < G; g++) {
+      let pull = 0;
+      for (let i = 1; i < m; i++) {
+        const at = g * m + i;
+        const margin = logProbs[g * m]! - ref[g * m]! - (logProbs[at]! - ref[at]!);
+        const push = weights[at]! * lambda * (1 / (1 + Math.exp(lambda * margin)));
+        expectedLoss += weights[at]! * Math.log1p(Math.exp(-lambda * margin));
+        closeTo(gradient[at]!, push, `o- ${i} of group ${g}`);
+        pull += push;
+      }
+      closeTo(gradient[g * m]!, -pull, `o+ of group ${g}`);
+    }
+    closeTo(loss, expectedLoss, 'loss');
+  });
+});
 
 describe('GRPO', () => {
   const R = 40;

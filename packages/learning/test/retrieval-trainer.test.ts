@@ -168,6 +168,9 @@ describe('reward groups', () => {
     assert.ok(rl!.maxAbsLogRatio < 1e-3, `|log rho| ${rl!.maxAbsLogRatio}`);
     assert.ok(Math.abs(rl!.meanRatio - 1) < 1e-3);
     assert.ok(Math.abs(rl!.kl) < 1e-6);
+    const all = groups.flatMap((g) => g.candidates.map((c) => c.advantage));
+    assert.ok(Math.abs(rl!.advantages.mean - all.reduce((a, b) => a + b, 0) / 9) < 1e-9);
+    assert.equal(rl!.advantages.maxAbs, Math.max(...all.map(Math.abs)));
     // at ratio 1 the surrogate is -A: sum over groups of the mean over candidates, over fraction x B
     const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
     const expected =

@@ -220,6 +220,9 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
         rl_kl: last.rl.kl,
         rl_clip_share: last.rl.clipShare,
         rl_mean_ratio: last.rl.meanRatio,
+        rl_advantage_mean: last.rl.advantages.mean,
+        rl_advantage_std: last.rl.advantages.std,
+        rl_advantage_max_abs: last.rl.advantages.maxAbs,
         rl_max_abs_log_ratio: last.rl.maxAbsLogRatio,
       }),
     };
