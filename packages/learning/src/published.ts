@@ -65,10 +65,8 @@ export async function loadRanker(files: Files, options: LoadOptions = {}): Promi
       };
       for (let at = 0; at < n; at += rows) {
         const count = Math.min(rows, n - at);
-        const denseRows = new Float32Array(rows * NUM_DENSE);
-        denseRows.set(dense.subarray(at * NUM_DENSE, (at + count) * NUM_DENSE));
-        const idRows = new Int32Array(rows * NUM_IDS);
-        idRows.set(ids.subarray(at * NUM_IDS, (at + count) * NUM_IDS));
+        const denseRows = paddedRows(dense, at, count, rows, NUM_DENSE);
+        const idRows = paddedRows(ids, at, count, rows, NUM_IDS);
         const result = await session.run({
           dense: tensorOf(denseRows, [rows, NUM_DENSE]),
           ids: tensorOf(idRows, [rows, NUM_IDS]),
@@ -133,6 +131,23 @@ async function rankerTrial(session: ort.InferenceSession, rows: number): Promise
       return `output ${name} gives ${bad}, expected ${name === 'buyValueCents' ? 'a value of at least 0' : 'a probability'}`;
   }
   return null;
+}
+
+/** Rows of a static batch: a view where they fill it, a copy with zeros behind where not. */
+function paddedRows<A extends Float32Array | Int32Array>(
+  all: A,
+  from: number,
+  count: number,
+  rows: number,
+  width: number,
+): A {
+  const own = all.subarray(from * width, (from + count) * width) as A;
+  if (count === rows) return own;
+  const padded = (
+    all instanceof Float32Array ? new Float32Array(rows * width) : new Int32Array(rows * width)
+  ) as A;
+  padded.set(own);
+  return padded;
 }
 
 export const feed = (

@@ -22,7 +22,7 @@ async function lossAndGradient(
     return { loss, metrics: { loss } };
   });
   const adamw = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 1 };
-  const sessions = await OrtSessions.create(
+  const sessions = new OrtSessions(
     compileOptimizer(graph, adamw, () => 1),
     1,
     1,

@@ -130,7 +130,7 @@ async function openAndTrain(
   const publisher = open.add(
     await PolicyPublisher.open({ io, artifacts, clock, log, keep: config.keepPolicies, stopping }, model),
   );
-  if (gate) await compareWithPublished(context, publisher, learner, gate);
+  if (gate) checkpoints.stepInUse = await compareWithPublished(context, publisher, learner, gate);
   const progress = resumed?.checkpoint.progress ?? atTheBeginning;
   const settings = JSON.stringify([
     config.seed,
@@ -138,6 +138,8 @@ async function openAndTrain(
     config.heldBackFraction,
     config.trainShare,
     codebooks.codebookVersions,
+    // manifests of the past that was given up are not repeated
+    ...(progress.rollbacks === undefined ? [] : [progress.rollbacks]),
   ]);
   const positions = resumed
     ? new Map(progress.positions)
@@ -202,7 +204,13 @@ async function openAndTrain(
         itemsPerPolicy: config.itemVectorsPerPolicy,
       }),
     );
-  const release = new Release({ learner, gate, vectors, publisher, report, log, meter, stopping });
+  const release = new Release({
+    ...{ learner, gate, vectors, publisher, report, log, meter, stopping },
+    onPublished: ({ step }) => {
+      checkpoints.stepInUse = step;
+    },
+  });
+  meter.set('rollbacks', progress.rollbacks ?? 0, 'Times that training went back to the policy in use');
   const training = {
     ...{ config, clock, log, stopping, learner, tables, rewards, samples, journal, checkpoints },
     ...{ gate, release, report, replay, settings, progress },
@@ -220,32 +228,37 @@ async function openAndTrain(
   await Promise.allSettled([...reading, reporting]);
 }
 
-/** The gate holds new models to the one in use, also after a restart; without one to be had the next is published unjudged. */
+/**
+ * The gate holds new models to the one in use, also after a restart; without one to be had the next is published unjudged.
+ * @returns its step
+ */
 async function compareWithPublished(
   { artifacts, log }: Context,
   publisher: PolicyPublisher,
   { kind, codebookVersions }: Learner,
   gate: ModelGate,
-): Promise<void> {
+): Promise<number | null> {
   const inUse = await publisher.newest(kind);
-  if (!inUse) return;
+  if (!inUse) return null;
   const { policyVersion } = inUse;
   if (!isDeepStrictEqual(inUse.codebookVersions, codebookVersions)) {
     log.warn(
       { policyVersion },
       'the published policy has other codebook versions: the next one is not compared with it',
     );
-    return;
+    return null;
   }
   try {
     await gate.compareWith(await artifacts.get(inUse));
     log.info({ policyVersion }, 'new models are held to the published one');
+    return inUse.step;
   } catch (error) {
     if (!(error instanceof ArtifactError || error instanceof PublishedModelError)) throw error;
     log.warn(
       { err: error, policyVersion },
       `the published model cannot be read: the next one is published unjudged. ${error.message}`,
     );
+    return null;
   }
 }
 

@@ -85,6 +85,15 @@ export const trainerShape = {
   rlMaxLagSteps: count(1)
     .default(1_000)
     .describe('a group whose policy is more steps behind is dropped; at least 2 x publishEverySteps'),
+  rlRollbackRefusals: count(1)
+    .default(2)
+    .describe('refused policies in a row before training goes back to the policy in use'),
+  rlRampSteps: count(1)
+    .default(1_000)
+    .describe('steps over which the weight of L_RL rises from 0 after a rollback'),
+  gateMaxLegalityFall: rate
+    .default(0.05)
+    .describe('as gateMaxRecallFall, for the share of an unconstrained beam that exists'),
   rlRememberedRequests: count(1).default(20_000).describe('requestIds of used groups kept to drop copies'),
   metricsEveryMs: count(100).default(3_000),
   metricsWindowSteps: count(1).default(50).describe('steps in the sliding figures'),

@@ -68,8 +68,8 @@ export interface Learner<B = unknown> {
   readonly codebookVersions: Readonly<Record<string, number>>;
   leavesOut(sample: TrainingSample): LeftOut | null;
   encode(samples: readonly TrainingSample[]): B;
-  /** One update. @throws DivergedError when a number is not finite; the weights stay as they were */
-  step(batch: B, groups: readonly RewardBatch[]): Promise<StepOutcome>;
+  /** One update, with so much of the weight of L_RL (0 to 1). @throws DivergedError when a number is not finite; the weights stay as they were */
+  step(batch: B, groups: readonly RewardBatch[], rlShare: number): Promise<StepOutcome>;
   save(): Promise<LearnerState>;
   restore(state: LearnerState): Promise<void>;
   /** null while the model cannot be published yet, with the reason. */

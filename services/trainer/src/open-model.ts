@@ -46,6 +46,7 @@ function openGate(
         minRequests: config.gateMinRequests,
         beamWidth: Math.min(...config.beamWidths),
         maxRecallFall: config.gateMaxRecallFall,
+        maxLegalityFall: config.gateMaxLegalityFall,
       },
       encode: (samples) => learner.encode(samples),
       sidsNow: () => tables.newest(),

@@ -24,6 +24,7 @@ import type { Checkpoint, Progress } from './stages/checkpoint-format.ts';
 import type { Drawn } from './stages/draw-batch.ts';
 import { guardLoss } from './stages/guard-loss.ts';
 import type { StepManifest } from './stages/manifest.ts';
+import { progressAfterRollback, RolledBackError, rlShare } from './stages/plan-rollback.ts';
 
 export interface Training {
   config: TrainerConfig;
@@ -51,7 +52,7 @@ export interface Training {
   keepSidsMs: number;
 }
 
-/** Trains until the service stops, then writes a last checkpoint. @throws LossGuardError, FencedError, JournalTakenError */
+/** Trains until the service stops, then writes a last checkpoint. @throws LossGuardError, FencedError, JournalTakenError, RolledBackError */
 export async function trainOnStream(t: Training): Promise<void> {
   const due = dueTimes(t);
   let savedStep = t.progress.step;
@@ -60,6 +61,7 @@ export async function trainOnStream(t: Training): Promise<void> {
     // The failure first: where a batch is ready as well, the race goes to the earlier of the list.
     const batch = await Promise.race([t.release.failed, coming]);
     if (batch === null) break;
+    if (t.rewards && t.release.refusals >= t.config.rlRollbackRefusals) await rollBack(t, t.rewards);
     const step = t.progress.step + 1;
     const groups = batch.replayed
       ? (t.rewards?.takePlaces(batch.replayed.groups) ?? [])
@@ -69,6 +71,7 @@ export async function trainOnStream(t: Training): Promise<void> {
     const training = t.learner.step(
       batch.encoded,
       groups.map((waiting) => waiting.group),
+      rlShare(t.progress, step, t.config.rlRampSteps),
     );
     coming = nextBatch(t); // fetched, decoded and encoded while the worker trains
     coming.catch(() => {}); // awaited in the next round; until then its failure is not unhandled
@@ -197,6 +200,26 @@ async function saveCheckpoint(t: Training): Promise<StoredCheckpoint> {
   const { step, samples } = t.progress;
   t.log.info({ uri: stored.uri, step, samples, ...t.report.newest() }, 'checkpoint');
   return stored;
+}
+
+/**
+ * Back to the checkpoint of the policy in use, without the reward groups read so far. The process ends with it: feeds, tables
+ * and journal open anew at the offsets of that checkpoint.
+ * @throws RolledBackError, unless that checkpoint is gone: then training goes on as it is, unpublished
+ */
+async function rollBack(t: Training, rewards: RewardFeed): Promise<void> {
+  const { refusals } = t.release;
+  t.release.refusals = 0;
+  const seen = { rewardPositions: rewards.readUpTo(), usedRequestIds: rewards.usedRequestIds() };
+  const { step } = t.progress;
+  const back = await t.checkpoints.rollBack((accepted) => progressAfterRollback(accepted, t.progress, seen));
+  if (!back) {
+    t.log.error({ step, refusals }, 'nothing to roll back to: the checkpoint of the policy in use is gone');
+    return;
+  }
+  throw new RolledBackError(
+    `${refusals} policies in a row were refused: training goes back from step ${step} to ${back.step}, the policy in use. Reward groups up to now are skipped, and L_RL begins anew with weight 0. Look at the ranker (reward-batches, its AUC) before raising rlWeight.`,
+  );
 }
 
 /** Steps or time, whichever comes first, since it was last done. */

@@ -24,12 +24,16 @@ export interface ReleaseParts {
   log: Logger;
   meter: StageMeter;
   stopping: AbortSignal;
+  /** The checkpoint behind the policy in use from now on. */
+  onPublished: (checkpoint: StoredCheckpoint) => void;
 }
 
 export class Release {
   readonly #parts: ReleaseParts;
   readonly #failed = Promise.withResolvers<never>();
   #running: Promise<void> | null = null;
+  /** Models refused one after the other since the newest that passed. */
+  refusals = 0;
 
   constructor(parts: ReleaseParts) {
     this.#parts = parts;
@@ -73,6 +77,8 @@ export class Release {
     if (figures === null) return;
     const policyVersion = await publisher.publish(learner, files, stored, { ...metrics, ...figures });
     await gate?.accepted();
+    this.refusals = 0;
+    this.#parts.onPublished(stored);
     report.policyVersion = policyVersion;
     log.info({ policyVersion }, stopping.aborted ? 'published while stopping' : 'published');
     if (vectors && !stopping.aborted)
@@ -98,6 +104,7 @@ export class Release {
     meter.set('policy_refused', outcome === 'refuse' ? 1 : 0);
     if (outcome === 'refuse') {
       meter.add('policies_refused');
+      this.refusals++;
       log.error(
         { policyVersion, reasons },
         `not published, the policy in use goes on: ${reasons.join('; ')}`,

@@ -9,6 +9,7 @@ import { JournalTakenError, ManifestJournal } from '../src/adapters/manifest-jou
 import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from '../src/stages/checkpoint-format.ts';
 import { freshLossGuard } from '../src/stages/guard-loss.ts';
 import type { StepManifest } from '../src/stages/manifest.ts';
+import { progressAfterRollback, rlShare } from '../src/stages/plan-rollback.ts';
 
 const log = createLogger('test', 'fatal');
 
@@ -122,4 +123,43 @@ test('a trainer whose journal was taken over may neither write nor prune it', as
   await stalled.close();
   await owner.close();
   assert.deepEqual(await ManifestJournal.read(folder), [1, 2].map(manifest));
+});
+
+test('rolling back makes the checkpoint of the policy in use the newest, without the rewards seen since', async (t) => {
+  const root = await folderOf(t);
+  const store = new CheckpointStore(new FolderArtifactStore(root), 'retriever', 2, log);
+  await store.save(checkpointAt(10), stateAt(10));
+  store.stepInUse = 10;
+  for (const step of [20, 30, 40]) await store.save(checkpointAt(step), stateAt(step));
+  assert.deepEqual(
+    (await store.list()).map((c) => c.step),
+    [40, 30, 10],
+    'the one in use stays beyond the number kept',
+  );
+  const now = checkpointAt(40).progress;
+  const seen = { rewardPositions: [[0, 99]] as [number, number][], usedRequestIds: ['r1', 'r2'] };
+  for (const rollbacks of [1, 2]) {
+    const back = await store.rollBack((accepted) =>
+      progressAfterRollback(accepted, { ...now, ...(rollbacks > 1 && { rollbacks: rollbacks - 1 }) }, seen),
+    );
+    assert.equal(back!.step, 10);
+    const { checkpoint, state } = (await store.loadNewest())!;
+    assert.deepEqual(checkpoint.progress, {
+      ...checkpointAt(10).progress,
+      ...seen,
+      rollbacks,
+      rlRampFrom: 10,
+    });
+    assert.deepEqual(state.trainer.tensors, new Map([...stateAt(10).trainer.tensors].sort()));
+    assert.equal((await store.list()).length, 1);
+    await store.save(checkpointAt(20), stateAt(20));
+  }
+  store.stepInUse = 5;
+  assert.equal(await store.rollBack((accepted) => accepted), null, 'its checkpoint is gone');
+});
+
+test('after a rollback the weight of L_RL begins at 0 and rises', () => {
+  assert.equal(rlShare({}, 5, 100), 1);
+  const shares = [101, 102, 151, 201, 900].map((step) => rlShare({ rlRampFrom: 100 }, step, 100));
+  assert.deepEqual(shares, [0, 0.01, 0.5, 1, 1]);
 });

@@ -172,7 +172,7 @@ test('a policy made worse is refused; trained further it passes, and is what the
   const trainer = await newTrainer(1);
   const broken = await newTrainer(1, 0.5);
   const gate = new RecallGate({
-    rules: { perScenario: 20, minRequests: 15, beamWidth: 8, maxRecallFall: 0.2 },
+    rules: { perScenario: 20, minRequests: 15, beamWidth: 8, maxRecallFall: 0.2, maxLegalityFall: 1 },
     encode,
     sidsNow: () => SCENARIOS.flatMap((s) => Array.from({ length: 60 }, (_, i) => sidOf(s, i))),
   });

@@ -9,6 +9,7 @@ import {
   CheckpointError,
   decodeCheckpoint,
   encodeCheckpoint,
+  type Progress,
 } from '../stages/checkpoint-format.ts';
 
 export interface StoredCheckpoint extends ArtifactRef {
@@ -23,6 +24,9 @@ export class CheckpointStore {
   readonly #folder: string;
   readonly #keep: number;
   readonly #log: Logger;
+
+  /** Step of the policy in use: its checkpoint stays however old it is, for it is the one to roll back to. */
+  stepInUse: number | null = null;
 
   constructor(artifacts: ArtifactStore, model: string, keep: number, log: Logger) {
     this.#artifacts = artifacts;
@@ -43,8 +47,28 @@ export class CheckpointStore {
       files,
     );
     const all = await this.list();
-    for (const old of all.slice(this.#keep)) await this.#artifacts.remove(old.uri);
+    for (const old of all.slice(this.#keep))
+      if (old.step !== this.stepInUse) await this.#artifacts.remove(old.uri);
     return { ...ref, step };
+  }
+
+  /**
+   * Makes the checkpoint of the policy in use, with another progress, the newest one; those after it are removed. A crash in
+   * between leaves the newer ones, and the gate refuses them again.
+   * @returns null when that checkpoint is not kept any more
+   */
+  async rollBack(change: (progress: Progress) => Progress): Promise<StoredCheckpoint | null> {
+    const all = await this.list();
+    const accepted = all.find((stored) => stored.step === this.stepInUse);
+    if (!accepted) return null;
+    const { checkpoint, tensors } = decodeCheckpoint(await this.#artifacts.get(accepted));
+    const files = encodeCheckpoint({ ...checkpoint, progress: change(checkpoint.progress) }, tensors);
+    const uri = `${this.#folder}/${stepName(accepted.step)}-${artifactSha256(files)}`;
+    const ref = await this.#artifacts.put(uri, files);
+    for (const other of all)
+      if (other.step >= accepted.step && other.uri !== uri) await this.#artifacts.remove(other.uri);
+    this.#log.warn({ uri, step: accepted.step }, 'rolled back to the policy in use');
+    return { ...ref, step: accepted.step };
   }
 
   /** Newest first. */

@@ -5,7 +5,7 @@ import type { SidCodes } from '@onemall/features';
 import { loadPolicy, type PolicyRuntime, type RequestTensors } from '@onemall/learning';
 import type { Files, GateVerdict, MetricRow, ModelGate } from '../learner.ts';
 import { type GateFigures, type GateLimit, gatePolicy } from '../stages/gate-policy.ts';
-import { beamFinds, type SidTree, sidTrees } from '../stages/measure-recall.ts';
+import { beamFinds, legalShare, type SidTree, sidTrees } from '../stages/measure-recall.ts';
 import { HeldBackSlice } from '../state/held-back-slice.ts';
 
 export interface HeldBackRequest {
@@ -20,6 +20,7 @@ export interface RecallGateRules {
   minRequests: number;
   beamWidth: number;
   maxRecallFall: number;
+  maxLegalityFall: number;
 }
 
 export interface RecallGateParts {
@@ -30,6 +31,10 @@ export interface RecallGateParts {
 }
 
 const FIGURE = 'beam_recall';
+const LEGALITY = 'legality';
+/** Legality sorts all codes: a few requests and a narrow beam say enough, for it is a share of many SIDs. */
+const LEGALITY_REQUESTS = 50;
+const LEGALITY_BEAM = 10;
 const figureOf = (scenario: string): string => `${FIGURE}.${scenario}`;
 
 export class RecallGate implements ModelGate {
@@ -57,7 +62,7 @@ export class RecallGate implements ModelGate {
   }
 
   async judge(files: Files, stopping: AbortSignal): Promise<GateVerdict> {
-    const { minRequests, maxRecallFall } = this.#parts.rules;
+    const { minRequests, maxRecallFall, maxLegalityFall } = this.#parts.rules;
     await this.#judged?.close();
     this.#judged = await loadPolicy(files);
     const samples = new Map([...this.#slice.samples].map(([scenario, kept]) => [scenario, [...kept]]));
@@ -75,7 +80,12 @@ export class RecallGate implements ModelGate {
     );
     const candidate = await this.#recall(this.#judged, samples, trees, stopping);
     const published = this.#published && (await this.#recall(this.#published, samples, trees, stopping));
-    const limits = Object.keys(candidate).map((figure): GateLimit => ({ figure, maxFall: maxRecallFall }));
+    const limits = Object.keys(candidate).map(
+      (figure): GateLimit => ({
+        figure,
+        maxFall: figure === LEGALITY ? maxLegalityFall : maxRecallFall,
+      }),
+    );
     const reasons = gatePolicy(candidate, published, limits);
     return {
       outcome: reasons.length > 0 ? 'refuse' : 'publish',
@@ -101,11 +111,14 @@ export class RecallGate implements ModelGate {
     const figures: Record<string, number> = {};
     let found = 0;
     let count = 0;
+    const legal: number[] = [];
     for (const [scenario, requests] of samples) {
       let here = 0;
       for (const { request, target } of requests) {
         stopping.throwIfAborted();
         if (await beamFinds(policy, request, target, trees.get(target.scenario)!, beamWidth)) here++;
+        if (legal.length < LEGALITY_REQUESTS)
+          legal.push(await legalShare(policy, request, trees.get(target.scenario)!, LEGALITY_BEAM));
         // A graph runs on this thread: what waits for it goes first.
         await afterOtherWork();
       }
@@ -114,6 +127,7 @@ export class RecallGate implements ModelGate {
       if (requests.length >= minRequests) figures[figureOf(scenario)] = here / requests.length;
     }
     figures[FIGURE] = found / count;
+    figures[LEGALITY] = legal.reduce((sum, share) => sum + share, 0) / legal.length;
     return figures;
   }
 
@@ -136,6 +150,7 @@ function rowsOf(
         scenario,
         values: {
           [FIGURE]: candidate[figure],
+          ...(scenario === '' && { [LEGALITY]: candidate[LEGALITY]! }),
           ...(published && { [`${FIGURE}_published`]: published[figure]! }),
         },
       },

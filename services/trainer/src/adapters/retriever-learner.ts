@@ -137,13 +137,17 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
     });
   }
 
-  async step(samples: RetrievalSample[], groups: readonly RewardBatch[]): Promise<StepOutcome> {
+  async step(
+    samples: RetrievalSample[],
+    groups: readonly RewardBatch[],
+    rlShare: number,
+  ): Promise<StepOutcome> {
     const result = await this.#trainer.step(
       {
         samples,
         groups: groups.map((group) => this.#rewardGroup(group)).filter((g) => g.candidates.length > 1),
       },
-      { rlWeight: this.#config.rlMode === 'off' ? 0 : this.#config.rlWeight },
+      { rlWeight: this.#config.rlMode === 'off' ? 0 : this.#config.rlWeight * rlShare },
     );
     this.#last = result;
     this.#window.add(result.byScenario);

@@ -171,6 +171,10 @@ export class RewardFeed {
   usedRequestIds(): string[] {
     return [...this.#used];
   }
+  /** Where reading stands: a resume from here finds none of the groups that came before, waiting or not. */
+  readUpTo(): [partition: number, offset: number][] {
+    return [...this.#next];
+  }
   /** Where a resume must read from to find every group that still waits. */
   positions(): [partition: number, offset: number][] {
     return [...this.#next].map(([partition, next]) => [

@@ -22,6 +22,10 @@ export interface Progress {
   guard: LossGuardState;
   /** Mean loss of the first steps, null before there are any. */
   lossFirst: number | null;
+  /** Times that training was rolled back; absent before the first. */
+  rollbacks?: number;
+  /** Step from which the weight of L_RL rises from 0 again; absent where it was never rolled back. */
+  rlRampFrom?: number;
 }
 
 export interface Checkpoint {

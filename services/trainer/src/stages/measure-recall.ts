@@ -58,6 +58,32 @@ export async function beamFinds(
   return beams.some(({ codes: [c1, c2, c3] }) => c1 === target.c1 && c2 === target.c2 && c3 === target.c3);
 }
 
+/** Share of the `width` best SIDs of all codes, without a tree to keep to, that the tree holds. */
+export async function legalShare(
+  policy: Pick<PolicyRuntime, 'encode' | 'decode' | 'manifest'>,
+  request: RequestTensors,
+  tree: SidTree,
+  width: number,
+): Promise<number> {
+  const numCodes = policy.manifest.numCodes[request.scenario]!;
+  const context = await policy.encode(request);
+  let beams: Beam[] = [{ codes: [], score: 0 }];
+  for (const level of [0, 1, 2] as const) {
+    const prefixes = Int32Array.from(beams.flatMap((b) => b.codes));
+    const logProbs = await policy.decode(context, level, prefixes, beams.length);
+    const count = numCodes[level];
+    const scores = Float64Array.from(logProbs, (p, i) => beams[Math.floor(i / count)]!.score + p);
+    const order = Int32Array.from(scores, (_, i) => i).sort((a, b) => scores[b]! - scores[a]! || a - b);
+    const parents = beams;
+    beams = Array.from(order.subarray(0, width), (at) => ({
+      codes: [...parents[Math.floor(at / count)]!.codes, at % count],
+      score: scores[at]!,
+    }));
+  }
+  const legal = beams.filter(({ codes: [c1, c2, c3] }) => tree.get(c1!)?.get(c2!)?.has(c3!));
+  return legal.length / beams.length;
+}
+
 function childrenOf(tree: SidTree, [c1, c2]: readonly number[]): Iterable<number> {
   if (c1 === undefined) return tree.keys();
   if (c2 === undefined) return tree.get(c1)!.keys();
