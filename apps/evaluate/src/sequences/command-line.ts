@@ -32,7 +32,8 @@ npm run evaluate -- ${Object.keys(NAMED_SETS).join(' | ')} --data FOLDER-OF-SETS
   --out FOLDER      where results and checkpoints lie; default .data/evaluate
 
 FOLDER holds NAME.txt: a user per line, the user's id and then item ids (from 1) in order. NAME_item_text.json,
-NAME_time.txt and NAME_embeddings.f32 may lie beside it. The command takes up what a stop left.`;
+NAME_time.txt and NAME_embeddings.f32 may lie beside it. The command takes up what a stop left.
+Other kinds: npm run evaluate -- world | rl, see apps/evaluate/README.md.`;
 
 /** @throws UsageError */
 export function parseCommand(args: readonly string[]): Command {
