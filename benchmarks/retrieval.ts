@@ -283,7 +283,6 @@ const benchmark: Benchmark = async (print) => {
   await remove();
   const trieRows = await tries(print);
   const p99Ms = Math.max(ours['beam 500']!.p99Ms, http.p99Ms);
-  const ratio = ratios['beam 500: requests/s, ours to Python with plain graphs'];
   const result: BenchmarkResult = {
     name: 'retrieval',
     versions: {
@@ -304,16 +303,12 @@ const benchmark: Benchmark = async (print) => {
     ratios,
     bars: [
       { name: 'p99 at beam 500, ms', value: p99Ms, bar: MAX_P99_MS, ok: p99Ms < MAX_P99_MS },
-      ...(ratio === undefined
-        ? []
-        : [
-            {
-              name: 'requests/s to the peer at beam 500',
-              value: ratio,
-              bar: MIN_RATIO,
-              ok: ratio >= MIN_RATIO,
-            },
-          ]),
+      // The peer may run the graphs that our own work on decoding made, or those that a plain export gives.
+      ...(['plain', 'cached'] as const).flatMap((name) => {
+        const ratio = ratios[`beam 500: requests/s, ours to Python with ${name} graphs`];
+        const bar = { name: `requests/s to Python with ${name} graphs at beam 500`, bar: MIN_RATIO };
+        return ratio === undefined ? [] : [{ ...bar, value: ratio, ok: ratio >= MIN_RATIO }];
+      }),
     ],
   };
   return result;
