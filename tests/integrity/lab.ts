@@ -24,6 +24,8 @@ export class Lab {
   readonly scene: Scene;
   readonly #stack: TestStack;
   readonly #instances = new Set<Instance>();
+  /** How instances ended that did so by themselves or were ended, last lines of their logs included. */
+  readonly #endings: string[] = [];
   #newestMs = 0;
   #numClosers = 0;
 
@@ -61,8 +63,9 @@ export class Lab {
       resume: () => signal('SIGCONT'),
     };
     this.#instances.add(instance);
-    void service.exited.then(async () => {
+    void service.exited.then(async ({ code, signal }) => {
       this.#instances.delete(instance);
+      this.#endings.push(`an instance ended with ${signal ?? `code ${code}`}:\n${service.logTail(8)}`);
       await proxy.close();
     });
     return instance;
@@ -186,8 +189,8 @@ export class Lab {
       },
       { what: 'everything to be committed', timeoutMs, intervalMs: 100 },
     ).catch((error: Error) => {
-      const logs = this.instances.map((i) => i.logTail(8)).join('\n---\n');
-      throw new Error(`${error.message}; behind: ${last}\n${logs}`);
+      const logs = [...this.#endings, ...this.instances.map((i) => `an instance runs:\n${i.logTail(8)}`)];
+      throw new Error(`${error.message}; behind: ${last}\n${logs.join('\n---\n')}`);
     });
   }
 

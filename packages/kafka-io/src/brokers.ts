@@ -16,6 +16,7 @@ import {
   errorCodes,
 } from './kafkajs-internals.ts';
 import type { LogWriter } from './log-writer.ts';
+import { MissingTopics } from './missing-topics.ts';
 import type { KafkaAccess } from './ports.ts';
 
 const known = new Map(errorCodes.map((e) => [e.code, e]));
@@ -88,7 +89,6 @@ export class LeaderAwayError extends KafkaIoError {
 const FIRST_BACKOFF_MS = 50;
 const MAX_BACKOFF_MS = 2_000;
 const WARN_AFTER_MS = 2_000;
-const MISSING_AFTER_MS = 3_000;
 /** Answers that say "ask again in a moment"; kafkajs' default of 300 ms makes transactions three times slower. */
 const SOON_MS = 5;
 const SOON = new Set(['CONCURRENT_TRANSACTIONS', 'UNSTABLE_OFFSET_COMMIT']);
@@ -137,18 +137,15 @@ export class Brokers {
 
   /** Makes the leaders of these topics known; at once where they are. @throws TopicMissingError */
   async use(topics: readonly string[]): Promise<void> {
-    const startedAt = performance.now();
     if (topics.every((t) => this.#isKnown(t))) return;
+    const missing = new MissingTopics();
     await this.waitOut(`looking up ${topics.join(', ')}`, async () => {
-      await this.#cluster.connect();
       try {
+        await this.#cluster.connect();
         await this.#cluster.addMultipleTargetTopics(topics);
         if (!topics.every((t) => this.#isKnown(t))) await this.#cluster.refreshMetadata();
       } catch (error) {
-        const missing = (error as { type?: string }).type === 'UNKNOWN_TOPIC_OR_PARTITION';
-        // A topic that was just created is not known to every broker at once.
-        if (missing && performance.now() - startedAt > MISSING_AFTER_MS)
-          throw new TopicMissingError(topics, error);
+        if (missing.isCertain(error, performance.now())) throw new TopicMissingError(topics, error);
         throw error;
       }
       const unknown = topics.find((t) => !this.#isKnown(t));

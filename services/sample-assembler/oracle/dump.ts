@@ -5,6 +5,7 @@ import { BadRecordError, type TopicName, type TopicValues } from '@onemall/contr
 import type { KafkaIo, RawRecord, TypedRecord } from '@onemall/kafka-io';
 
 type Row = Record<string, unknown>;
+type RecordSource = Pick<RawRecord, 'topic' | 'partition' | 'offset' | 'timestampMs'>;
 
 export const LOGS = ['exposures', 'clicks', 'buys'] as const;
 
@@ -90,13 +91,7 @@ export async function dumpAll(io: KafkaIo, db: ClickHouseClient): Promise<void> 
   );
   await Promise.all([
     ...logs,
-    dump(io, db, 'late-events', 'late', (v) => ({
-      topic: v.topic,
-      part: v.partition,
-      off: v.offset,
-      reason: v.reason,
-      w: v.watermarkMs,
-    })),
+    dump(io, db, 'late-events', 'late', lateRow),
     dump(io, db, 'dead-letters', 'dead', (v) =>
       v.service === 'sample-assembler'
         ? { topic: v.topic, part: v.partition, off: v.offset, reason: v.reason }
@@ -170,9 +165,9 @@ const sidText = (sid: {
   c3: number;
 }): string => JSON.stringify([sid.scenario, sid.codebookVersion, sid.c1, sid.c2, sid.c3]);
 
-function eventRow(
+export function eventRow(
   value: TopicValues['exposures'] | TopicValues['clicks'] | TopicValues['buys'],
-  raw: RawRecord,
+  raw: RecordSource,
   key: string,
 ): Row {
   const source = {
@@ -206,7 +201,15 @@ function eventRow(
   };
 }
 
-function sampleRow(v: TopicValues['training-samples'], raw: RawRecord): Row {
+export const lateRow = (v: TopicValues['late-events']): Row => ({
+  topic: v.topic,
+  part: v.partition,
+  off: v.offset,
+  reason: v.reason,
+  w: v.watermarkMs,
+});
+
+export function sampleRow(v: TopicValues['training-samples'], raw: RecordSource): Row {
   const list = (events: readonly { itemId: string; eventTimeMs: number; category: string }[]): string =>
     md5(events.map((e) => `${e.itemId}@${e.eventTimeMs}@${e.category}`).join('|'));
   return {

@@ -98,15 +98,17 @@ SELECT xid, part, userId, itemId, requestId, r, xt, body, 'BUY', isUnordered, gr
   arraySum(b -> b.2, before), arraySum(b -> b.3, before), NOT clickFirst
 FROM (SELECT *, arrayFilter(b -> b.1 <= buyT, allBuys) AS before, clicks > 0 AND clickT <= buyT AS clicked FROM judged WHERE buys > 0 AND {positive});
 
--- Histories (next two): what each user did, newest first, with the categories that the item had.
+-- Histories (next two): what each user did, newest first, with the categories that the item had and with the reading of
+-- the exposure that an action belongs to.
 CREATE TABLE did ENGINE = Memory AS
 SELECT f.userId AS userId,
-  arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, itemId, xid, requestId, readAtMostW, lateReason, lateW, cats), topic = 'exposures')) AS exposures,
-  arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, itemId, xid, requestId, readAtMostW, lateReason, lateW, cats), topic = 'clicks')) AS clicks,
-  arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, itemId, xid, requestId, readAtMostW, lateReason, lateW, cats), topic = 'buys')) AS buys
+  arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, itemId, xid, requestId, readAtMostW, lateReason, lateW, cats, xReadAtMostW, xLate, xLateW), topic = 'exposures')) AS exposures,
+  arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, itemId, xid, requestId, readAtMostW, lateReason, lateW, cats, xReadAtMostW, xLate, xLateW), topic = 'clicks')) AS clicks,
+  arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, itemId, xid, requestId, readAtMostW, lateReason, lateW, cats, xReadAtMostW, xLate, xLateW), topic = 'buys')) AS buys
 FROM (
   SELECT f.topic AS topic, f.t AS t, f.id AS id, f.userId AS userId, f.itemId AS itemId, f.readAtMostW AS readAtMostW, f.lateReason AS lateReason, f.lateW AS lateW,
-    ifNull(f.exposureId, n.xid) AS xid, x.requestId AS requestId, i.cats AS cats
+    ifNull(f.exposureId, n.xid) AS xid, x.requestId AS requestId, i.cats AS cats,
+    x.readAtMostW AS xReadAtMostW, x.lateReason AS xLate, x.lateW AS xLateW
   FROM firsts AS f
   LEFT JOIN attributed AS n ON f.topic = n.topic AND f.part = n.part AND f.off = n.off
   LEFT JOIN x ON ifNull(f.exposureId, n.xid) = x.id
@@ -160,11 +162,15 @@ LEFT JOIN answers AS n ON e.xid = n.xid AND e.kind = n.kind;
 
 -- An event whose watermark at reading may be that of the sample or a later one may be in its history or not. A late
 -- exposure was read at the watermark it was reported with, so only a CLICK or BUY that left at the same one is unsure.
+-- An action of another exposure of the request is left out only once that exposure was read, since until then nothing
+-- tells what request the action is of.
 CREATE TABLE histories ENGINE = Memory AS
 SELECT s.exposureId AS xid, s.kind AS kind,
-  arrayMap(list -> arrayFilter(h -> h.1 < s.r AND h.4 != s.exposureId AND h.5 != s.requestId, list), [d.exposures, d.clicks, d.buys]) AS before,
+  arrayMap((list, kind) -> arrayFilter(h -> h.1 < s.r AND h.4 != s.exposureId AND NOT (h.5 = s.requestId AND (kind = 1 OR if(h.11 = 'LATE', h.12, h.10) < s.w)), list), [d.exposures, d.clicks, d.buys], [1, 2, 3]) AS before,
   arrayMap(list -> arrayFilter(h -> h.6 < s.w OR h.7 = '' OR h.8 < s.w, list), before) AS seen,
-  arrayMap((list, kind) -> arrayExists(h -> h.6 >= s.w AND NOT (h.7 = 'LATE' AND (h.8 < s.w OR (kind = 1 AND (h.8 > s.w OR s.kind = 'FINAL')))), list), before, [1, 2, 3]) AS unsure,
+  arrayMap((list, kind) -> arrayExists(h ->
+    (h.6 >= s.w AND NOT (h.7 = 'LATE' AND (h.8 < s.w OR (kind = 1 AND (h.8 > s.w OR s.kind = 'FINAL')))))
+    OR (h.5 = s.requestId AND NOT (h.11 = 'LATE' AND (h.12 > s.w OR s.kind = 'FINAL'))), list), before, [1, 2, 3]) AS unsure,
   arrayMap(list -> lower(hex(MD5(arrayStringConcat(arrayMap(h -> concat(h.3, '@', toString(h.1), '@', arrayLast(c -> c.1 <= s.r, h.9).3), arraySlice(list, 1, {H})), '|')))), seen) AS expectedLists,
   arrayFilter(f -> f != '', [
     if(NOT unsure[1] AND s.hExposures != expectedLists[1], 'history.exposures', ''),

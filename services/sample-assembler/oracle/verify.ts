@@ -29,6 +29,18 @@ export interface Verdict {
   firstDifferences: unknown[];
 }
 
+export type OracleRules = Pick<
+  SampleAssemblerConfig,
+  | 'scenarios'
+  | 'outOfOrdernessMs'
+  | 'graceMs'
+  | 'maxDelayMs'
+  | 'inputFreshnessMs'
+  | 'allowedClockSkewMs'
+  | 'historyLength'
+  | 'emit'
+>;
+
 const TABLES = [
   `events (topic LowCardinality(String), part Int32, off Int64, append Int64, key String, userId String, itemId String, t Int64, id String,
     exposureId Nullable(String), scenario String, requestId String, r Int64, price Int64, quantity Int64 DEFAULT 1, least Int64, finite UInt8 DEFAULT 1, body String)`,
@@ -49,21 +61,31 @@ const SETTLED_MS = 5_000;
 const CLOCK_TICK_MS = 2;
 
 /** @throws Error where the database or Kafka fails; a wrong sample is a verdict */
-export async function verify(io: KafkaIo, config: SampleAssemblerConfig): Promise<Verdict> {
+export function verify(io: KafkaIo, config: SampleAssemblerConfig): Promise<Verdict> {
+  return verdictOn(config, async (db) => {
+    // The committed offsets come first: what is committed later is simply not judged.
+    await db.insert({ table: 'commits', values: await commits(io, config), format: 'JSONEachRow' });
+    await dumpAll(io, db);
+  });
+}
+
+/** @param fill puts the rows of the logs into the tables */
+export async function verdictOn(
+  config: OracleRules,
+  fill: (db: ClickHouseClient) => Promise<void>,
+): Promise<Verdict> {
   const folder = await mkdtemp(path.join(tmpdir(), 'onemall-oracle-'));
   const { createChdbConnection } = await import('chdb/connection');
   const db = createClient({ connection: createChdbConnection({ path: folder }) as never });
   try {
     for (const table of TABLES) await db.command({ query: `CREATE TABLE ${table} ENGINE = Memory` });
-    // The committed offsets come first: what is committed later is simply not judged.
-    await db.insert({ table: 'commits', values: await commits(io, config), format: 'JSONEachRow' });
     const windows = Object.entries(config.scenarios).map(([scenario, w]) => ({
       scenario,
       clickWindow: w.clickWindowMs,
       buyWindow: w.buyWindowMs,
     }));
     await db.insert({ table: 'windows', values: windows, format: 'JSONEachRow' });
-    await dumpAll(io, db);
+    await fill(db);
     // Else an alias such as max(w) AS w would stand for the column inside other expressions.
     await db.command({ query: 'SET prefer_column_name_to_alias = 1' });
     for (const query of await statements(config)) await db.command({ query });
@@ -93,7 +115,7 @@ async function commits(io: KafkaIo, config: SampleAssemblerConfig): Promise<unkn
   }));
 }
 
-async function statements(config: SampleAssemblerConfig): Promise<string[]> {
+async function statements(config: OracleRules): Promise<string[]> {
   const values: Record<string, number> = {
     ooo: config.outOfOrdernessMs,
     grace: config.graceMs,

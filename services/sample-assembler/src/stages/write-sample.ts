@@ -158,7 +158,7 @@ export class SampleWriter {
     return this.#isOfRequest(bytes, otherAt, otherLength, head);
   }
 
-  /** Whether the exposure with this id is still known and of the same request. */
+  /** Whether the exposure with this id is known and of the same request: of one that is still to come nothing tells. */
   #isOfRequest(bytes: Uint8Array, idAt: number, idLength: number, head: ExposureFields): boolean {
     const { exposures } = this.#state;
     const other = exposures.find(bytes, idAt, idLength, hashBytes(bytes, idAt, idLength));

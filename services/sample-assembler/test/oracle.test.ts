@@ -1,0 +1,158 @@
+/** The oracle on logs of a few records: what it says of a history when a sibling of the request is read late. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Click, Exposure } from '@onemall/contracts';
+import { eventRow, lateRow, sampleRow } from '../oracle/dump.ts';
+import { type OracleRules, type Verdict, verdictOn } from '../oracle/verify.ts';
+import { Catalogue } from '../src/stages/catalogue.ts';
+import { ByteJoin, wireBytes } from './byte-join.ts';
+import { RULES } from './drive.ts';
+import type { JoinOutput, LogRecord } from './plain/log-record.ts';
+import { GRACE_MS, OUT_OF_ORDERNESS_MS, SCENARIOS } from './traffic.ts';
+
+const T = 1_000_000;
+const CONFIG: OracleRules = {
+  scenarios: SCENARIOS,
+  outOfOrdernessMs: OUT_OF_ORDERNESS_MS,
+  graceMs: GRACE_MS,
+  maxDelayMs: 600_000,
+  inputFreshnessMs: 200,
+  allowedClockSkewMs: 60_000,
+  historyLength: RULES.historyLength,
+  emit: ['final'],
+};
+/** Append times further apart than inputs stay fresh, so that the oracle is sure of what was read first. */
+const APART_MS = 1_000;
+const CLOSES_AFTER_MS = SCENARIOS.product_card.buyWindowMs + GRACE_MS;
+
+const exposureOf = (exposureId: string, eventTimeMs: number, more: Partial<Exposure> = {}): Exposure => ({
+  exposureId,
+  userId: 'u1',
+  itemId: `of ${exposureId}`,
+  scenario: 'product_card',
+  eventTimeMs,
+  requestId: 'r1',
+  requestTimeMs: T - 10,
+  position: 0,
+  watchMs: null,
+  priceCents: 100,
+  requestFeatures: { ints: [], floats: [] },
+  ...more,
+});
+/** Of the same request, and by a clock that is a little behind also before it. */
+const CLICK: Click = {
+  actionId: 'c1',
+  exposureId: 'sibling',
+  userId: 'u1',
+  itemId: 'of sibling',
+  eventTimeMs: T - 20,
+};
+const SIBLING = exposureOf('sibling', T);
+const TARGET = exposureOf('target', T + 400);
+const TARGET_CLOSES_MS = T + 400 + CLOSES_AFTER_MS;
+/** An event of someone else, which moves the watermark to that time. */
+const moving = (watermarkMs: number): Exposure =>
+  exposureOf(`until ${watermarkMs}`, watermarkMs + OUT_OF_ORDERNESS_MS, { userId: 'u2', requestId: 'r2' });
+
+class Story {
+  readonly join = new ByteJoin(0, { ...RULES, emitPositives: false }, new Catalogue(), { watermarkMs: 0 });
+  readonly #records: LogRecord[] = [];
+  readonly #next = { exposures: 0, clicks: 0, buys: 0 };
+  #appendTimeMs = T;
+
+  read(value: Exposure | Click, appendedAfterMs = APART_MS): this {
+    const topic = 'requestId' in value ? 'exposures' : 'clicks';
+    this.#appendTimeMs += appendedAfterMs;
+    const record = {
+      topic,
+      event: value,
+      partition: 0,
+      offset: this.#next[topic]++,
+      appendTimeMs: this.#appendTimeMs,
+      payload: wireBytes(topic, value as Exposure & Click),
+    } as LogRecord;
+    this.#records.push(record);
+    this.join.feed(record);
+    return this;
+  }
+  readThenAdvance(watermarkMs: number, appendedAfterMs = APART_MS): this {
+    this.read(moving(watermarkMs), appendedAfterMs).join.advance(watermarkMs);
+    return this;
+  }
+
+  /** @param change what would have left instead */
+  async verdict(
+    change: (outputs: JoinOutput[]) => void = () => {},
+  ): Promise<{ verdict: Verdict; clicks: string[] }> {
+    const outputs = this.join.takeOutputs();
+    change(outputs);
+    const values = outputs.flatMap((o) => (o.kind === 'sample' ? [o.sample] : []));
+    const source = { partition: 0, timestampMs: this.#appendTimeMs };
+    const rows = {
+      commits: (['exposures', 'clicks', 'buys'] as const).map((topic) => ({
+        topic,
+        part: 0,
+        off: this.#next[topic],
+        w: this.join.watermarkMs,
+      })),
+      events: this.#records.map(({ topic, event, offset, appendTimeMs }) =>
+        eventRow(event!, { topic, partition: 0, offset, timestampMs: appendTimeMs }, event!.userId),
+      ),
+      samples: values.map((v, offset) => sampleRow(v, { ...source, topic: 'training-samples', offset })),
+      late: outputs.flatMap((o) => (o.kind === 'late' ? [lateRow(o.event)] : [])),
+    };
+    const verdict = await verdictOn(CONFIG, async (db) => {
+      for (const [table, values] of Object.entries(rows))
+        if (values.length > 0) await db.insert({ table, values, format: 'JSONEachRow' });
+    });
+    const target = values.find((v) => v.exposure.exposureId === 'target');
+    return { verdict, clicks: target!.history.clicks.map((c) => c.itemId) };
+  }
+}
+
+const finalsOf = (outputs: JoinOutput[]) => outputs.flatMap((o) => (o.kind === 'sample' ? [o.sample] : []));
+const withClick = (outputs: JoinOutput[]): void => {
+  for (const sample of finalsOf(outputs).filter((s) => s.exposure.exposureId === 'target'))
+    sample.history.clicks = [{ itemId: CLICK.itemId, eventTimeMs: CLICK.eventTimeMs, category: '' }];
+};
+const withoutClick = (outputs: JoinOutput[]): void => {
+  for (const sample of finalsOf(outputs)) sample.history.clicks = [];
+};
+const DIFFERENT = [{ what: 'different', xid: 'target', kind: 'FINAL', fields: ['history.clicks'] }];
+
+test('a click of a sibling that is read after the sample left is in its history', async () => {
+  const story = (): Story =>
+    new Story()
+      .read(CLICK)
+      .read(TARGET)
+      .readThenAdvance(TARGET_CLOSES_MS + 5_000)
+      .read(SIBLING);
+  const { verdict, clicks } = await story().verdict();
+  assert.deepEqual(clicks, ['of sibling']);
+  assert.deepEqual(verdict.firstDifferences, []);
+  assert.deepEqual([verdict.finals, verdict.unsureHistories], [1, 0]);
+  assert.deepEqual((await story().verdict(withoutClick)).verdict.firstDifferences, DIFFERENT);
+});
+
+test('a click of a sibling that was late, but read before the sample left, is not in its history', async () => {
+  const story = (): Story =>
+    new Story()
+      .read(CLICK)
+      .read(TARGET)
+      .readThenAdvance(T + CLOSES_AFTER_MS + 10)
+      .read(SIBLING)
+      .readThenAdvance(TARGET_CLOSES_MS);
+  const { verdict, clicks } = await story().verdict();
+  assert.deepEqual(clicks, []);
+  assert.deepEqual(verdict.firstDifferences, []);
+  assert.deepEqual([verdict.finals, verdict.fates.late, verdict.unsureHistories], [1, 2, 0]);
+  assert.deepEqual((await story().verdict(withClick)).verdict.firstDifferences, DIFFERENT);
+});
+
+test('a sibling that came in time, yet perhaps after the sample left, leaves the history open', async () => {
+  const story = new Story().read(CLICK).read(TARGET).read(SIBLING).readThenAdvance(TARGET_CLOSES_MS, 1);
+  const { verdict, clicks } = await story.verdict();
+  assert.deepEqual(clicks, []);
+  assert.deepEqual(verdict.firstDifferences, []);
+  assert.deepEqual([verdict.finals, verdict.unsureHistories], [2, 1]);
+});
