@@ -142,6 +142,7 @@ queue.scheduleCheckPendingRequests = function scheduleOnlyWhilePending(this: Req
 // the attempt that is under way.
 interface Connecting {
   socket: Socket | null;
+  isConnected(): boolean;
   connect(): Promise<unknown>;
   disconnect(): Promise<unknown>;
 }
@@ -164,4 +165,11 @@ connections.disconnect = async function disconnectOnce(this: Connecting): Promis
   const done = await disconnectAgain.call(this);
   if (this.socket === socket) this.socket = null;
   return done;
+};
+
+// A connection that is being given up counts as connected, also when it never had a socket; a request that comes just then
+// would write to null. Without a socket there is no connection.
+const isConnectedByStatus = connections.isConnected;
+connections.isConnected = function isConnectedBySocket(this: Connecting): boolean {
+  return Boolean(this.socket) && isConnectedByStatus.call(this);
 };

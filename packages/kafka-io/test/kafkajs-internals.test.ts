@@ -17,6 +17,8 @@ const Connection = require('kafkajs/src/network/connection') as new (
   socket: Socket | null;
   connect(): Promise<boolean>;
   disconnect(): Promise<boolean>;
+  isConnected(): boolean;
+  failIfNotConnected(): void;
 };
 const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
 const logger = { ...quiet, namespace: () => quiet };
@@ -66,6 +68,21 @@ describe('the request queue', () => {
 });
 
 describe('a connection', () => {
+  it('without a socket is none, also while it is given up: a request then fails as it does when a broker is away', async () => {
+    const connection = new Connection({
+      host: '127.0.0.1',
+      port: 1,
+      logger,
+      socketFactory: createSocketFactory(),
+      requestTimeout: 1_000,
+      connectionTimeout: 5_000,
+    });
+    const closing = connection.disconnect();
+    assert.equal(connection.isConnected(), false);
+    assert.throws(() => connection.failIfNotConnected(), { name: 'KafkaJSConnectionError' });
+    await closing;
+  });
+
   it('is opened once by callers that come together, and closing it twice leaves nothing behind', async () => {
     let accepted = 0;
     const server = createServer((socket) => {
