@@ -24,7 +24,8 @@ import { takeChanges } from './adapters/take-changes.ts';
 import type { UpdaterConfig } from './config.ts';
 import { chooseVersions } from './stages/choose-versions.ts';
 import { computeItemSids } from './stages/compute-item-sids.ts';
-import { computeLiveSids } from './stages/compute-live-sids.ts';
+import { computeLiveSids, type LiveSidRecord } from './stages/compute-live-sids.ts';
+import type { SettledRoom } from './state/rooms.ts';
 import { UpdaterState } from './state/updater-state.ts';
 
 export const INPUTS: readonly TopicName[] = ['items', 'live-product-changes', 'codebooks'];
@@ -131,22 +132,32 @@ export async function startPipeline(
     if (state.dirtyItems.size === 0) reporter.catalogueChanged();
   }
 
+  /** Each partition has a transaction of its own: the next one's SIDs are computed while it commits. */
   async function publishLiveSids(options: { all?: boolean; partition?: number } = {}): Promise<void> {
     if (state.encoders(LIVE_STREAM).length === 0) return;
     const byPartition = Map.groupBy(state.rooms.settle(clock.nowMs(), options), (room) => room.partition);
+    const commits: Promise<void>[] = [];
     for (const [partition, rooms] of byPartition) {
       const result = await computeLiveSids(state, rooms, clock.nowMs());
-      const { records } = result;
       reporter.countComputed(result);
       for (const room of rooms) state.rooms.stored(room);
       for (const { liveId, causeMs, untilMs } of result.held) state.rooms.hold(liveId, causeMs, untilMs);
-      if (records.length === 0 || !(await commit(partition, records))) continue;
-      for (const { key, value, timestampMs } of records) state.liveSids.apply(key, value, timestampMs);
-      meter.recordOut(records.length);
-      for (const { oldestAppendedMs } of rooms)
-        if (oldestAppendedMs !== null && oldestAppendedMs >= servingSinceMs.get(LIVE_STREAM)!)
-          meter.recordLatency(clock.nowMs() - oldestAppendedMs);
+      if (result.records.length > 0) commits.push(commitRooms(partition, rooms, result.records));
     }
+    await Promise.all(commits);
+  }
+
+  async function commitRooms(
+    partition: number,
+    rooms: readonly SettledRoom[],
+    records: readonly LiveSidRecord[],
+  ): Promise<void> {
+    if (!(await commit(partition, records))) return;
+    for (const { key, value, timestampMs } of records) state.liveSids.apply(key, value, timestampMs);
+    meter.recordOut(records.length);
+    for (const { oldestAppendedMs } of rooms)
+      if (oldestAppendedMs !== null && oldestAppendedMs >= servingSinceMs.get(LIVE_STREAM)!)
+        meter.recordLatency(clock.nowMs() - oldestAppendedMs);
   }
 
   /** After a failed commit the outcome is unknown: a later turn fences, reads back what is there and goes on from that. */
