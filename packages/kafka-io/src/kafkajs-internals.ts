@@ -113,6 +113,10 @@ export const { createLogger } = internal<{
 
 export const createSocketFactory = internal<() => unknown>('network/socketFactory');
 
+const { KafkaJSConnectionError } = internal<{
+  KafkaJSConnectionError: new (message: string, details: { broker: string }) => Error;
+}>('errors');
+
 /** Type name and retriability that kafkajs has for a broker's error code. */
 export const { errorCodes } = internal<{
   errorCodes: readonly { code: number; type: string; retriable: boolean; message: string }[];
@@ -142,7 +146,9 @@ queue.scheduleCheckPendingRequests = function scheduleOnlyWhilePending(this: Req
 // the attempt that is under way.
 interface Connecting {
   socket: Socket | null;
-  isConnected(): boolean;
+  host: string;
+  port: number;
+  failIfNotConnected(): void;
   connect(): Promise<unknown>;
   disconnect(): Promise<unknown>;
 }
@@ -167,9 +173,11 @@ connections.disconnect = async function disconnectOnce(this: Connecting): Promis
   return done;
 };
 
-// A connection that is being given up counts as connected, also when it never had a socket; a request that comes just then
-// would write to null. Without a socket there is no connection.
-const isConnectedByStatus = connections.isConnected;
-connections.isConnected = function isConnectedBySocket(this: Connecting): boolean {
-  return Boolean(this.socket) && isConnectedByStatus.call(this);
+// A connection that is being given up counts as connected, also when it never had a socket: a request that comes just then
+// would write to null. It fails as it does when the broker is away. (isConnected itself stays as it is: connect() asks it, and
+// must not open a socket that nobody closes any more.)
+const failByStatus = connections.failIfNotConnected;
+connections.failIfNotConnected = function failWithoutSocket(this: Connecting): void {
+  if (!this.socket) throw new KafkaJSConnectionError('No socket', { broker: `${this.host}:${this.port}` });
+  failByStatus.call(this);
 };

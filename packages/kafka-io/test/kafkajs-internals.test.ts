@@ -17,7 +17,6 @@ const Connection = require('kafkajs/src/network/connection') as new (
   socket: Socket | null;
   connect(): Promise<boolean>;
   disconnect(): Promise<boolean>;
-  isConnected(): boolean;
   failIfNotConnected(): void;
 };
 const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
@@ -68,7 +67,7 @@ describe('the request queue', () => {
 });
 
 describe('a connection', () => {
-  it('without a socket is none, also while it is given up: a request then fails as it does when a broker is away', async () => {
+  it('without a socket that is being given up lets a request fail as it does when a broker is away', async () => {
     const connection = new Connection({
       host: '127.0.0.1',
       port: 1,
@@ -78,7 +77,6 @@ describe('a connection', () => {
       connectionTimeout: 5_000,
     });
     const closing = connection.disconnect();
-    assert.equal(connection.isConnected(), false);
     assert.throws(() => connection.failIfNotConnected(), { name: 'KafkaJSConnectionError' });
     await closing;
   });

@@ -6,7 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { AttributionWindows } from '@onemall/event-time';
-import { connectKafka, type KafkaIo, TopicMissingError } from '@onemall/kafka-io';
+import { connectKafka, type KafkaIo, kafkaSettings, TopicMissingError } from '@onemall/kafka-io';
 import { ConfigError, loadConfig, type StageStatus, z } from '@onemall/service-kit';
 import { type SampleAssemblerConfig, sampleAssemblerConfig } from '../src/config.ts';
 import { collect } from './collect.ts';
@@ -58,9 +58,7 @@ async function connect(config: SampleAssemblerConfig): Promise<KafkaIo> {
     CONNECT_MS,
   );
   const io = await connectKafka({
-    brokers: config.kafkaBrokers,
-    registryUrl: config.registryUrl,
-    namespace: config.namespace,
+    ...kafkaSettings(config),
     clientId: 'inspect',
     onLog: () => {},
   });
@@ -114,3 +112,5 @@ try {
 } finally {
   await io.close();
 }
+// Everything is said; a connection that was just being opened must not keep the process.
+process.exit();
