@@ -11,13 +11,13 @@ import {
   type Cluster,
   createCluster,
   createLogger,
-  createSocketFactory,
   Encoder,
   errorCodes,
 } from './kafkajs-internals.ts';
 import type { LogWriter } from './log-writer.ts';
 import { MissingTopics } from './missing-topics.ts';
 import type { KafkaAccess } from './ports.ts';
+import { Sockets } from './sockets.ts';
 
 const known = new Map(errorCodes.map((e) => [e.code, e]));
 /** Codes newer than kafkajs' table, and one whose retriability it has wrong. */
@@ -107,6 +107,7 @@ export class Brokers {
   readonly #cluster: Cluster;
   readonly #addresses: string;
   readonly #log: LogWriter;
+  readonly #sockets = new Sockets();
   readonly #closing = new AbortController();
   /** Node ids by kind and id. */
   readonly #coordinators = new Map<string, number>();
@@ -116,7 +117,7 @@ export class Brokers {
     this.#log = log;
     this.#cluster = new createCluster({
       logger: createLogger({ level: logLevel.WARN, logCreator: log.kafkajsLogCreator }),
-      socketFactory: createSocketFactory(),
+      socketFactory: this.#sockets.factory,
       brokers: brokers.split(',').map((b) => b.trim()),
       ...connectionSecurity(access),
       clientId,
@@ -268,7 +269,7 @@ export class Brokers {
 
   async close(): Promise<void> {
     this.#closing.abort();
-    await this.#cluster.disconnect();
+    await this.#sockets.closeWith(() => this.#cluster.disconnect());
   }
 }
 

@@ -32,6 +32,7 @@ import type {
 } from './ports.ts';
 import { IdempotentWriter } from './record-writer.ts';
 import { Registry } from './registry.ts';
+import { Sockets } from './sockets.ts';
 import { FollowedTable } from './table-reader.ts';
 import { TopicNames } from './topic-names.ts';
 import { Topics } from './topics.ts';
@@ -49,6 +50,7 @@ class ConnectedKafka implements KafkaIo {
   readonly options: KafkaIoOptions;
   readonly #log: LogWriter;
   readonly #names: TopicNames;
+  readonly #sockets = new Sockets();
   readonly #kafka: Kafka;
   readonly #brokers: Brokers;
   readonly #registry: Registry;
@@ -69,6 +71,7 @@ class ConnectedKafka implements KafkaIo {
       clientId: options.clientId,
       brokers: options.brokers.split(',').map((b) => b.trim()),
       ...connectionSecurity(options.access ?? {}),
+      socketFactory: this.#sockets.factory,
       connectionTimeout: 3_000,
       requestTimeout: 30_000,
       retry: { initialRetryTime: 50, maxRetryTime: 1_000, retries: 5 },
@@ -252,7 +255,7 @@ class ConnectedKafka implements KafkaIo {
     for (const close of [...this.#open].reverse()) await close();
     await this.#deadLetters?.close();
     this.#registry.close();
-    await this.#admin.disconnect();
+    await this.#sockets.closeWith(() => this.#admin.disconnect());
     await this.#brokers.close();
   }
 }

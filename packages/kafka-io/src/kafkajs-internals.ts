@@ -5,7 +5,7 @@
 import { createRequire } from 'node:module';
 import type { Socket } from 'node:net';
 import type { ConnectionOptions } from 'node:tls';
-import type { logCreator, SASLOptions } from 'kafkajs';
+import type { ISocketFactory, logCreator, SASLOptions } from 'kafkajs';
 
 const require = createRequire(import.meta.url);
 const internal = <T>(path: string): T => require(`kafkajs/src/${path}`) as T;
@@ -93,7 +93,7 @@ export interface Cluster {
 
 export const createCluster: new (options: {
   logger: unknown;
-  socketFactory: unknown;
+  socketFactory: ISocketFactory;
   brokers: readonly string[];
   ssl?: ConnectionOptions;
   sasl?: SASLOptions;
@@ -111,7 +111,7 @@ export const { createLogger } = internal<{
   createLogger(options: { level: number; logCreator: logCreator }): unknown;
 }>('loggers');
 
-export const createSocketFactory = internal<() => unknown>('network/socketFactory');
+export const createSocketFactory = internal<() => ISocketFactory>('network/socketFactory');
 
 const { KafkaJSConnectionError } = internal<{
   KafkaJSConnectionError: new (message: string, details: { broker: string }) => Error;

@@ -302,7 +302,7 @@ export class PartitionReader implements LogReader {
   }
 
   #refresh(): void {
-    if (this.#refreshing) return;
+    if (this.#refreshing || this.#closed) return;
     this.#refreshing = true;
     void this.#brokers
       .refresh()
