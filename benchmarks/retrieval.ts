@@ -132,6 +132,7 @@ async function openRetrieval(numCodes: readonly [number, number, number], catalo
     catalogue,
     popularity: new Popularity(1000),
     itemOrder: 'popularity',
+    denseWeight: 0,
     nowMs: () => scene.NOW_MS,
   });
   return { files, policy, retrieval, close: () => search.close() };
@@ -161,6 +162,7 @@ async function tries(print: (line: string) => void) {
       catalogue,
       popularity: new Popularity(1000),
       itemOrder: 'popularity',
+      denseWeight: 0,
       nowMs: () => 1,
     });
     const asked = scene.requests(size);
@@ -216,7 +218,7 @@ async function compare(
   catalogue: SidCatalogue,
   found: PeerSpan,
 ) {
-  const mine = await opened.retrieval.searchSids(opened.policy, asked[0]!, { beamWidth: 500 });
+  const { found: mine } = await opened.retrieval.searchSids(opened.policy, asked[0]!, { beamWidth: 500 });
   const { packed } = catalogue.trie(scene.SCENARIO, 1, codesForCatalogue(NUM_SIDS, 'fsq'), scene.NOW_MS);
   const leaves = new Set(scene.leavesOf(mine.packed.subarray(0, 50), packed));
   return {

@@ -25,6 +25,11 @@ export const retrieverShape = {
     .enum(['popularity', 'freshness'])
     .default('popularity')
     .describe('order of several items on one SID'),
+  denseWeight: z.coerce
+    .number()
+    .min(0)
+    .default(0)
+    .describe('of the cosine of user and item in the final score, in nats; 0: the beam alone'),
   popularityHalfLifeMs: count.default(24 * 3_600_000),
   popularityReplaySamples: count
     .default(200_000)

@@ -23,6 +23,7 @@ await runService({
       catalogue,
       popularity,
       itemOrder: config.itemOrder,
+      denseWeight: config.denseWeight,
       nowMs: () => clock.nowMs(),
     });
     const kafka = await connectKafka({

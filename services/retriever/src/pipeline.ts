@@ -138,7 +138,7 @@ class SampleFlow {
       const policy = lease.model;
       const { scenario, requestTimeMs, requestId } = sample.exposure;
       const request = { scenario, requestTimeMs, history: sample.history };
-      const found = await gate.runInBackground(() =>
+      const { found } = await gate.runInBackground(() =>
         retrieval.searchSids(policy, request, {
           beamWidth: config.rolloutCandidates,
           // the same request gives the same draw, so that a repeated sample gives the same rollout

@@ -1,12 +1,13 @@
 /** One retrieval: request -> user context -> beam over the SIDs that exist now -> items. HTTP, rollouts and the hit rate all take this path. */
 import type { PolicyVersion } from '@onemall/contracts';
-import { type RequestContext, type SidLayout, sidLayout } from '@onemall/features';
-import type { PolicySearch, SearchJob } from './search.ts';
+import { itemTensors, type RequestContext, type SidLayout, sidLayout } from '@onemall/features';
+import type { PolicySearch, SearchJob, SearchResult } from './search.ts';
+import { addDenseScores } from './stages/add-dense-scores.ts';
 import { emptyTrie, leafOf, type NumCodes, type SidTrie } from './stages/build-trie.ts';
 import { encodeRequest } from './stages/encode-request.ts';
 import { excludeSids, NO_EXCLUSION } from './stages/exclude-sids.ts';
-import type { FoundSids } from './stages/search-beam.ts';
 import { type ItemOrder, type ServedItem, type Shelves, serveItems } from './stages/serve-items.ts';
+import { ItemVectors } from './state/item-vectors.ts';
 import type { Popularity } from './state/popularity.ts';
 import type { SidCatalogue } from './state/sid-catalogue.ts';
 
@@ -14,11 +15,14 @@ export interface LoadedPolicy {
   readonly publication: PolicyVersion;
   readonly search: PolicySearch;
   readonly layout: SidLayout;
+  /** Item side of the dense head. */
+  readonly vectors: ItemVectors;
 }
 
 export function loadedPolicy(publication: PolicyVersion, search: PolicySearch): LoadedPolicy {
   const { scenarios, numCodes } = search.manifest;
-  return { publication, search, layout: sidLayout(scenarios, numCodes) };
+  const vectors = new ItemVectors((items, signal) => search.embed(items, signal));
+  return { publication, search, layout: sidLayout(scenarios, numCodes), vectors };
 }
 
 /** The policy or the catalogue has nothing for the scenario; the message says which. */
@@ -37,6 +41,8 @@ export interface RetrievalParts {
   catalogue: SidCatalogue;
   popularity: Popularity;
   itemOrder: ItemOrder;
+  /** Of the dense head's cosine in the final score; 0: the beam alone. */
+  denseWeight: number;
   nowMs: () => number;
 }
 
@@ -60,7 +66,7 @@ export class Retrieval {
       /** Draws in place of the beam. */
       sample?: { seed: number };
     },
-  ): Promise<FoundSids> {
+  ): Promise<SearchResult> {
     const { trie, exclusion } = this.#narrowed(policy, request.scenario, options.filters ?? NO_FILTERS);
     const { beamWidth, sample, signal } = options;
     const job: SearchJob = {
@@ -84,16 +90,43 @@ export class Retrieval {
     options: { k: number; beamWidth: number; filters?: Filters; signal?: AbortSignal },
   ): Promise<ServedItem[]> {
     const filters = options.filters ?? NO_FILTERS;
-    const found = await this.searchSids(policy, request, options);
+    const { found, user } = await this.searchSids(policy, request, options);
     const categories = new Set(filters.categories);
-    const { catalogue, itemOrder } = this.#parts;
-    return serveItems(found, this.shelves(policy, request.scenario), {
-      k: options.k,
+    const { catalogue, denseWeight, itemOrder } = this.#parts;
+    const rescoring = denseWeight > 0 && user !== null;
+    const served = serveItems(found, this.shelves(policy, request.scenario), {
+      k: rescoring ? Number.POSITIVE_INFINITY : options.k,
       order: itemOrder,
       accept: (itemId) =>
         !filters.excludeItemIds.has(itemId) &&
         (categories.size === 0 || catalogue.inCategory(itemId, categories)),
     });
+    if (!rescoring) return served;
+    const vectors = await this.#itemVectors(policy, request.scenario, served, options.signal);
+    return addDenseScores(served, user, vectors, denseWeight).slice(0, options.k);
+  }
+
+  /** f_item of what was found, with the features and SIDs of now. */
+  async #itemVectors(
+    { publication, layout, vectors }: LoadedPolicy,
+    scenario: string,
+    served: readonly ServedItem[],
+    signal: AbortSignal | undefined,
+  ): Promise<Float32Array[]> {
+    const { catalogue, nowMs } = this.#parts;
+    const now = nowMs();
+    // a product on sale may be of another scenario than the room: its SID is of that one's codebook
+    const lookupSid = (itemId: string) => {
+      const product = catalogue.item(itemId);
+      const version = product && publication.codebookVersions[product.scenario];
+      return version === undefined ? null : catalogue.sidAsOf(version, itemId, now);
+    };
+    const items = served.map(({ itemId, sid }) => {
+      const features = catalogue.features(itemId);
+      const tensors = itemTensors({ scenario, features, sid: { scenario, ...sid } }, lookupSid, { layout });
+      return { itemId, tensors };
+    });
+    return vectors.of(items, signal);
   }
 
   /** How many SIDs of an unconstrained beam exist now. */
@@ -103,7 +136,7 @@ export class Retrieval {
     beamWidth: number,
   ): Promise<{ searched: number; existing: number }> {
     const { trie, exclusion } = this.#narrowed(policy, request.scenario, NO_FILTERS);
-    const { size, packed } = await policy.search.search({
+    const { found } = await policy.search.search({
       kind: 'unconstrained',
       request: this.#encode(policy, request),
       // what exists is looked up here: the thread needs the codes per level only
@@ -112,7 +145,7 @@ export class Retrieval {
       beamWidth,
       seed: 0,
     });
-    return { searched: size, existing: packed.filter((sid) => leafOf(trie, sid) >= 0).length };
+    return { searched: found.size, existing: found.packed.filter((sid) => leafOf(trie, sid) >= 0).length };
   }
 
   shelves(policy: LoadedPolicy, scenario: string): Shelves {

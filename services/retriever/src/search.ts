@@ -1,6 +1,6 @@
 /** One search as a message: what a thread needs to know of a request, and what it answers. */
-import type { RequestTensors } from '@onemall/features';
-import type { PolicyManifest, PolicyRuntime } from '@onemall/learning';
+import type { ItemTensors, RequestTensors } from '@onemall/features';
+import type { ItemTowerRuntime, PolicyManifest, PolicyRuntime } from '@onemall/learning';
 import { SeededRandom } from '@onemall/service-kit';
 import type { SidTrie } from './stages/build-trie.ts';
 import type { Exclusion } from './stages/exclude-sids.ts';
@@ -18,11 +18,23 @@ export interface SearchJob {
   seed: number;
 }
 
+/** What a search found, and the user's side of the dense head (float32 [D], of length 1); null for a model without one. */
+export interface SearchResult {
+  found: FoundSids;
+  user: Float32Array | null;
+}
+
 /** A policy that can be searched, wherever its graphs run. */
 export interface PolicySearch {
   readonly manifest: PolicyManifest;
   /** @throws the signal's reason when it fires before the end */
-  search(job: SearchJob, signal?: AbortSignal): Promise<FoundSids>;
+  search(job: SearchJob, signal?: AbortSignal): Promise<SearchResult>;
+  /**
+   * f_item of the policy's item tower.
+   * @returns float32 [items, D], each row of length 1
+   * @throws the signal's reason when it fires before the beginning
+   */
+  embed(items: readonly ItemTensors[], signal?: AbortSignal): Promise<Float32Array>;
   close(): Promise<void>;
 }
 
@@ -34,7 +46,7 @@ export async function runSearch(
   runtime: PolicyRuntime,
   { kind, request, trie, exclusion, beamWidth, seed }: SearchJob,
   checkTime: () => void,
-): Promise<FoundSids> {
+): Promise<SearchResult> {
   const context = await runtime.encode(request);
   const decoding = runtime.begin(context);
   const timed = {
@@ -50,17 +62,30 @@ export async function runSearch(
     release: () => {},
   };
   try {
-    if (kind === 'unconstrained') return await unconstrainedBeam(trie.numCodes, timed, beamWidth);
-    if (kind === 'sample') return await sampleSids(trie, timed, beamWidth, new SeededRandom(seed), exclusion);
-    return await beamSearch(trie, timed, beamWidth, exclusion);
+    const found =
+      kind === 'unconstrained'
+        ? await unconstrainedBeam(trie.numCodes, timed, beamWidth)
+        : kind === 'sample'
+          ? await sampleSids(trie, timed, beamWidth, new SeededRandom(seed), exclusion)
+          : await beamSearch(trie, timed, beamWidth, exclusion);
+    // a copy: the decoding's memory goes to the next search
+    return { found, user: decoding.user?.slice() ?? null };
   } finally {
     decoding.release();
   }
 }
 
 /** Searches on the calling thread: for tests, and the slow twin of threads. */
-export const searchHere = (runtime: PolicyRuntime): PolicySearch => ({
+export const searchHere = (runtime: PolicyRuntime, tower?: ItemTowerRuntime): PolicySearch => ({
   manifest: runtime.manifest,
   search: (job, signal) => runSearch(runtime, job, () => signal?.throwIfAborted()),
-  close: () => runtime.close(),
+  async embed(items, signal) {
+    signal?.throwIfAborted();
+    if (!tower) throw new Error('This policy was opened without its item tower');
+    return tower.embed(items);
+  },
+  async close() {
+    await tower?.close();
+    await runtime.close();
+  },
 });

@@ -44,6 +44,7 @@ async function startApi(
     catalogue,
     popularity: new Popularity(1000),
     itemOrder: 'freshness',
+    denseWeight: 0,
     nowMs: () => clock.nowMs(),
   });
   const policies = new HotSwap<LoadedPolicy>(

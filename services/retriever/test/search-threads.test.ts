@@ -88,7 +88,7 @@ describe('a policy on threads', () => {
 
   test('at full width it is the exact top of the policy over all SIDs, scored one by one', async () => {
     const runtime = await loadPolicy(files);
-    const { size, packed, scores } = await threads.search(job(3, { beamWidth: 12 * 10 * 14 }));
+    const { size, packed, scores } = (await threads.search(job(3, { beamWidth: 12 * 10 * 14 }))).found;
     assert.equal(size, SIDS.size);
     const context = await runtime.encode(clickOn(3));
     const exact = new Map<number, number>();
@@ -109,7 +109,7 @@ describe('a policy on threads', () => {
   test('at lag 0 the trainer computes the log-probabilities of a rollout: |log rho| below 1e-3', async () => {
     const groups = await Promise.all(
       [1, 2].map(async (seed) => {
-        const { size, packed, scores } = await threads.search(job(seed, { beamWidth: 16 }));
+        const { size, packed, scores } = (await threads.search(job(seed, { beamWidth: 16 }))).found;
         return {
           request: clickOn(seed),
           candidates: Array.from({ length: size }, (_, i) => {
@@ -143,7 +143,7 @@ describe('a policy on threads', () => {
     );
     assert.match(String((results[2] as PromiseRejectedResult).reason), /too late/);
     await assert.rejects(threads.search(job(4, { beamWidth: 0 })), /beamWidth must be a positive integer/);
-    assert.equal((await threads.search(job(5))).size, 40);
+    assert.equal((await threads.search(job(5))).found.size, 40);
   });
 
   test('files that are no policy are refused by name; a closed policy says so', async () => {

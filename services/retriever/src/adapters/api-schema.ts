@@ -124,7 +124,10 @@ export function retrieveSchema({ scenarios, maxK, maxBeam, defaultBeam, maxHisto
                     c3: { type: 'integer' },
                   },
                 },
-                score: { type: 'number', description: 'log-probability of the SID' },
+                score: {
+                  type: 'number',
+                  description: 'log-probability of the SID, plus denseWeight x cosine where that is set',
+                },
               },
             },
           },

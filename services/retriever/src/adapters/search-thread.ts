@@ -1,6 +1,6 @@
 /** The thread behind `SearchThreads`: holds one policy's graphs and answers searches one after the other. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { loadPolicy } from '@onemall/learning';
+import { type ItemTowerRuntime, loadItemTower, loadPolicy } from '@onemall/learning';
 import { runSearch } from '../search.ts';
 import type { ThreadCall, ThreadReply, ThreadStart } from './search-threads.ts';
 
@@ -14,8 +14,11 @@ const failed = (id: number, error: unknown): ThreadReply => {
 
 try {
   const runtime = await loadPolicy(files);
+  /** Loaded when it is first asked for: most retrievers use the beam alone. */
+  let tower: ItemTowerRuntime | undefined;
   port.on('message', async ({ id, job, cancelled }: ThreadCall) => {
     if (job === null) {
+      await tower?.close();
       await runtime.close();
       port.close();
       return;
@@ -24,13 +27,16 @@ try {
       if (Atomics.load(cancelled, 0) !== 0) throw new Error('Nobody waits for this search any more');
     };
     try {
-      const found = await runSearch(runtime, job, checkTime);
-      const transfer = [
-        found.packed.buffer,
-        found.scores.buffer,
-        found.tokenLogProbs.buffer,
-      ] as ArrayBuffer[];
-      port.postMessage({ id, found } satisfies ThreadReply, transfer);
+      if ('items' in job) {
+        tower ??= await loadItemTower(files);
+        const vectors = await tower.embed(job.items);
+        port.postMessage({ id, answer: vectors } satisfies ThreadReply, [vectors.buffer as ArrayBuffer]);
+        return;
+      }
+      const answer = await runSearch(runtime, job, checkTime);
+      const { packed, scores, tokenLogProbs } = answer.found;
+      const transfer = [packed.buffer, scores.buffer, tokenLogProbs.buffer] as ArrayBuffer[];
+      port.postMessage({ id, answer } satisfies ThreadReply, transfer);
     } catch (error) {
       port.postMessage(failed(id, error));
     }

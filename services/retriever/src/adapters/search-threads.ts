@@ -4,30 +4,33 @@
  * one end when its last user is done.
  */
 import { Worker } from 'node:worker_threads';
+import type { ItemTensors } from '@onemall/features';
 import type { PolicyManifest } from '@onemall/learning';
 import { PublishedModelError } from '@onemall/learning';
-import type { PolicySearch, SearchJob } from '../search.ts';
-import type { FoundSids } from '../stages/search-beam.ts';
+import type { PolicySearch, SearchJob, SearchResult } from '../search.ts';
 
 export interface ThreadStart {
   files: Map<string, Uint8Array>;
 }
+/** What a thread can be asked: a search, or the vectors of items. */
+type ThreadJob = SearchJob | { items: readonly ItemTensors[] };
+type ThreadAnswer = SearchResult | Float32Array;
 export interface ThreadCall {
   id: number;
   /** null: close. */
-  job: SearchJob | null;
+  job: ThreadJob | null;
   /** Not 0 once nobody waits any more; shared, for a thread reads no messages while a graph runs. */
   cancelled: Int32Array;
 }
 export type ThreadReply =
   | { id: number; manifest: PolicyManifest }
-  | { id: number; found: FoundSids }
+  | { id: number; answer: ThreadAnswer }
   | { id: number; failed: { name: string; message: string; stack: string | undefined } };
 
 interface Pending {
-  job: SearchJob;
+  job: ThreadJob;
   signal: AbortSignal | undefined;
-  resolve: (found: FoundSids) => void;
+  resolve: (answer: ThreadAnswer) => void;
   reject: (error: unknown) => void;
 }
 
@@ -65,7 +68,14 @@ class SearchThreads implements PolicySearch {
       });
   }
 
-  search(job: SearchJob, signal?: AbortSignal): Promise<FoundSids> {
+  search(job: SearchJob, signal?: AbortSignal): Promise<SearchResult> {
+    return this.#run(job, signal) as Promise<SearchResult>;
+  }
+  embed(items: readonly ItemTensors[], signal?: AbortSignal): Promise<Float32Array> {
+    return this.#run({ items }, signal) as Promise<Float32Array>;
+  }
+
+  #run(job: ThreadJob, signal: AbortSignal | undefined): Promise<ThreadAnswer> {
     if (this.#closed) return Promise.reject(new Error('This policy was closed'));
     return new Promise((resolve, reject) => {
       this.#waiting.push({ job, signal, resolve, reject });
@@ -79,7 +89,7 @@ class SearchThreads implements PolicySearch {
     if (!thread) return;
     this.#waiting.shift();
     thread
-      .search(pending.job, pending.signal)
+      .run(pending.job, pending.signal)
       .then(pending.resolve, pending.reject)
       .finally(() => {
         this.#idle.push(thread);
@@ -102,8 +112,11 @@ class SearchThread {
   readonly exited: Promise<Error>;
   readonly #settled = Promise.withResolvers<PolicyManifest>();
   #nextId = 1;
-  #running: { id: number; resolve: (found: FoundSids) => void; reject: (error: unknown) => void } | null =
-    null;
+  #running: {
+    id: number;
+    resolve: (answer: ThreadAnswer) => void;
+    reject: (error: unknown) => void;
+  } | null = null;
 
   constructor(start: ThreadStart) {
     this.#worker = new Worker(new URL('./search-thread.ts', import.meta.url), { workerData: start });
@@ -125,7 +138,7 @@ class SearchThread {
     });
   }
 
-  async search(job: SearchJob, signal: AbortSignal | undefined): Promise<FoundSids> {
+  async run(job: ThreadJob, signal: AbortSignal | undefined): Promise<ThreadAnswer> {
     signal?.throwIfAborted();
     const cancelled = new Int32Array(new SharedArrayBuffer(4));
     const cancel = (): void => {
@@ -134,7 +147,7 @@ class SearchThread {
     signal?.addEventListener('abort', cancel, { once: true });
     const id = this.#nextId++;
     try {
-      return await new Promise<FoundSids>((resolve, reject) => {
+      return await new Promise<ThreadAnswer>((resolve, reject) => {
         this.#running = { id, resolve, reject };
         this.#worker.postMessage({ id, job, cancelled } satisfies ThreadCall);
       });
@@ -155,7 +168,7 @@ class SearchThread {
     const running = this.#running;
     this.#running = null;
     if (!running || running.id !== reply.id) return;
-    if ('found' in reply) running.resolve(reply.found);
+    if ('answer' in reply) running.resolve(reply.answer);
     else if ('failed' in reply) {
       const { name, message, stack } = reply.failed;
       running.reject(Object.assign(new Error(message), { name, stack }));

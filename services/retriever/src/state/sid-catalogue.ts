@@ -3,7 +3,7 @@
  * live-sids, read as one trie per scenario and version. Entering and leaving costs a map entry; the trie is merged
  * anew when it is next asked for, at most every `rebuildMs`.
  */
-import type { Item, ItemSid, LiveSid, Sid } from '@onemall/contracts';
+import type { Item, ItemFeatures, ItemSid, LiveSid, Sid } from '@onemall/contracts';
 import { AsOfTable } from '@onemall/event-time';
 import {
   buildTrie,
@@ -22,6 +22,9 @@ import {
 export interface CatalogueItem {
   scenario: string;
   category: string;
+  sellerId: string;
+  priceCents: number;
+  tags: readonly string[];
   /** Event time of the newest version: freshness. */
   validFromMs: number;
 }
@@ -103,6 +106,13 @@ class Shelf {
   }
 }
 const MAX_FILTERS_KEPT = 64;
+const NOT_YET_KNOWN: Omit<CatalogueItem, 'scenario'> = {
+  category: '',
+  sellerId: '',
+  priceCents: 0,
+  tags: [],
+  validFromMs: 0,
+};
 
 export class SidCatalogue {
   readonly #rebuildMs: number;
@@ -138,6 +148,9 @@ export class SidCatalogue {
     this.#items.set(itemId, {
       scenario: item.scenario,
       category: item.category,
+      sellerId: item.sellerId,
+      priceCents: item.priceCents,
+      tags: item.tags,
       validFromMs: item.validFromMs,
     });
     if (!before) this.#refresh(itemId);
@@ -250,6 +263,13 @@ export class SidCatalogue {
       const product = this.#items.get(sold);
       return product !== undefined && categories.has(product.category);
     });
+  }
+
+  /** What the item tower reads of an item now. A room may be on the shelf before its record in items: it has its products then. */
+  features(itemId: string): ItemFeatures {
+    const { category, sellerId, priceCents, tags, validFromMs } = this.#items.get(itemId) ?? NOT_YET_KNOWN;
+    const sellingItemIds = [...(this.#selling.get(itemId) ?? [])];
+    return { category, sellerId, priceCents, tags: [...tags], validFromMs, sellingItemIds };
   }
 
   item(itemId: string): CatalogueItem | undefined {
