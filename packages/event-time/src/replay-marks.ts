@@ -35,9 +35,11 @@ export class ReplayMarks {
     };
   }
   load({ offsets, neededBeforeMs, neededMs, count }: SavedMarks): void {
-    this.#offsets.splice(0, this.#offsets.length, ...offsets);
-    const before = neededBeforeMs.map((ms) => ms ?? Number.NEGATIVE_INFINITY);
-    this.#neededBeforeMs.splice(0, this.#neededBeforeMs.length, ...before);
+    // One by one: as arguments of one call, as many as millions of open exposures have would overflow the stack.
+    this.#offsets.length = 0;
+    this.#neededBeforeMs.length = 0;
+    for (const offset of offsets) this.#offsets.push(offset);
+    for (const ms of neededBeforeMs) this.#neededBeforeMs.push(ms ?? Number.NEGATIVE_INFINITY);
     this.#neededMs = neededMs ?? Number.NEGATIVE_INFINITY;
     this.#count = count;
   }

@@ -1,3 +1,4 @@
+import { tmpdir } from 'node:os';
 import { loadConfig, z } from '@onemall/service-kit';
 
 const milliseconds = (value: number) => z.coerce.number().int().min(0).default(value);
@@ -49,6 +50,17 @@ const shape = {
     .min(16)
     .default(4_096)
     .describe('MiB of one partition in memory; above it the partition reads slowly'),
+  historyCacheMb: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .default(32)
+    .describe('MiB of user histories of one partition in memory; the others lie on disk'),
+  historyFolder: z
+    .string()
+    .min(1)
+    .default(tmpdir())
+    .describe('local folder for user histories that memory has no room for'),
   snapshotMs: milliseconds(300_000).describe('time between two snapshots of a partition; 0 writes none'),
   snapshotsKept: z.coerce.number().int().min(1).max(100).default(2).describe('of each partition'),
   sessionTimeoutMs: milliseconds(10_000).describe('a silent instance loses its partitions after so long'),

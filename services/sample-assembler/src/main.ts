@@ -3,6 +3,7 @@ import { AttributionWindows } from '@onemall/event-time';
 import { connectKafka, kafkaSettings } from '@onemall/kafka-io';
 import { runService } from '@onemall/service-kit';
 import { openCatalogue } from './adapters/catalogue-tables.ts';
+import { HistoryDisk } from './adapters/history-disk.ts';
 import { JoinMeter } from './adapters/join-meter.ts';
 import { PartitionOwner } from './adapters/partition-owner.ts';
 import { Snapshots } from './adapters/snapshots.ts';
@@ -40,10 +41,12 @@ await runService({
     };
     const keepUsersMs = Number(topicConfig(topicSpec('exposures'), retention)['retention.ms']);
     const { catalogue } = tables;
+    const openHistories = (): HistoryDisk => new HistoryDisk(config.historyFolder);
     const snapshots = new Snapshots({
       artifacts,
       namespace: config.namespace,
       rules,
+      openHistories,
       kept: config.snapshotsKept,
       clock,
       log,
@@ -71,6 +74,7 @@ await runService({
           log,
           keepUsersMs,
           snapshots,
+          openHistories,
           fail,
         }),
       pause: (ms) => clock.sleep(ms, stopping).catch(() => {}),

@@ -5,6 +5,7 @@ import { type JoinRules, type JoinStart, PartitionJoin } from '../src/stages/joi
 import type { JoinOutputs, LogTopic } from '../src/stages/log-record.ts';
 import { EventReader, isBad, type RecordView, type SchemaDecoder } from '../src/stages/read-event.ts';
 import type { RecordPass } from '../src/stages/take-in-order.ts';
+import type { HistoryCache } from '../src/state/users.ts';
 import type { JoinOutput, LogRecord } from './plain/log-record.ts';
 
 export const SAMPLE_HEADER = Buffer.from([0, 0, 0, 0, 9]);
@@ -74,8 +75,14 @@ export class ByteJoin {
   readonly join: PartitionJoin;
   readonly #events: EventReader;
 
-  constructor(partition: number, rules: JoinRules, catalogue: CatalogueBytes, start: JoinStart) {
-    this.join = new PartitionJoin(partition, rules, catalogue, start);
+  constructor(
+    partition: number,
+    rules: JoinRules,
+    catalogue: CatalogueBytes,
+    start: JoinStart,
+    cache: HistoryCache | null = null,
+  ) {
+    this.join = new PartitionJoin(partition, rules, catalogue, start, cache);
     this.#events = new EventReader(partition, decoder, {
       scenarioNames: rules.windows.scenarioNames,
       allowedClockSkewMs: 60_000,

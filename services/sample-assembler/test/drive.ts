@@ -2,7 +2,9 @@
  * Drives the pure join as the service does, on logs that grow by a clock of the test: polls bring what was appended,
  * the furthest input is fed first, transactions cut, and a crash restores from the last cut.
  */
+import { tmpdir } from 'node:os';
 import { AttributionWindows } from '@onemall/event-time';
+import { HistoryDisk, type SavedHistories } from '../src/adapters/history-disk.ts';
 import { Sections } from '../src/bytes/sections.ts';
 import { Catalogue } from '../src/stages/catalogue.ts';
 import { formatMetadata, parseMetadata } from '../src/stages/commit-metadata.ts';
@@ -22,6 +24,20 @@ export const RULES: JoinRules = {
   sampleHeader: SAMPLE_HEADER,
 };
 const MAX_DELAY_MS = 100;
+/** So little that a user's histories go to disk whenever another's come, and that segments are often written anew. */
+const CACHE_BYTES = 600;
+const SEGMENT_BYTES = 4_000;
+/** More never stand side by side in one test. */
+const OPEN_DISKS = 16;
+const disks: HistoryDisk[] = [];
+
+/** A small disk for histories; the oldest of many is closed. */
+export function testCache(maxBytes = CACHE_BYTES): { cold: HistoryDisk; maxBytes: number } {
+  if (disks.length === OPEN_DISKS) disks.shift()!.close();
+  const cold = new HistoryDisk(tmpdir(), SEGMENT_BYTES);
+  disks.push(cold);
+  return { cold, maxBytes };
+}
 
 /** Two versions of every item and SID, so that as-of look-ups matter; one item has none. */
 export function testCatalogue(startMs: number): Catalogue {
@@ -90,6 +106,8 @@ export interface Cut {
 
 export interface Snapshot {
   files: Map<string, Buffer>;
+  cold: SavedHistories;
+  segments: Buffer[];
   offsets: Record<LogTopic, number>;
   watermarkMs: number;
 }
@@ -101,6 +119,7 @@ export class Driver {
   readonly #fetchedTo: Record<LogTopic, number>;
   readonly join: ByteJoin;
   readonly merge: InputMerge;
+  readonly #disk: HistoryDisk;
   #beganMs = Number.NEGATIVE_INFINITY;
 
   /**
@@ -114,10 +133,13 @@ export class Driver {
     this.#fetchedTo = cut ? { ...cut.offsets } : { exposures: 0, clicks: 0, buys: 0 };
     const meta = cut && byTopic((topic) => parseMetadata(cut.metadata[topic]));
     const watermarkMs = meta?.exposures.watermarkMs ?? 0;
-    this.join = new ByteJoin(0, rules, catalogue, {
+    const start = {
       watermarkMs: snapshot?.watermarkMs ?? watermarkMs,
       ...(meta && { pins: meta.exposures.pins }),
-    });
+    };
+    const cache = testCache();
+    this.#disk = cache.cold;
+    this.join = new ByteJoin(0, rules, catalogue, start, cache);
     this.merge = new InputMerge(
       {
         outOfOrdernessMs: OUT_OF_ORDERNESS_MS,
@@ -128,7 +150,12 @@ export class Driver {
       this.#fetchedTo,
     );
     if (!cut || !meta) return;
-    if (snapshot) this.join.join.load(Sections.ofFiles(snapshot.files));
+    if (snapshot) {
+      for (const [i, segment] of snapshot.cold.segments.entries())
+        this.#disk.restore(segment, snapshot.segments[i]!);
+      this.#disk.goOnAt(snapshot.cold.nextNumber);
+      this.join.join.load(Sections.ofFiles(snapshot.files));
+    }
     // Another order than the one in which they were read first, on purpose.
     for (const topic of ['buys', 'exposures', 'clicks'] as const)
       for (const record of log.records[topic].slice(snapshot?.offsets[topic] ?? 0, cut.offsets[topic])) {
@@ -153,12 +180,16 @@ export class Driver {
   /** Of this moment, as files would hold it. */
   snapshot(): Snapshot {
     const sections = new Sections();
+    this.#disk.seal();
+    const cold = this.#disk.save();
+    const segments = cold.segments.map(({ number }) => this.#disk.segmentBytes(number));
     this.join.join.save(sections);
     const files = [...sections.files()].map(([name, pieces]): [string, Buffer] => [
       name,
       Buffer.concat(pieces),
     ]);
-    return { files: new Map(files), offsets: this.cut().offsets, watermarkMs: this.join.watermarkMs };
+    const { offsets } = this.cut();
+    return { files: new Map(files), cold, segments, offsets, watermarkMs: this.join.watermarkMs };
   }
 
   /** What was appended until nowMs comes, is joined, and moves the watermark. */

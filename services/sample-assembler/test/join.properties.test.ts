@@ -7,7 +7,16 @@ import { forgettableBeforeMs } from '../src/stages/catalogue.ts';
 import { parseMetadata } from '../src/stages/commit-metadata.ts';
 import { LOG_TOPICS } from '../src/stages/log-record.ts';
 import { ByteJoin } from './byte-join.ts';
-import { ATTRIBUTION, appendAll, Driver, normal, pollTimes, RULES, testCatalogue } from './drive.ts';
+import {
+  ATTRIBUTION,
+  appendAll,
+  Driver,
+  normal,
+  pollTimes,
+  RULES,
+  testCache,
+  testCatalogue,
+} from './drive.ts';
 import { PlainJoin } from './plain/join-partition.ts';
 import type { JoinOutput } from './plain/log-record.ts';
 import { referenceJoin } from './reference.ts';
@@ -169,7 +178,7 @@ test('on bytes and on plain objects the join gives the same, record by record', 
       const random = new SeededRandom(seed);
       const rules = { ...RULES, historyLength, emitPositives: seed % 3 > 0 };
       const catalogue = testCatalogue(START_MS);
-      const onBytes = new ByteJoin(0, rules, catalogue, { watermarkMs: 0 });
+      const onBytes = new ByteJoin(0, rules, catalogue, { watermarkMs: 0 }, testCache(seed % 2 ? 1 : 2_000));
       const plain = new PlainJoin(0, rules, catalogue, { watermarkMs: 0 });
       const next = { exposures: 0, clicks: 0, buys: 0 };
       let watermarkMs = START_MS;

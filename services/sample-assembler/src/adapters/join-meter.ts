@@ -11,6 +11,9 @@ export interface PartitionFacts {
   historyEvents: number;
   users: number;
   stateBytes: number;
+  historyDiskBytes: number;
+  /** Histories stay in memory because the disk takes none. */
+  areHistoriesStuck: boolean;
   /** The state is above its limit and reading is slowed. */
   isSlowed: boolean;
   /** The input that the watermark waits for. */
@@ -99,6 +102,14 @@ export class JoinMeter {
       'state_bytes',
       sum((facts) => facts.stateBytes),
     );
+    set(
+      'history_disk_bytes',
+      sum((facts) => facts.historyDiskBytes),
+    );
+    set(
+      'partitions_history_disk_full',
+      sum((facts) => Number(facts.areHistoriesStuck)),
+    );
     this.#meter.setLag(sum((facts) => facts.lag));
     for (const [partition, facts] of all) {
       const ofPartition = (name: string, value: number): void => set(`${name}_p${partition}`, value);
@@ -109,6 +120,8 @@ export class JoinMeter {
       ofPartition('history_events', facts.historyEvents);
       ofPartition('history_users', facts.users);
       ofPartition('state_bytes', facts.stateBytes);
+      ofPartition('history_disk_bytes', facts.historyDiskBytes);
+      ofPartition('history_disk_full', Number(facts.areHistoriesStuck));
       ofPartition('slowed', Number(facts.isSlowed));
       for (const topic of LOG_TOPICS) ofPartition(`waits_for_${topic}`, Number(facts.waitsFor === topic));
       const counts = this.#countsOf(partition);

@@ -10,7 +10,7 @@ import type {
   RecordBlock,
   TransactionalWriter,
 } from '@onemall/kafka-io';
-import type { Clock } from '@onemall/service-kit';
+import type { Clock, Logger } from '@onemall/service-kit';
 import type { SampleAssemblerConfig } from '../config.ts';
 import { formatMetadata } from '../stages/commit-metadata.ts';
 import type { PartitionJoin } from '../stages/join-partition.ts';
@@ -18,6 +18,7 @@ import { byTopic, LOG_TOPICS, type LogTopic, type OtherOutput } from '../stages/
 import { type EventReader, isBad } from '../stages/read-event.ts';
 import type { SampleBlock } from '../stages/sample-block.ts';
 import type { InputMerge } from '../stages/take-in-order.ts';
+import type { HistoryDisk } from './history-disk.ts';
 import type { JoinMeter } from './join-meter.ts';
 import { learnSchemas } from './learn-schemas.ts';
 import type { Snapshots } from './snapshots.ts';
@@ -46,6 +47,7 @@ export interface LiveDeps {
   /** Users not seen for so long are forgotten: the logs do not hold them any more either. */
   keepUsersMs: number;
   snapshots: Snapshots;
+  log: Logger;
 }
 
 /** What taking over gives. */
@@ -54,6 +56,7 @@ export interface TakenOver {
   events: EventReader;
   join: PartitionJoin;
   merge: InputMerge;
+  histories: HistoryDisk;
   /** Monotonic time before the reader was put at the committed offsets: answers sent earlier began elsewhere. */
   assignedAtMs: number;
   committedOffsets: Record<LogTopic, number> | null;
@@ -66,7 +69,7 @@ interface Reached {
 
 export class LivePartition {
   readonly partition: number;
-  readonly writer: TransactionalWriter;
+  readonly #writer: TransactionalWriter;
   readonly #deps: LiveDeps;
   readonly #state: TakenOver;
   readonly #onFailure: (error: unknown) => void;
@@ -82,13 +85,14 @@ export class LivePartition {
   #snapshot: Promise<void> | null = null;
   #lastSnapshotMs: number;
   #hasFailed = false;
+  #hasColdError = false;
   /** Monotonic time before which no more is read, since the state is above its limit. */
   #slowUntilMs = 0;
 
   /** @param onFailure a commit failed or its outcome is unknown */
   constructor(partition: number, state: TakenOver, deps: LiveDeps, onFailure: (error: unknown) => void) {
     this.partition = partition;
-    this.writer = state.writer;
+    this.#writer = state.writer;
     this.#deps = deps;
     this.#state = state;
     this.#onFailure = onFailure;
@@ -132,7 +136,7 @@ export class LivePartition {
    */
   join(beganMs: number): boolean {
     if (this.#snapshot) return false;
-    const { join, merge } = this.#state;
+    const { join, merge, histories } = this.#state;
     const { monotonicMs, clock, meter } = this.#deps;
     const nowMs = monotonicMs();
     const isSlowed = this.#isAboveLimit();
@@ -149,6 +153,8 @@ export class LivePartition {
       historyEvents: join.historyEvents,
       users: join.users,
       stateBytes: join.stateBytes,
+      historyDiskBytes: histories.sizeBytes,
+      areHistoriesStuck: this.#sayColdError(),
       isSlowed,
       waitsFor: merge.waitsFor(nowMs),
       lag: LOG_TOPICS.reduce(
@@ -157,6 +163,18 @@ export class LivePartition {
       ),
     });
     return taken >= RECORDS_PER_TURN || !isThere;
+  }
+
+  /** @returns whether histories stay in memory that should be on disk */
+  #sayColdError(): boolean {
+    const { coldError } = this.#state.join;
+    if (coldError && !this.#hasColdError)
+      this.#deps.log.error(
+        { err: coldError, partition: this.partition },
+        'histories stay in memory, for the disk takes none; above the memory limit the partition reads slowly',
+      );
+    this.#hasColdError = coldError !== null;
+    return this.#hasColdError;
   }
 
   #isAboveLimit(): boolean {
@@ -235,15 +253,23 @@ export class LivePartition {
     await Promise.all([this.#commit, this.#snapshot]);
   }
 
+  /** Lets go of what lies outside memory. */
+  async close(): Promise<void> {
+    this.#state.histories.close();
+    await this.#writer.close();
+  }
+
   /** A snapshot of a cut: it may be used once the transaction of that cut is durable, and is never looked at before. */
   #startSnapshot(): void {
     this.#lastSnapshotMs = this.#deps.monotonicMs();
     const offsets = this.#startCommit(true);
     if (!offsets) return;
-    const { join, merge } = this.#state;
-    this.#snapshot = this.#deps.snapshots.write(this.partition, offsets, join, merge).finally(() => {
-      this.#snapshot = null;
-    });
+    const { join, merge, histories } = this.#state;
+    this.#snapshot = this.#deps.snapshots
+      .write(this.partition, offsets, join, merge, histories)
+      .finally(() => {
+        this.#snapshot = null;
+      });
   }
 
   /**

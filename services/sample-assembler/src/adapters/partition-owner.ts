@@ -89,7 +89,7 @@ export class PartitionOwner {
     if (this.#closing.signal.aborted) return;
     log.warn({ err: error, partition: this.partition }, 'commit failed: the state is dropped and rebuilt');
     void (async () => {
-      await live.writer.close().catch(() => {});
+      await live.close().catch(() => {});
       // A newer owner has the partition: the group will say so soon. Fencing it back at once would only go on and on.
       // Any other failure may repeat: a pause keeps it from becoming a storm of replays.
       const pauseMs = error instanceof FencedError ? config.sessionTimeoutMs : RETRY_MS;
@@ -107,7 +107,7 @@ export class PartitionOwner {
     this.#live = null;
     this.#unassign();
     this.#deps.meter.forget(this.partition);
-    await live?.writer.close();
+    await live?.close();
   }
 
   #unassign(): void {

@@ -8,15 +8,17 @@ import { Sections } from '../bytes/sections.ts';
 import type { JoinRules, PartitionJoin } from '../stages/join-partition.ts';
 import { byTopic, LOG_TOPICS, type LogTopic } from '../stages/log-record.ts';
 import type { InputMerge } from '../stages/take-in-order.ts';
+import type { HistoryDisk, SavedHistories } from './history-disk.ts';
 import type { JoinMeter } from './join-meter.ts';
 
 /** Changes with everything that the bytes mean; others are passed over. */
-const LAYOUT = 1;
+const LAYOUT = 2;
 
 export interface SnapshotDeps {
   artifacts: ArtifactStore;
   namespace: string;
   rules: JoinRules;
+  openHistories: () => HistoryDisk;
   /** How many of each partition stay. */
   kept: number;
   clock: Clock;
@@ -31,11 +33,24 @@ export interface FoundSnapshot {
   /** Next offsets: a replay goes on from there. */
   offsets: Record<LogTopic, number>;
   watermarkMs: number;
+  /** The cold ones, as they were. */
+  histories: HistoryDisk;
 }
+
+/** What a snapshot says of cold histories: their segments are artifacts of their own, which later snapshots share. */
+interface SavedCold extends SavedHistories {
+  /** In the order of the segments. */
+  sha256s: string[];
+}
+const SEGMENT_FILE = 'segment';
 
 export class Snapshots {
   readonly #deps: SnapshotDeps;
   readonly #rulesText: string;
+  /** Segments of the snapshots that this instance wrote or found. */
+  readonly #segmentsOf = new Map<string, readonly string[]>();
+  /** sha256 of segments by number: they never change. */
+  readonly #sums = new WeakMap<HistoryDisk, Map<number, string>>();
 
   constructor(deps: SnapshotDeps) {
     this.#deps = deps;
@@ -54,6 +69,9 @@ export class Snapshots {
   #folder(partition: number): string {
     return `snapshots/${this.#deps.namespace}.sample-assembler/${partition}`;
   }
+  #segmentFolder(partition: number): string {
+    return `snapshots/${this.#deps.namespace}.sample-assembler/histories-${partition}`;
+  }
 
   /** The join must stand still until this resolves. A failure is logged: the log is still there. */
   async write(
@@ -61,19 +79,25 @@ export class Snapshots {
     offsets: Readonly<Record<LogTopic, number>>,
     join: PartitionJoin,
     merge: InputMerge,
+    histories: HistoryDisk,
   ): Promise<void> {
     const { artifacts, clock, log, meter } = this.#deps;
     const startedMs = clock.nowMs();
     try {
       const sections = new Sections();
+      histories.seal();
       join.save(sections);
+      const cold = await this.#putSegments(partition, histories);
+      sections.facts.cold = cold;
       sections.facts.rules = this.#rulesText;
       sections.facts.offsets = offsets;
       sections.facts.newestMs = LOG_TOPICS.map((_, i) => finiteOrNull(merge.watermark.newestMs(i)));
       const files = sections.files();
       const sha256 = artifactSha256(files);
       const name = `${String(startedMs).padStart(16, '0')}-${sha256}`;
-      await artifacts.put(`${this.#folder(partition)}/${name}`, files, sha256);
+      const uri = `${this.#folder(partition)}/${name}`;
+      await artifacts.put(uri, files, sha256);
+      this.#segmentsOf.set(uri, cold.sha256s);
       await this.#prune(partition);
       const sizeBytes = [...files.values()].flat().reduce((sum, piece) => sum + piece.length, 0);
       meter.snapshotWritten(partition, { sizeBytes, tookMs: clock.nowMs() - startedMs });
@@ -83,16 +107,76 @@ export class Snapshots {
     }
   }
 
+  /** Writes the segments that are not there yet, one at a time: they are as large as the disk allows. */
+  async #putSegments(partition: number, histories: HistoryDisk): Promise<SavedCold> {
+    const { artifacts } = this.#deps;
+    const folder = this.#segmentFolder(partition);
+    const saved = histories.save();
+    const known = this.#sumsOf(histories);
+    const there = new Set(saved.segments.length > 0 ? await artifacts.list(folder) : []);
+    const sums = new Map<number, string>();
+    for (const { number } of saved.segments) {
+      let sha256 = known.get(number);
+      if (sha256 === undefined || !there.has(`${folder}/${sha256}`)) {
+        const files = new Map([[SEGMENT_FILE, histories.segmentBytes(number)]]);
+        sha256 = artifactSha256(files);
+        await artifacts.put(`${folder}/${sha256}`, files, sha256);
+      }
+      sums.set(number, sha256);
+    }
+    this.#sums.set(histories, sums);
+    return { ...saved, sha256s: [...sums.values()] };
+  }
+
+  #sumsOf(histories: HistoryDisk): ReadonlyMap<number, string> {
+    return this.#sums.get(histories) ?? new Map();
+  }
+
+  /** @throws where a segment is missing or damaged */
+  async #getSegments(partition: number, saved: SavedCold): Promise<HistoryDisk> {
+    const { artifacts, openHistories } = this.#deps;
+    const histories = openHistories();
+    try {
+      const sums = new Map<number, string>();
+      for (const [i, segment] of saved.segments.entries()) {
+        const sha256 = saved.sha256s[i]!;
+        const files = await artifacts.get({ uri: `${this.#segmentFolder(partition)}/${sha256}`, sha256 });
+        histories.restore(segment, files.get(SEGMENT_FILE)!);
+        sums.set(segment.number, sha256);
+      }
+      histories.goOnAt(saved.nextNumber);
+      this.#sums.set(histories, sums);
+      return histories;
+    } catch (error) {
+      histories.close();
+      throw error;
+    }
+  }
+
   async #prune(partition: number): Promise<void> {
     const { artifacts, kept } = this.#deps;
     const all = await artifacts.list(this.#folder(partition));
-    for (const uri of all.slice(0, Math.max(0, all.length - kept))) await artifacts.remove(uri);
+    const gone = all.slice(0, Math.max(0, all.length - kept));
+    for (const uri of gone) {
+      await artifacts.remove(uri);
+      this.#segmentsOf.delete(uri);
+    }
+    const used = new Set<string>();
+    for (const uri of all.slice(gone.length)) {
+      const sums = this.#segmentsOf.get(uri);
+      // Another owner's: what it needs is not known here. Some snapshots later it is gone.
+      if (!sums) return;
+      for (const sha256 of sums) used.add(sha256);
+    }
+    for (const uri of await artifacts.list(this.#segmentFolder(partition)))
+      if (!used.has(uri.slice(uri.lastIndexOf('/') + 1))) await artifacts.remove(uri);
   }
 
   /** A partition begins anew: what was kept is of another life of the topics. */
   async removeAll(partition: number): Promise<void> {
     const { artifacts } = this.#deps;
-    for (const uri of await artifacts.list(this.#folder(partition))) await artifacts.remove(uri);
+    for (const folder of [this.#folder(partition), this.#segmentFolder(partition)])
+      for (const uri of await artifacts.list(folder)) await artifacts.remove(uri);
   }
 
   /** The newest valid one that is not past the committed offsets and watermark, and that `isUsable`. */
@@ -114,7 +198,12 @@ export class Snapshots {
           LOG_TOPICS.some((topic) => offsets[topic] > committed.offsets[topic]);
         if (rules !== this.#rulesText)
           log.info({ partition, uri }, 'a snapshot of other rules or another layout is passed over');
-        else if (!isPast && (await isUsable(offsets))) return { uri, sections, offsets, watermarkMs };
+        else if (!isPast && (await isUsable(offsets))) {
+          const cold = sections.fact<SavedCold>('cold');
+          const histories = await this.#getSegments(partition, cold);
+          this.#segmentsOf.set(uri, cold.sha256s);
+          return { uri, sections, offsets, watermarkMs, histories };
+        }
       } catch (error) {
         meter.snapshotRefused();
         log.warn(

@@ -1,18 +1,19 @@
 /** Takes a partition over: fence the old owner, read the committed offsets, rebuild the state, read on from there. */
 import type { KafkaIo, Position } from '@onemall/kafka-io';
-import type { Logger } from '@onemall/service-kit';
 import type { CatalogueBytes } from '../stages/catalogue.ts';
 import { parseMetadata } from '../stages/commit-metadata.ts';
 import { type JoinRules, PartitionJoin } from '../stages/join-partition.ts';
 import { byTopic, LOG_TOPICS, type LogTopic } from '../stages/log-record.ts';
 import { EventReader } from '../stages/read-event.ts';
 import { InputMerge } from '../stages/take-in-order.ts';
+import type { HistoryDisk } from './history-disk.ts';
 import { type LiveDeps, type TakenOver, UNKNOWN_OFFSET } from './live-partition.ts';
 import { replayPartition, whyNotRetained } from './replay-partition.ts';
 import { loadSnapshot } from './snapshots.ts';
 import { refuseMissingCommits } from './start-checks.ts';
 
 const EARLIEST = -2;
+const MIB = 1 << 20;
 
 export interface TakeOverDeps extends LiveDeps {
   io: Pick<
@@ -28,7 +29,7 @@ export interface TakeOverDeps extends LiveDeps {
   >;
   rules: JoinRules;
   catalogue: CatalogueBytes;
-  log: Logger;
+  openHistories: () => HistoryDisk;
 }
 
 /** @returns null where `stopping` came first. @throws StartRefusedError */
@@ -40,6 +41,7 @@ export async function takeOver(
   const { io, config, groupId, reader, log, monotonicMs, rules, snapshots, meter } = deps;
   const writer = await io.openTransactionalWriter(`${groupId}-${partition}`);
   let taken: TakenOver | null = null;
+  let histories: HistoryDisk | null = null;
   try {
     await writer.init(); // fences the old owner and settles its transaction: only then are the offsets final
     const committed = await io.committed(
@@ -64,11 +66,18 @@ export async function takeOver(
       scenarioNames: rules.windows.scenarioNames,
       allowedClockSkewMs: config.allowedClockSkewMs,
     });
-    const join = new PartitionJoin(partition, rules, deps.catalogue, {
-      // With a snapshot it stands where that was taken, until the replay has come to the commit.
-      watermarkMs: snapshot?.watermarkMs ?? watermarkMs,
-      ...(meta && { pins: meta.exposures.pins }),
-    });
+    histories = snapshot?.histories ?? deps.openHistories();
+    const join = new PartitionJoin(
+      partition,
+      rules,
+      deps.catalogue,
+      {
+        // With a snapshot it stands where that was taken, until the replay has come to the commit.
+        watermarkMs: snapshot?.watermarkMs ?? watermarkMs,
+        ...(meta && { pins: meta.exposures.pins }),
+      },
+      { cold: histories, maxBytes: config.historyCacheMb * MIB },
+    );
     const merge = new InputMerge(
       {
         outOfOrdernessMs: config.outOfOrdernessMs,
@@ -106,14 +115,25 @@ export async function takeOver(
       reader.unassign(start);
       return null;
     }
-    taken = { writer, events, join, merge, assignedAtMs, committedOffsets: isFirst ? null : offsets };
+    taken = {
+      writer,
+      events,
+      join,
+      merge,
+      histories,
+      assignedAtMs,
+      committedOffsets: isFirst ? null : offsets,
+    };
     const tookMs = Math.round(monotonicMs() - startedMs);
     const from = snapshot?.uri ?? 'the log alone';
     log.info({ partition, watermarkMs, offsets, from, replayed, tookMs }, 'partition taken over');
     meter.takenOver(partition, { replayed, tookMs, withSnapshot: snapshot !== null });
     return taken;
   } finally {
-    if (!taken) await writer.close().catch(() => {});
+    if (!taken) {
+      histories?.close();
+      await writer.close().catch(() => {});
+    }
   }
 }
 

@@ -50,10 +50,15 @@ export class BlockArena {
   /** Slabs with room, by class; the last is the one in use. */
   readonly #withRoom: number[][] = classBytes.map(() => []);
   #sizeBytes = 0;
+  #usedBytes = 0;
 
   /** Of all slabs. */
   get sizeBytes(): number {
     return this.#sizeBytes;
+  }
+  /** Of the blocks that are given out. */
+  get usedBytes(): number {
+    return this.#usedBytes;
   }
 
   bytesAt(address: number): Uint8Array {
@@ -72,6 +77,7 @@ export class BlockArena {
     if (length > LARGEST_SHARED) {
       const number = this.#addSlab(length, NONE);
       this.#slabs[number]!.numLive = 1;
+      this.#usedBytes += length;
       return number << PLACE_BITS;
     }
     const sizeClass = classOf(length);
@@ -89,6 +95,7 @@ export class BlockArena {
       slab.freshAt += classBytes[sizeClass]!;
     }
     slab.numLive++;
+    this.#usedBytes += classBytes[sizeClass]!;
     if (slab.freeAt < 0 && slab.freshAt + classBytes[sizeClass]! > SLAB_BYTES) {
       withRoom.pop();
       slab.isOffered = false;
@@ -111,9 +118,11 @@ export class BlockArena {
     const slab = this.#slabs[number]!;
     slab.numLive--;
     if (slab.sizeClass === NONE) {
+      this.#usedBytes -= slab.bytes.length;
       this.#dropSlab(number);
       return;
     }
+    this.#usedBytes -= classBytes[slab.sizeClass]!;
     const place = this.placeOf(address);
     writeInt32(slab.bytes, place, slab.freeAt);
     slab.freeAt = place;
@@ -129,7 +138,8 @@ export class BlockArena {
     }
   }
 
-  save(into: Sections): void {
+  /** @param name beginning with a capital: its slabs are files of the snapshot */
+  save(name: string, into: Sections): void {
     const index: number[] = [];
     const bytes: Uint8Array[][] = [];
     this.#slabs.forEach((slab, number) => {
@@ -138,23 +148,23 @@ export class BlockArena {
       if (bytes.length * SLABS_PER_FILE * INDEX_NUMBERS < index.length) bytes.push([]);
       bytes.at(-1)!.push(slab.bytes);
     });
-    into.put('arena', Int32Array.from(index));
-    into.facts.arenaFiles = bytes.length;
-    for (const [i, slabs] of bytes.entries()) into.put(`Slabs-${i}`, ...slabs);
+    into.put(`arena-${name}`, Int32Array.from(index));
+    into.facts[`files-${name}`] = bytes.length;
+    for (const [i, slabs] of bytes.entries()) into.put(`${name}-${i}`, ...slabs);
   }
 
   /** Into an arena that holds nothing yet. The slabs stay where they were read to. */
-  load(from: Sections): void {
-    const saved = Buffer.from(from.get('arena'));
+  load(name: string, from: Sections): void {
+    const saved = Buffer.from(from.get(`arena-${name}`));
     const at = (i: number): number => saved.readInt32LE(i * 4);
     const numSlabs = saved.length / 4 / INDEX_NUMBERS;
-    if (from.fact<number>('arenaFiles') !== Math.ceil(numSlabs / SLABS_PER_FILE))
+    if (from.fact<number>(`files-${name}`) !== Math.ceil(numSlabs / SLABS_PER_FILE))
       throw new Error('The snapshot has another number of slabs than its index says');
     let file: Uint8Array = saved;
     let place = 0;
     for (let i = 0; i < numSlabs; i++) {
       if (i % SLABS_PER_FILE === 0) {
-        file = from.get(`Slabs-${i / SLABS_PER_FILE}`);
+        file = from.get(`${name}-${i / SLABS_PER_FILE}`);
         place = 0;
       }
       const row = i * INDEX_NUMBERS;
@@ -171,6 +181,7 @@ export class BlockArena {
       place += length;
       this.#slabs[number] = slab;
       this.#sizeBytes += length;
+      this.#usedBytes += sizeClass === NONE ? length : slab.numLive * classBytes[sizeClass]!;
       if (sizeClass === NONE) continue;
       slab.isOffered = slab.freeAt >= 0 || slab.freshAt + classBytes[sizeClass]! <= SLAB_BYTES;
       if (slab.isOffered) this.#withRoom[sizeClass]!.push(number);
@@ -182,7 +193,8 @@ export class BlockArena {
   #addSlab(sizeBytes: number, sizeClass: number): number {
     const number = this.#unusedNumbers.pop() ?? this.#slabs.length;
     this.#slabs[number] = {
-      bytes: Buffer.allocUnsafeSlow(sizeBytes),
+      // No Buffer: a view of one costs several times as much.
+      bytes: new Uint8Array(sizeBytes),
       sizeClass,
       numLive: 0,
       freshAt: 0,

@@ -13,6 +13,7 @@ import type { Sections } from '../bytes/sections.ts';
 import { DueTasks } from '../state/due-tasks.ts';
 import { STAGE } from '../state/known-actions.ts';
 import { NONE } from '../state/known-exposures.ts';
+import type { HistoryCache } from '../state/users.ts';
 import type { CatalogueBytes } from './catalogue.ts';
 import { JoinTaskTimes, kindOf, slotOf, TASK, type TaskKind, taskOf } from './join-tasks.ts';
 import { labelLinked } from './label-exposure.ts';
@@ -78,11 +79,18 @@ export class PartitionJoin {
   #numWaiting = 0;
   #counts: JoinCounts = noCounts();
 
-  constructor(partition: number, rules: JoinRules, catalogue: CatalogueBytes, start: JoinStart) {
+  /** @param cache where histories go that memory has no room for; without it all stay there */
+  constructor(
+    partition: number,
+    rules: JoinRules,
+    catalogue: CatalogueBytes,
+    start: JoinStart,
+    cache: HistoryCache | null = null,
+  ) {
     this.#partition = partition;
     this.#rules = rules;
     this.#watermarkMs = start.watermarkMs;
-    this.#state = new PartitionState(rules.windows, rules.historyLength);
+    this.#state = new PartitionState(rules.windows, rules.historyLength, cache);
     this.#waiting = new WaitingActions(this.#state);
     this.#touch = new LastTouch(this.#state, start.pins ?? new Map());
     this.#writer = new SampleWriter(this.#state, catalogue, rules.sampleHeader, rules.historyLength);
@@ -109,6 +117,10 @@ export class PartitionJoin {
   }
   get stateBytes(): number {
     return this.#state.sizeBytes;
+  }
+  /** Why histories stay in memory that should be on disk; null while they can be written there. */
+  get coldError(): Error | null {
+    return this.#state.users.coldError;
   }
   get numOutputs(): number {
     return this.#samples.count + this.#others.length;

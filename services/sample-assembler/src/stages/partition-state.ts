@@ -8,7 +8,7 @@ import type { ActionFields, ExposureFields } from '../state/event-fields.ts';
 import type { NewEntry } from '../state/history-list.ts';
 import { KnownActions } from '../state/known-actions.ts';
 import { KnownExposures, NONE } from '../state/known-exposures.ts';
-import { Users } from '../state/users.ts';
+import { type HistoryCache, Users } from '../state/users.ts';
 import { lateActionFields } from './late-event.ts';
 
 export class PartitionState {
@@ -35,12 +35,12 @@ export class PartitionState {
   #watermarkMs = 0;
   readonly #cutoffMs = (user: number): number => this.#historyCutoffMs(user);
 
-  constructor(windows: AttributionWindows, historyLength: number) {
+  constructor(windows: AttributionWindows, historyLength: number, cache: HistoryCache | null = null) {
     this.windows = windows;
     this.#scenarios = windows.scenarioNames;
     this.#closesAfterMs = this.#scenarios.map((name) => windows.closesAtMs(name, 0));
     this.#historyLength = historyLength;
-    this.users = new Users(this.arena, historyLength);
+    this.users = new Users(this.arena, historyLength, cache);
   }
 
   get sizeBytes(): number {
@@ -49,13 +49,13 @@ export class PartitionState {
 
   /** Views of live memory: nothing may change until they are written. */
   save(into: Sections): void {
-    this.arena.save(into);
+    this.arena.save('Slabs', into);
     this.exposures.save(into);
     this.actions.save(into);
     this.users.save(into);
   }
   load(from: Sections): void {
-    this.arena.load(from);
+    this.arena.load('Slabs', from);
     this.exposures.load(from);
     this.actions.load(from);
     this.users.load(from);
@@ -142,12 +142,13 @@ export class PartitionState {
     const kind = this.actions.kind(action) === 'BUY' ? 'buys' : 'clicks';
     const { bytes, idAt, idLength, timeMs } = this.actions.fields(action);
     const head = this.exposures.head(exposure);
-    // Both lie in the arena, as the list does, but in blocks of their own.
+    // Both lie in blocks of the arena, and not in one piece.
     const ids = Buffer.concat([
       bytes.subarray(idAt, idAt + idLength),
       head.bytes.subarray(head.idAt, head.idAt + head.idLength),
     ]);
     const user = this.exposures.columns.of.user[exposure]!;
+    this.users.warm(user);
     of[kind][user] = this.users.lists.setOther(
       of[kind][user]!,
       timeMs,

@@ -113,6 +113,7 @@ export class SampleWriter {
   /** The user's latest events before the request, none of the same request or exposure. */
   #writeHistories({ writer }: SampleBlock, head: ExposureFields, user: number): void {
     const { lists, columns } = this.#state.users;
+    this.#state.users.warm(user);
     const catalogue = this.#catalogue;
     const asOfMs = head.requestTimeMs;
     const chosen = this.#chosen;

@@ -14,6 +14,8 @@ const HEADER_BYTES = 16;
 const AT = { count: 0, used: 4, pruneAt: 8 } as const;
 const ENTRY = { itemHash: 6, idLength: 10, otherLength: 12, itemLength: 14, id: 16 } as const;
 const FIRST_BYTES = 128;
+/** That an unpacked list has beside an eighth of its own: it is mostly unpacked because an event came. */
+const ROOM_BYTES = 128;
 const TWO_32 = 4_294_967_296;
 
 /** One event on its way into a list. */
@@ -184,6 +186,35 @@ export class HistoryLists {
     return list;
   }
 
+  /** Bytes of the list when packed; 0 for none. */
+  packedBytes(list: number): number {
+    if (list === NO_LIST) return 0;
+    this.open(list);
+    return this.#used + 4 * this.count;
+  }
+
+  /** Writes the list that `packedBytes` told of, without the room that it has to grow. */
+  packInto(to: Uint8Array, at: number): void {
+    const { bytes } = this;
+    to.set(bytes.subarray(this.#base, this.#base + this.#used), at);
+    to.set(bytes.subarray(this.#end - 4 * this.count, this.#end), at + this.#used);
+  }
+
+  /** A list out of packed bytes, with room for some more events. */
+  unpack(from: Uint8Array, at: number, length: number): number {
+    if (length === 0) return NO_LIST;
+    const list = this.#newList(length - HEADER_BYTES, (length >> 3) + ROOM_BYTES);
+    this.open(list);
+    const indexBytes = 4 * readInt32(from, at + AT.count);
+    const used = length - indexBytes;
+    this.bytes.set(from.subarray(at + HEADER_BYTES, at + used), this.#base + HEADER_BYTES);
+    this.bytes.set(from.subarray(at + used, at + length), this.#end - indexBytes);
+    this.#setUsed(used);
+    this.#setCount(indexBytes / 4);
+    writeInt32(this.bytes, this.#base + AT.pruneAt, readInt32(from, at + AT.pruneAt));
+    return list;
+  }
+
   free(list: number): void {
     if (list !== NO_LIST) this.#arena.free(list);
   }
@@ -209,26 +240,38 @@ export class HistoryLists {
   /** The open list without its first `drop` entries in a new block with room for more; the old one is freed. */
   #copied(list: number, drop: number, extra: number): number {
     const { bytes: from, count } = this;
-    const pruneAt = this.pruneAtCount;
-    let needed = 0;
-    for (let i = drop; i < count; i++) needed += this.#entryBytes(this.entry(i)) + 4;
-    const entries = Array.from({ length: count - drop }, (_, i) => this.entry(drop + i));
+    const [base, end, used, pruneAt] = [this.#base, this.#end, this.#used, this.pruneAtCount];
+    let needed = used - HEADER_BYTES + 4 * count;
+    if (drop > 0) {
+      needed = 0;
+      for (let i = drop; i < count; i++) needed += entryBytes(from, this.entry(i)) + 4;
+    }
     const to = this.#newList(needed + extra, (needed + extra) >> 2);
     this.open(to);
     const { bytes } = this;
-    let used = HEADER_BYTES;
-    for (let i = 0; i < entries.length; i++) {
-      const at = entries[i]!;
-      const length = entryBytes(from, at);
-      bytes.set(from.subarray(at, at + length), this.#base + used);
-      writeInt32(bytes, this.#end - 4 * (i + 1), used);
-      used += length;
-    }
-    this.#setUsed(used);
-    this.#setCount(entries.length);
+    if (drop === 0) {
+      copyBytes(from, base + HEADER_BYTES, used - HEADER_BYTES, bytes, this.#base + HEADER_BYTES);
+      copyBytes(from, end - 4 * count, 4 * count, bytes, this.#end - 4 * count);
+      this.#setUsed(used);
+    } else this.#copyEntries(from, base, end, drop, count);
+    this.#setCount(count - drop);
     writeInt32(bytes, this.#base + AT.pruneAt, pruneAt);
     this.#arena.free(list);
     return to;
+  }
+
+  /** Entries from `first` on of another list, one after the other: what lay between them stays behind. */
+  #copyEntries(from: Uint8Array, base: number, end: number, first: number, count: number): void {
+    const { bytes } = this;
+    let used = HEADER_BYTES;
+    for (let i = first; i < count; i++) {
+      const at = base + readInt32(from, end - 4 * (i + 1));
+      const length = entryBytes(from, at);
+      copyBytes(from, at, length, bytes, this.#base + used);
+      writeInt32(bytes, this.#end - 4 * (i - first + 1), used);
+      used += length;
+    }
+    this.#setUsed(used);
   }
 
   #newList(contentBytes: number, extra: number): number {
@@ -244,9 +287,6 @@ export class HistoryLists {
     return list;
   }
 
-  #entryBytes(entry: number): number {
-    return entryBytes(this.bytes, entry);
-  }
   #setCount(count: number): void {
     this.count = count;
     writeInt32(this.bytes, this.#base + AT.count, count);

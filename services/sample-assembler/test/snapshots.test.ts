@@ -1,0 +1,199 @@
+/** Snapshots of a partition: taken in their time, used when they may be, passed over when anything is wrong with them. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { artifactSha256 } from '@onemall/service-kit';
+import { Artifacts, exposure, newOwner, Ports, time, work } from './owner-scene.ts';
+
+/** An owner that has committed some and left a snapshot, and what came after it. */
+async function finished(): Promise<{ ports: Ports; artifacts: Artifacts }> {
+  const ports = new Ports();
+  const artifacts = new Artifacts();
+  ports.logs.exposures.push(exposure('e1', 1_000), exposure('e2', 60_000));
+  const { owner } = newOwner(ports, { artifacts });
+  await owner.open();
+  await work(ports, owner);
+  await owner.close();
+  assert.equal(artifacts.files.size, 1);
+  ports.calls.length = 0;
+  return { ports, artifacts };
+}
+
+test('a new owner goes on from the snapshot that the last one left, and reads the log from there', async () => {
+  const { ports, artifacts } = await finished();
+  const { owner, values } = newOwner(ports, { artifacts });
+  await owner.open();
+  assert.ok(!ports.calls.includes('assign exposures -2'), String(ports.calls));
+  assert.equal(values().restored_from_snapshot_p0, 1);
+  assert.equal(values().replayed_records_p0, 0);
+  ports.logs.exposures.push(exposure('e2', 60_000), exposure('e3', 120_000));
+  await work(ports, owner);
+  await owner.flush();
+  // The copy of e2 is known, e2 itself has left, e3 is open.
+  assert.equal(values().open_exposures, 1);
+  assert.equal(values().duplicates, 1);
+  assert.deepEqual(ports.transactions.at(-1)?.topics, ['training-samples']);
+});
+
+test('a damaged or missing snapshot is passed over: an older one or the log takes its place, and it is counted', async () => {
+  const damage: ((artifacts: Artifacts) => void)[] = [
+    (a) => {
+      for (const files of a.files.values()) files.get('state')![300]! ^= 1;
+    },
+    (a) => {
+      for (const files of a.files.values()) files.delete('Slabs-0');
+    },
+    (a) => {
+      // Whole as far as its sha256 goes, and senseless.
+      const files = new Map([['state', Buffer.from([255, 255, 255, 255])]]);
+      const [uri] = a.files.keys();
+      a.files.clear();
+      a.files.set(`${uri!.slice(0, uri!.lastIndexOf('-'))}-${artifactSha256(files)}`, files);
+    },
+    (a) => a.files.clear(),
+  ];
+  for (const [i, change] of damage.entries()) {
+    const { ports, artifacts } = await finished();
+    change(artifacts);
+    const { owner, values } = newOwner(ports, { artifacts });
+    await owner.open();
+    assert.ok(ports.calls.includes('assign exposures -2'), `damage ${i}: ${ports.calls}`);
+    assert.equal(values().snapshots_refused, i === 3 ? 0 : 1);
+    assert.equal(values().restored_from_snapshot_p0, 0);
+    ports.logs.exposures.push(exposure('e2', 60_000));
+    await work(ports, owner);
+    assert.equal(values().open_exposures, 1);
+    await owner.flush();
+    assert.equal(values().duplicates, 1);
+  }
+});
+
+test('a snapshot past the committed offsets, or of another life of the topics, is never used', async () => {
+  const { ports, artifacts } = await finished();
+  const committed = ports.offsets;
+  ports.offsets = committed.map((o) => ({ ...o, offset: Math.min(o.offset, 1) }));
+  const { owner, values } = newOwner(ports, { artifacts });
+  await owner.open();
+  assert.equal(values().restored_from_snapshot_p0, 0);
+  assert.equal(artifacts.files.size, 1);
+  ports.offsets = [];
+  const first = newOwner(ports, { artifacts });
+  await first.owner.open();
+  assert.equal(
+    artifacts.files.size,
+    0,
+    'nothing was ever committed: what is there is of topics that are gone',
+  );
+});
+
+test('snapshots are taken in their time, the newest two stay, and joining waits while one is written', async () => {
+  const ports = new Ports();
+  const artifacts = new Artifacts();
+  ports.logs.exposures.push(exposure('e1', 1_000));
+  const { owner, clock, values } = newOwner(ports, { artifacts, snapshotMs: 1_000 });
+  await owner.open();
+  for (let i = 0; i < 4; i++) {
+    ports.logs.exposures.push(exposure(`more-${i}`, 2_000 + i));
+    await work(ports, owner);
+    time.nowMs += 1_000;
+    clock.advance(1_000);
+    const before = values().snapshots_written!;
+    owner.commitWhenDue();
+    assert.equal(owner.join(time.nowMs), false, 'stands still');
+    while (values().snapshots_written === before) await new Promise(setImmediate);
+    await owner.flush();
+  }
+  assert.equal(values().snapshots_written, 4);
+  assert.equal(artifacts.files.size, 2);
+});
+
+/** Less than the histories of two users: they go to disk by turns. */
+const NO_CACHE_MB = 300 / (1 << 20);
+const manyUsers = (from: number, to: number) =>
+  Array.from({ length: to - from }, (_, i) =>
+    exposure(`e${from + i}`, 1_000 + from + i, `u${(from + i) % 40}`),
+  );
+const segmentsOf = (artifacts: Artifacts): string[] =>
+  [...artifacts.files.keys()].filter((uri) => uri.includes('/histories-0/'));
+
+test('histories on disk are a part of snapshots, which share what has not changed and drop what none needs', async () => {
+  const ports = new Ports();
+  const artifacts = new Artifacts();
+  const settings = { artifacts, historyCacheMb: NO_CACHE_MB };
+  ports.logs.exposures.push(...manyUsers(0, 80));
+  const first = newOwner(ports, settings);
+  await first.owner.open();
+  await work(ports, first.owner);
+  await first.owner.close();
+  const before = segmentsOf(artifacts);
+  assert.ok(before.length > 2, `${before.length} segments`);
+
+  const second = newOwner(ports, settings);
+  await second.owner.open();
+  assert.equal(second.values().restored_from_snapshot_p0, 1);
+  ports.logs.exposures.push(exposure('one-more', 2_000, 'u3'));
+  await work(ports, second.owner);
+  assert.ok(second.values().history_disk_bytes! > 4_000);
+  await second.owner.close();
+  const shared = segmentsOf(artifacts).filter((uri) => before.includes(uri));
+  assert.ok(shared.length > 0 && segmentsOf(artifacts).length > shared.length);
+
+  // Every user comes again: no old segment stays alive, and two snapshots later none is kept.
+  const third = newOwner(ports, settings);
+  await third.owner.open();
+  for (let i = 0; i < 3; i++) {
+    ports.logs.exposures.push(...manyUsers(100 + 40 * i, 140 + 40 * i));
+    await work(ports, third.owner);
+    await third.owner.flush();
+    if (i < 2) {
+      time.nowMs += 400_000;
+      third.clock.advance(400_000);
+      third.owner.commitWhenDue();
+      await third.owner.flush();
+    }
+  }
+  await third.owner.close();
+  assert.deepEqual(
+    segmentsOf(artifacts).filter((uri) => before.includes(uri)),
+    [],
+  );
+});
+
+test('a snapshot with a lost or damaged segment of histories is passed over', async () => {
+  for (const isLost of [true, false]) {
+    const ports = new Ports();
+    const artifacts = new Artifacts();
+    ports.logs.exposures.push(...manyUsers(0, 80));
+    const first = newOwner(ports, { artifacts, historyCacheMb: NO_CACHE_MB });
+    await first.owner.open();
+    await work(ports, first.owner);
+    await first.owner.close();
+    const [uri] = segmentsOf(artifacts);
+    if (isLost) artifacts.files.set(uri!, new Map());
+    else artifacts.files.get(uri!)!.get('segment')![40]! ^= 1;
+    const { owner, values } = newOwner(ports, { artifacts, historyCacheMb: NO_CACHE_MB });
+    await owner.open();
+    assert.equal(values().restored_from_snapshot_p0, 0);
+    assert.equal(values().snapshots_refused, 1);
+    await work(ports, owner);
+    assert.equal(values().history_events, 80, 'the log alone gives them');
+    await owner.close();
+  }
+});
+
+test('where the disk takes nothing histories stay in memory, and operators are told', async () => {
+  const ports = new Ports();
+  ports.logs.exposures.push(...manyUsers(0, 80));
+  const { owner, values } = newOwner(ports, {
+    historyCacheMb: NO_CACHE_MB,
+    folder: import.meta.filename,
+    snapshotMs: 0,
+  });
+  await owner.open();
+  await work(ports, owner);
+  assert.equal(values().history_disk_full_p0, 1);
+  assert.equal(values().partitions_history_disk_full, 1);
+  assert.equal(values().history_events, 80);
+  assert.equal(values().history_disk_bytes, 0);
+  await owner.close();
+  assert.equal(ports.transactions.length > 0, true);
+});
