@@ -6,50 +6,29 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { connectKafka, type KafkaIo } from '@onemall/kafka-io';
-import { spawnService, startTestStack, type TestStack, waitFor } from '@onemall/testkit';
+import { startTestStack, type TestStack } from '@onemall/testkit';
 import { load as machineLoad, versions } from './report/machine.ts';
 import type { Benchmark } from './report/result.ts';
-import { flushEvents, LOGS, type LoadPlan, load, makeEvents } from './sample-assembly/events.ts';
+import { drain, planOf } from './sample-assembly/drain.ts';
+import type { LoadPlan } from './sample-assembly/events.ts';
 import { measureLatency } from './sample-assembly/latency.ts';
 import { runPeer } from './sample-assembly/peer.ts';
-import { cpuSecondsOf, machineBusySeconds, peakMiBOf } from './sample-assembly/process-facts.ts';
-import { serviceEnv } from './sample-assembly/service-env.ts';
 import { whereTimeGoes } from './sample-assembly/where-time-goes.ts';
 
 const EVENTS = Number(process.env.ONEMALL_BENCH_EVENTS ?? 1_000_000);
 /** Of all events the rest are clicks, buys and copies. */
 const EXPOSURES = Math.round(EVENTS / 1.1065);
 const PROFILED = Math.min(EXPOSURES, 300_000);
-const PARTITIONS = 4;
-const MINUTE_MS = 60_000;
-const WINDOWS = { clickWindowMs: 10 * MINUTE_MS, buyWindowMs: 30 * MINUTE_MS };
-const GRACE_MS = 2 * MINUTE_MS;
-const JITTER_MS = MINUTE_MS;
-const TOPICS = [
-  ...LOGS,
-  'items',
-  'item-sids',
-  'live-sids',
-  'training-samples',
-  'late-events',
-  'dead-letters',
-] as const;
-const RETENTION = { largestWindowMs: WINDOWS.buyWindowMs, graceMs: GRACE_MS, longestOutageMs: MINUTE_MS };
-
 const benchmark: Benchmark = async (print) => {
   const folder = mkdtempSync(path.join(tmpdir(), 'onemall-bench-'));
   const stack = await startTestStack();
   try {
-    const plan: LoadPlan = {
-      ...{ seed: 1, exposures: EXPOSURES, users: Math.max(100, Math.round(EXPOSURES / 115)) },
-      ...{ startMs: 1_767_225_600_000, spanMs: 120 * MINUTE_MS, jitterMs: JITTER_MS, ...WINDOWS },
-    };
+    const plan = planOf(EXPOSURES);
     const labels = await drain(stack, plan, 0, folder, null);
     print(`labels only: ${JSON.stringify(labels)}`);
     const histories = await drain(stack, plan, 50, folder, null);
     print(`histories of 50: ${JSON.stringify(histories)}`);
-    const small = { ...plan, exposures: PROFILED, users: Math.max(100, Math.round(PROFILED / 115)) };
+    const small = planOf(PROFILED);
     const whereLabels = await profiled(stack, small, 0, folder);
     print(`where the time goes, labels only: ${JSON.stringify(whereLabels)}`);
     const whereHistories = await profiled(stack, small, 50, folder);
@@ -90,81 +69,6 @@ const benchmark: Benchmark = async (print) => {
     rmSync(folder, { recursive: true, force: true });
   }
 };
-
-async function preload(io: KafkaIo, plan: LoadPlan): Promise<{ events: number; exposures: number }> {
-  await io.createTopics(TOPICS, { retention: RETENTION, numPartitions: PARTITIONS });
-  await io.registerSchemas(TOPICS);
-  const headers = {
-    exposures: await io.wireHeader('exposures'),
-    clicks: await io.wireHeader('clicks'),
-    buys: await io.wireHeader('buys'),
-  };
-  const events = makeEvents(plan, headers);
-  const endMs = plan.startMs + plan.spanMs + 4 * WINDOWS.buyWindowMs;
-  await load(io, events, flushEvents(endMs, headers.exposures, PARTITIONS));
-  return { events: events.length, exposures: plan.exposures };
-}
-
-/** From the start of the process until every sample is durable. */
-async function drain(
-  stack: TestStack,
-  plan: LoadPlan,
-  historyLength: number,
-  folder: string,
-  profileFolder: string | null,
-) {
-  const namespace = stack.newNamespace();
-  const io = await connectKafka({ ...stack, namespace, clientId: 'bench' });
-  try {
-    const { events, exposures } = await preload(io, plan);
-    const busyBefore = machineBusySeconds();
-    const ownBefore = process.cpuUsage();
-    const startedMs = performance.now();
-    const service = await spawnService('sample-assembler', {
-      ...serviceEnv(stack, namespace, folder),
-      ONEMALL_SCENARIOS: JSON.stringify({
-        product_card: WINDOWS,
-        short_video: WINDOWS,
-        live_stream: WINDOWS,
-      }),
-      ONEMALL_GRACE_MS: String(GRACE_MS),
-      ONEMALL_OUT_OF_ORDERNESS_MS: String(JITTER_MS),
-      ONEMALL_LONGEST_OUTAGE_MS: String(MINUTE_MS),
-      ONEMALL_HISTORY_LENGTH: String(historyLength),
-      ONEMALL_SNAPSHOT_MS: '0',
-      ...(profileFolder && { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${profileFolder}` }),
-    });
-    let firstOutMs = 0;
-    await waitFor(
-      async () => {
-        const { out } = await service.status();
-        if (out > 0 && firstOutMs === 0) firstOutMs = performance.now();
-        return out >= exposures;
-      },
-      { what: `${exposures} samples`, timeoutMs: 600_000, intervalMs: 50 },
-    );
-    const endedMs = performance.now();
-    const cpuSeconds = cpuSecondsOf(service.pid);
-    const peakMiB = peakMiBOf(service.pid);
-    const { user, system } = process.cpuUsage(ownBefore);
-    const othersCpuS = machineBusySeconds() - busyBefore - cpuSeconds - (user + system) / 1e6;
-    const { values } = await service.status();
-    await service.stop();
-    return {
-      events,
-      seconds: (endedMs - startedMs) / 1000,
-      eventsPerS: Math.round(events / ((endedMs - startedMs) / 1000)),
-      secondsToFirstSamples: (firstOutMs - startedMs) / 1000,
-      cpuUsPerEvent: (cpuSeconds * 1e6) / events,
-      cpuSeconds,
-      peakMiB,
-      lateEvents: values.late_events,
-      brokerAndOthersCpuS: Math.round(othersCpuS * 10) / 10,
-    };
-  } finally {
-    await io.close();
-  }
-}
 
 async function profiled(
   stack: TestStack,
