@@ -4,37 +4,26 @@
  * duplicates at the paper's 4096 codes per level.
  */
 import { readFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import {
-  type CodebookMetrics,
   codesForCatalogue,
-  measureCodebook,
   seededSource,
   stackVectors,
   textEmbedding,
-  trainCodebook,
   type Vectors,
-  withEncoder,
 } from '@onemall/quantization';
 import { beautyFolder } from './report/beauty.ts';
-import { load, measure, versions } from './report/machine.ts';
+import { load, versions } from './report/machine.ts';
 import type { Benchmark } from './report/result.ts';
+import {
+  type Catalogue,
+  type ConflictRow,
+  conflictRows,
+  fsqShare,
+  PAPER,
+} from './tokenizer-conflicts/table.ts';
 
-const THREADS = Math.min(2, availableParallelism());
 const FAMILY_ITEMS = 1_000_000;
 const DIM = 64;
-const PAPER = {
-  ResKmeans: { conflict: 0.36, exclusive: 0.86 },
-  ResKmeansFSQ: { conflict: 0.11, exclusive: 0.95 },
-};
-
-interface Catalogue {
-  name: string;
-  vectors: Vectors;
-  codes: readonly [number, number, number];
-  maxIterations: number;
-  maxVectorsPerCode: number;
-}
 
 function beauty(folder: string): Catalogue[] {
   const bytes = readFileSync(`${folder}Beauty_cf_embeddings.f32`);
@@ -96,54 +85,20 @@ const benchmark: Benchmark = async (print) => {
       maxVectorsPerCode: 32,
     },
   ];
-  const tables: Record<string, unknown>[] = [];
-  // Equally many codes for both: the difference is the kind of the last level alone.
-  for (const { name, vectors, codes, maxIterations, maxVectorsPerCode } of catalogues)
-    for (const lastLevel of ['kmeans', 'fsq'] as const) {
-      let metrics: CodebookMetrics | undefined;
-      const { cpuSeconds } = await measure(async () => {
-        const codebook = await trainCodebook(vectors, {
-          scenario: 'bench',
-          version: 1,
-          numCodes: codes,
-          lastLevel,
-          cutoffMs: 0,
-          seed: 1,
-          maxIterations,
-          maxVectorsPerCode,
-          numThreads: THREADS,
-        });
-        metrics = await withEncoder(codebook, (encoder) => measureCodebook(encoder, vectors), THREADS);
-      });
-      const row = {
-        name,
-        tokenizer: lastLevel === 'fsq' ? 'ResKmeansFSQ' : 'ResKmeans',
-        codes,
-        ...metrics!,
-        cpuSeconds,
-      };
-      print(JSON.stringify(row));
-      tables.push(row);
-    }
-  const at = (tokenizer: string): { conflict: number; exclusive: number } =>
-    tables.findLast((row) => row.tokenizer === tokenizer) as never;
-  const [kmeans, fsq] = [at('ResKmeans'), at('ResKmeansFSQ')];
+  const tables: ConflictRow[] = [];
+  for (const catalogue of catalogues) tables.push(...(await conflictRows(catalogue, print)));
+  const share = fsqShare(tables.slice(-2));
   return {
     name: 'tokenizer-conflicts',
     versions: { ...versions(), load: String(load()) },
     ours: { tables },
     peer: { name: "the paper's table 5, on its own catalogue and definition", ...PAPER },
     ratios: {
-      'conflict, FSQ to k-means, ours': fsq.conflict / kmeans.conflict,
-      'conflict, FSQ to k-means, the paper': PAPER.ResKmeansFSQ.conflict / PAPER.ResKmeans.conflict,
+      'conflict, FSQ to k-means, ours': share,
+      'conflict, FSQ to k-means, the paper': fsqShare([PAPER.ResKmeans, PAPER.ResKmeansFSQ]),
     },
     bars: [
-      {
-        name: 'conflict of FSQ below that of k-means: share of it',
-        value: fsq.conflict / kmeans.conflict,
-        bar: 1,
-        ok: fsq.conflict < kmeans.conflict,
-      },
+      { name: 'conflict of FSQ below that of k-means: share of it', value: share, bar: 1, ok: share < 1 },
     ],
   };
 };

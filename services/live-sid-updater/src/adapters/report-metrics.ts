@@ -20,6 +20,7 @@ export class SidReporter {
   readonly #modelChurn = new RecentCount();
   readonly #held = new RecentCount();
   #computed = 0;
+  #changed = 0;
   #nextMs = 0;
   #nextCatalogueMs = 0;
 
@@ -32,11 +33,14 @@ export class SidReporter {
   countComputed({ computed, productChanges, itemChanges, modelChanges, held }: ComputedLiveSids): void {
     const nowMs = this.#context.clock.nowMs();
     this.#computed += computed;
+    this.#changed += productChanges + itemChanges + modelChanges;
     this.#productChurn.add(nowMs, productChanges);
     this.#itemChurn.add(nowMs, itemChanges);
     this.#modelChurn.add(nowMs, modelChanges);
     this.#held.add(nowMs, held.length);
-    this.#context.meter.set('live_sids_recomputed', this.#computed, 'Live SIDs computed since start');
+    const { meter } = this.#context;
+    meter.set('live_sids_recomputed', this.#computed, 'Live SIDs computed since start');
+    meter.set('live_sid_changes', this.#changed, 'Live SIDs that became another one since start');
   }
 
   /** The catalogue has just been encoded with a new codebook: its metrics are due. */
@@ -54,6 +58,7 @@ export class SidReporter {
     const values = {
       liveRooms: this.#state.rooms.liveCount,
       liveSidsRecomputed: this.#computed,
+      liveSidChanges: this.#changed,
       churnPerMinute: [this.#productChurn, this.#itemChurn, this.#modelChurn].reduce(
         (sum, churn) => sum + churn.lastMinute(nowMs),
         0,
