@@ -3,6 +3,7 @@ export * from './models/presets.ts';
 export * from './policy-ports.ts';
 export { auc } from './prediction-window.ts';
 export { type LoadOptions, loadItemTower, loadRanker } from './published.ts';
+export { readPolicyManifest } from './published-manifest.ts';
 export { loadPolicy } from './published-policy.ts';
 export * from './reward-selection.ts';
 export * from './trainer-api.ts';

@@ -4,6 +4,7 @@
  */
 import { type Codebook, type CodebookLevel, NUM_LEVELS } from './codebook.ts';
 import { fsqNumWeights } from './fsq.ts';
+import type { CodeMatch } from './match-codebooks.ts';
 
 const FORMAT_VERSION = 1;
 
@@ -145,4 +146,46 @@ function fromLittleEndian(files: ReadonlyMap<string, Uint8Array>, name: string, 
       throw new CodebookFileError(`${name}: number ${i} is ${numbers[i]}; the file is damaged`);
   }
   return numbers;
+}
+
+const CONTINUES = 'continues.json';
+
+/** What a codebook version continues: stands beside its files, so that a policy can be carried over to it. */
+export interface Continues {
+  /** The version before. */
+  version: number;
+  match: CodeMatch;
+}
+
+export function writeContinues({ version, match }: Continues): [name: string, bytes: Uint8Array] {
+  return [CONTINUES, Buffer.from(JSON.stringify({ version, match: match.map((level) => [...level]) }))];
+}
+
+/** @returns null for a codebook that began anew @throws CodebookFileError for a damaged file */
+export function readContinues(files: ReadonlyMap<string, Uint8Array>): Continues | null {
+  const bytes = files.get(CONTINUES);
+  if (!bytes) return null;
+  const { numCodes } = readCodebook(files);
+  let read: { version?: unknown; match?: unknown };
+  try {
+    read = JSON.parse(Buffer.from(bytes).toString('utf8')) as typeof read;
+  } catch (cause) {
+    throw new CodebookFileError(`${CONTINUES} is not JSON: ${(cause as Error).message}`, { cause });
+  }
+  const match = read.match as number[][];
+  const whole =
+    isCount(read.version) &&
+    Array.isArray(match) &&
+    match.length === NUM_LEVELS &&
+    match.every(
+      (level, l) => Array.isArray(level) && level.length === numCodes[l] && level.every(Number.isInteger),
+    );
+  if (!whole)
+    throw new CodebookFileError(
+      `${CONTINUES}: expected a version and one old code, or -1, for each of ${numCodes.join(', ')} codes`,
+    );
+  return {
+    version: read.version as number,
+    match: match.map((level) => Int32Array.from(level)) as unknown as CodeMatch,
+  };
 }

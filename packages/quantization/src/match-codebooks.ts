@@ -5,7 +5,7 @@
 import type { Codebook, CodebookLevel } from './codebook.ts';
 import { NUM_LEVELS } from './codebook.ts';
 import type { CodebookEncoder } from './codebook-encoder.ts';
-import { squaredDistance } from './nearest-search.ts';
+import { nearestCodes, squaredDistance } from './nearest-search.ts';
 import { toSource, type VectorSource } from './vector-source.ts';
 import type { Vectors } from './vectors.ts';
 
@@ -85,6 +85,30 @@ export function assign(costs: Float64Array, n: number): Int32Array {
   const columns = new Int32Array(n);
   for (let j = 1; j <= n; j++) columns[rowOf[j]! - 1] = j - 1;
   return columns;
+}
+
+/** By level: per new code the code of the version before that it continues, or -1. */
+export type CodeMatch = readonly [Int32Array, Int32Array, Int32Array];
+
+/**
+ * Which codes of a codebook continue those of the one before, after `matchCodebook`: a k-means code whose nearest old
+ * centroid is the one of its own number; every code of an FSQ level that began from the weights before. No code does
+ * where the two cannot match, and none of a last FSQ level whose first levels could not.
+ */
+export async function matchedCodes(before: Codebook, after: Codebook): Promise<CodeMatch> {
+  const fits = canMatch(before, after);
+  const levels = await Promise.all(
+    after.levels.map(async (level, l) => {
+      const match = new Int32Array(level.numCodes).fill(-1);
+      const old = before.levels[l];
+      if (!fits || !old) return match;
+      if (level.kind !== 'kmeans' || old.kind !== 'kmeans') return match.map((_, code) => code);
+      const data = level.centroids;
+      const nearest = await nearestCodes({ data, numVectors: level.numCodes, dim: after.dim }, old.centroids);
+      return match.map((_, code) => (nearest[code] === code ? code : -1));
+    }),
+  );
+  return levels as unknown as CodeMatch;
 }
 
 export interface MovedShares {

@@ -31,26 +31,24 @@ export function emitNearest(g: GraphBuilder, x: Value, centroids: Float32Array):
   const blocked = numCodes > BLOCK;
   const places = blocked ? Math.ceil(numCodes / BLOCK) * BLOCK : numCodes;
   const shift = meanRow(centroids, dim);
-  const shifted = new Float32Array(places * dim);
-  const bias = new Float32Array(places).fill(NEVER);
+  // Column k is the shifted centroid with its bias below it: a bias of its own would be one more pass over all scores.
+  const columns = new Float32Array((dim + 1) * places).fill(NEVER, dim * places);
   for (let k = 0; k < numCodes; k++) {
     let norm = 0;
-    for (let d = 0, at = k * dim; d < dim; d++, at++) {
-      shifted[at] = centroids[at]! - shift[d]!;
-      norm += shifted[at]! * shifted[at]!;
+    for (let d = 0; d < dim; d++) {
+      const value = Math.fround(centroids[k * dim + d]! - shift[d]!);
+      columns[d * places + k] = value;
+      norm += value * value;
     }
-    bias[k] = -norm / 2;
+    columns[dim * places + k] = -norm / 2;
   }
-  const scores = g.emit(
-    'Gemm',
-    [
-      g.sub(x, g.initializer(`${x.name}.shift`, [dim], 'float32', shift)),
-      g.initializer(`${x.name}.centroids`, [places, dim], 'float32', shifted),
-      g.initializer(`${x.name}.bias`, [places], 'float32', bias),
-    ],
-    [rows, places],
-    'float32',
-    { transB: int(1) },
+  const ones = g.initializer(`${x.name}.ones`, [rows, 1], 'float32', new Float32Array(rows).fill(1));
+  const shifted = g.sub(x, g.initializer(`${x.name}.shift`, [dim], 'float32', shift));
+  const scores = g.matmul(
+    g.concat([shifted, ones], 1),
+    g.initializer(`${x.name}.columns`, [dim + 1, places], 'float32', columns),
+    false,
+    false,
   );
   const argMax = (v: Value): Value =>
     g.emit('ArgMax', [v], [rows, 1], 'int64', { axis: int(1), keepdims: int(1), select_last_index: int(0) });

@@ -2,8 +2,8 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { trainCodebook } from './codebook.ts';
 import { withEncoder } from './codebook-encoder.ts';
-import { readCodebook, writeCodebook } from './codebook-files.ts';
-import { canMatch, matchCodebook, movedShares } from './match-codebooks.ts';
+import { readCodebook, writeCodebook, writeContinues } from './codebook-files.ts';
+import { canMatch, matchCodebook, matchedCodes, movedShares } from './match-codebooks.ts';
 import { measureCodebook } from './sid-metrics.ts';
 import type { ThreadMessage, ThreadTask } from './training-thread.ts';
 
@@ -38,4 +38,7 @@ const [metrics, moved] = await withEncoder(
     ] as const,
   task.numThreads,
 );
-send({ kind: 'trained', trained: { files: writeCodebook(codebook), metrics, moved } });
+const files = writeCodebook(codebook);
+if (before)
+  files.set(...writeContinues({ version: before.version, match: await matchedCodes(before, codebook) }));
+send({ kind: 'trained', trained: { files, metrics, moved } });

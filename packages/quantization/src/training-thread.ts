@@ -20,7 +20,7 @@ export interface TrainingTask {
   resume?: TrainingState;
 }
 export interface TrainedCodebook {
-  /** As writeCodebook gives them. */
+  /** As writeCodebook gives them; with a version before also which of its codes go on (`readContinues`). */
   files: Map<string, Uint8Array>;
   /** Over the vectors it was trained on. */
   metrics: CodebookMetrics;

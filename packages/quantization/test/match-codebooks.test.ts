@@ -8,11 +8,14 @@ import {
   CodebookEncoder,
   canMatch,
   matchCodebook,
+  matchedCodes,
   movedShares,
   readCodebook,
+  readContinues,
   trainCodebook,
   type Vectors,
   writeCodebook,
+  writeContinues,
 } from '../src/index.ts';
 import { trainInThread } from '../src/training-thread.ts';
 import { clusters } from './reference.ts';
@@ -118,4 +121,34 @@ test('a version of another size or kind begins anew and has nothing to compare',
     assert.equal(moved, null);
     assert.equal(canMatch(before, readCodebook(files)), false);
   }
+});
+
+test('a code goes on where its nearest old centroid has its number; the files say which do', async () => {
+  const before = await trainCodebook(drawn(1), { ...options, lastLevel: 'kmeans' });
+  const [first, ...others] = before.levels;
+  assert.ok(first?.kind === 'kmeans');
+  // Code 3 means something else now, code 5 has come nearer to old code 6 than to its own.
+  const centroids = first.centroids.slice();
+  centroids.subarray(3 * DIM, 4 * DIM).set(first.centroids.subarray(9 * DIM, 10 * DIM));
+  centroids.subarray(5 * DIM, 6 * DIM).set(first.centroids.subarray(6 * DIM, 7 * DIM));
+  const after: Codebook = { ...before, version: 2, levels: [{ ...first, centroids }, ...others] };
+  const match = await matchedCodes(before, after);
+  const same = Int32Array.from({ length: 16 }, (_, code) => code);
+  assert.deepEqual(match[0], same.with(3, -1).with(5, -1));
+  assert.deepEqual([match[1], match[2]], [same, same]);
+  const other = await trainCodebook(drawn(1), { ...options, numCodes: [8, 8, 8] });
+  assert.deepEqual(
+    (await matchedCodes(before, other)).map((level) => level.every((code) => code === -1)),
+    [true, true, true],
+  );
+
+  const files = new Map([...writeCodebook(after), writeContinues({ version: 1, match })]);
+  assert.deepEqual(readContinues(files), { version: 1, match });
+  assert.deepEqual(readCodebook(files), after);
+  assert.equal(readContinues(writeCodebook(after)), null);
+  files.set('continues.json', Buffer.from('{"version":1,"match":[[0],[0],[0]]}'));
+  assert.throws(
+    () => readContinues(files),
+    /expected a version and one old code, or -1, for each of 16, 16, 16/,
+  );
 });

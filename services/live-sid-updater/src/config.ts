@@ -26,8 +26,8 @@ export const updaterShape = {
   lastLevel: z.enum(['kmeans', 'fsq']).default('fsq').describe('third level of new codebooks'),
   maxTrainingVectors: z.coerce.number().int().min(1).default(50_000),
   followNewCodebooks: flag
-    .default(false)
-    .describe('also serve codebook versions above the first one; readers must be able to switch'),
+    .default(true)
+    .describe('also serve codebook versions above the lowest one, so that a fork of the trainer can switch'),
   acceptLostChanges: flag
     .default(false)
     .describe('start at the oldest retained product change where the committed one is gone'),

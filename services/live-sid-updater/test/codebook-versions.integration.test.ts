@@ -52,7 +52,7 @@ async function bootstrapped(more: Record<string, string>): Promise<Harness> {
 
 describe('a second codebook version', () => {
   test('is served beside the first one where it is followed', async (t) => {
-    const h = await bootstrapped({ ONEMALL_FOLLOW_NEW_CODEBOOKS: 'true' });
+    const h = await bootstrapped({});
     t.after(() => h.close());
     await publishSecond(h, 'product_card');
     await publishSecond(h, 'live_stream');
@@ -76,7 +76,7 @@ describe('a second codebook version', () => {
   });
 
   test('is left alone where it is not, also by a restart', async (t) => {
-    const h = await bootstrapped({});
+    const h = await bootstrapped({ ONEMALL_FOLLOW_NEW_CODEBOOKS: 'false' });
     t.after(() => h.close());
     await publishSecond(h, 'product_card');
     await publishSecond(h, 'live_stream');

@@ -9,13 +9,15 @@ import { ArtifactError, ConfigError, type RunningService, type ServiceContext } 
 import { CheckpointStore } from './adapters/checkpoint-store.ts';
 import { DeadLetters } from './adapters/dead-letters.ts';
 import { ItemVectors } from './adapters/item-vectors.ts';
+import { lineageInUse } from './adapters/lineages.ts';
 import { ManifestJournal } from './adapters/manifest-journal.ts';
-import { PolicyPublisher } from './adapters/policy-publisher.ts';
+import { newestPolicy, PolicyPublisher } from './adapters/policy-publisher.ts';
 import { RewardFeed } from './adapters/reward-feed.ts';
 import { SampleFeed } from './adapters/sample-feed.ts';
 import type { SidTables } from './adapters/sid-tables.ts';
 import { TrainingReport } from './adapters/training-report.ts';
 import type { TrainerConfig } from './config.ts';
+import { forkedLineage } from './fork.ts';
 import type { Codebooks, Learner, ModelGate } from './learner.ts';
 import { trainOnStream } from './pipeline.ts';
 import { Release } from './release.ts';
@@ -97,6 +99,8 @@ export type OpenLearner = (
   open: Closers,
   scenarios: readonly string[],
   checkpoint: Checkpoint | null,
+  /** Codebooks of the policy in use where a fork is to be compared with it. */
+  inUse: Codebooks | null,
 ) => Promise<OpenedLearner | null>;
 
 async function openAndTrain(
@@ -108,8 +112,12 @@ async function openAndTrain(
   const { config, log, clock, meter, artifacts, fail, stopping } = context;
   const { model } = config;
   const scenarios = Object.keys(config.scenarios).sort();
-  const folder = path.join(config.dataDir, `trainer-${model}`);
-  const checkpoints = new CheckpointStore(artifacts, model, config.keepCheckpoints, log);
+  const fork = config.fork ? await forkedLineage(context, io) : null;
+  if (config.fork && !fork) return; // stopped while waiting
+  const folder = path.join(config.dataDir, `trainer-${model}${fork ? '-fork' : ''}`);
+  const kind = model === 'retriever' ? 'RETRIEVER' : 'RANKER';
+  const lineage = fork?.name ?? (await lineageInUse(artifacts, model, await newestPolicy(io, kind), log));
+  const checkpoints = new CheckpointStore(artifacts, lineage, config.keepCheckpoints, log);
   const resumed = await checkpoints.loadNewest();
   if (resumed && resumed.checkpoint.scenarios.join() !== scenarios.join())
     throw new ConfigError(
@@ -122,15 +130,25 @@ async function openAndTrain(
     resumed ? 'resuming from a checkpoint' : 'no checkpoint: a new model',
   );
 
-  const opened = await openLearner(context, io, open, scenarios, resumed?.checkpoint ?? null);
+  const { checkpoint = null } = resumed ?? {};
+  const opened = await openLearner(context, io, open, scenarios, checkpoint, fork?.inUse ?? null);
   if (!opened) return; // stopped while waiting
   const { learner, tables, codebooks, gate } = opened;
   if (resumed) await learner.restore(resumed.state);
 
   const publisher = open.add(
-    await PolicyPublisher.open({ io, artifacts, clock, log, keep: config.keepPolicies, stopping }, model),
+    await PolicyPublisher.open(
+      {
+        ...{ io, artifacts, clock, log, stopping },
+        keep: config.keepPolicies,
+        takesOverLater: fork !== null,
+      },
+      model,
+    ),
   );
-  if (gate) checkpoints.stepInUse = await compareWithPublished(context, publisher, learner, gate);
+  const stepInUse = gate && (await compareWithPublished(context, io, kind, gate));
+  // The checkpoints of the policy that a fork is held to lie elsewhere.
+  if (!fork) checkpoints.stepInUse = stepInUse;
   const progress = resumed?.checkpoint.progress ?? atTheBeginning;
   const settings = JSON.stringify([
     config.seed,
@@ -168,12 +186,14 @@ async function openAndTrain(
       batchSize: learner.batchSize,
       maxBuffered: config.maxBufferedBatches * learner.batchSize,
       resume: resumed && { positions, cursor: progress.cursor },
-      acceptLostSamples: config.acceptLostSamples,
+      // A fork's tail may reach back behind what is retained.
+      acceptLostSamples: config.acceptLostSamples || fork !== null,
       stopping,
     }),
   );
   const rewards =
-    model === 'ranker' || config.rlMode === 'off'
+    // Rewards of the policy in use belong to its codebooks: a fork gets its own once it is in use and a trainer resumes it.
+    model === 'ranker' || config.rlMode === 'off' || fork
       ? null
       : open.add(
           await RewardFeed.open({
@@ -208,6 +228,7 @@ async function openAndTrain(
     ...{ learner, gate, vectors, publisher, report, log, meter, stopping },
     onPublished: ({ step }) => {
       checkpoints.stepInUse = step;
+      if (fork) meter.set('fork_took_over', 1, 'The policy in use is this fork');
     },
   });
   meter.set('rollbacks', progress.rollbacks ?? 0, 'Times that training went back to the policy in use');
@@ -234,14 +255,14 @@ async function openAndTrain(
  */
 async function compareWithPublished(
   { artifacts, log }: Context,
-  publisher: PolicyPublisher,
-  { kind, codebookVersions }: Learner,
+  io: KafkaIo,
+  kind: Learner['kind'],
   gate: ModelGate,
 ): Promise<number | null> {
-  const inUse = await publisher.newest(kind);
+  const inUse = await newestPolicy(io, kind);
   if (!inUse) return null;
   const { policyVersion } = inUse;
-  if (!isDeepStrictEqual(inUse.codebookVersions, codebookVersions)) {
+  if (!isDeepStrictEqual(inUse.codebookVersions, gate.comparesWith)) {
     log.warn(
       { policyVersion },
       'the published policy has other codebook versions: the next one is not compared with it',

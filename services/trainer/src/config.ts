@@ -31,6 +31,18 @@ export const trainerShape = {
     .describe(
       'of the samples that would train, the share that does, by seeded hash: for traffic beyond the capacity',
     ),
+  fork: z
+    .union([z.boolean(), z.enum(['true', 'false']).transform((text) => text === 'true')])
+    .default(false)
+    .describe(
+      'this process waits for newer codebooks, carries the retriever over to them and takes over when it passes the gate',
+    ),
+  forkTailSamples: count(0)
+    .default(50_000)
+    .describe('newest records of the log that a fork trains on again, over all partitions'),
+  forkQuietMs: count(0)
+    .default(30_000)
+    .describe('a fork waits until no codebook came for this long: a job trains one scenario after the other'),
   heldBackFraction: rate
     .default(0.01)
     .describe('share of requests kept for evaluation, by hash of requestId'),
@@ -109,6 +121,8 @@ export type TrainerConfig = CommonConfig & z.infer<z.ZodObject<typeof trainerSha
 /** @throws ConfigError, also where reward groups would be dropped before they can arrive */
 export function trainerConfig(env: Record<string, string | undefined> = process.env): TrainerConfig {
   const config = loadConfig(trainerShape, env);
+  if (config.fork && config.model !== 'retriever')
+    throw new ConfigError('fork is for the retriever alone: the ranker reads no codebooks');
   const leastLagSteps = 2 * config.publishEverySteps;
   if (config.rlMode !== 'off' && config.rlMaxLagSteps < leastLagSteps)
     throw new ConfigError(

@@ -43,6 +43,8 @@ export interface ModelGate {
   see(sample: TrainingSample): void;
   /** Called with each batch, while the SID tables hold the versions of the newest requests. */
   encodeWaiting(): void;
+  /** Codebook versions of the models that `compareWith` takes. */
+  readonly comparesWith: Readonly<Record<string, number>>;
   /** The model that is in use when the trainer starts. @throws PublishedModelError */
   compareWith(files: Files): Promise<void>;
   /** @throws the reason of `stopping` when the service stops meanwhile */
@@ -67,7 +69,8 @@ export interface Learner<B = unknown> {
   /** By scenario; empty for the ranker. */
   readonly codebookVersions: Readonly<Record<string, number>>;
   leavesOut(sample: TrainingSample): LeftOut | null;
-  encode(samples: readonly TrainingSample[]): B;
+  /** null where no sample of them has what the model needs: nothing is trained then. */
+  encode(samples: readonly TrainingSample[]): B | null;
   /** One update, with so much of the weight of L_RL (0 to 1). @throws DivergedError when a number is not finite; the weights stay as they were */
   step(batch: B, groups: readonly RewardBatch[], rlShare: number): Promise<StepOutcome>;
   save(): Promise<LearnerState>;

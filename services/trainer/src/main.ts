@@ -5,7 +5,7 @@ import { openModel } from './open-model.ts';
 
 const model = process.env.ONEMALL_MODEL || 'retriever';
 await runService({
-  name: `trainer-${model}`,
+  name: process.env.ONEMALL_FORK === 'true' ? 'trainer-fork' : `trainer-${model}`,
   config: trainerConfig,
   start: (context) => startTrainer(context, openModel),
 });

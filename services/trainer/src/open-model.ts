@@ -1,14 +1,15 @@
-import type { RetrievalSample } from '@onemall/learning';
 import { CodebookWatch } from './adapters/codebook-watch.ts';
 import { openRankerLearner } from './adapters/ranker-learner.ts';
-import { RecallGate } from './adapters/recall-gate.ts';
+import { type MeasuredSide, RecallGate, type RecallGateRules } from './adapters/recall-gate.ts';
 import { openRetrieverLearner } from './adapters/retriever-learner.ts';
+import { SampleEncoder } from './adapters/sample-encoder.ts';
 import { SidTables } from './adapters/sid-tables.ts';
-import type { Closers, OpenLearner } from './compose.ts';
-import type { Learner } from './learner.ts';
+import type { OpenLearner } from './compose.ts';
+import type { TrainerConfig } from './config.ts';
+import type { Codebooks } from './learner.ts';
 
 /** The configured model: a checkpoint's codebook versions, else the newest ones. */
-export const openModel: OpenLearner = async (context, io, open, scenarios, checkpoint) => {
+export const openModel: OpenLearner = async (context, io, open, scenarios, checkpoint, inUse) => {
   const { config, log, clock, meter, fail, stopping } = context;
   if (config.model === 'ranker')
     return {
@@ -25,31 +26,34 @@ export const openModel: OpenLearner = async (context, io, open, scenarios, check
   log.info(codebooks, 'training on these codebook versions');
   const tables = open.add(await SidTables.open(io, clock, codebooks, meter, fail));
   const learner = open.add(await openRetrieverLearner(config, scenarios, codebooks, tables, meter));
-  return { learner, tables, codebooks, gate: openGate(context, scenarios, learner, tables, open) };
-};
-
-function openGate(
-  { config, log }: Parameters<OpenLearner>[0],
-  scenarios: readonly string[],
-  learner: Learner<RetrievalSample[]>,
-  tables: SidTables,
-  open: Closers,
-): RecallGate | null {
+  const sideOf = (books: Codebooks, sids: SidTables): MeasuredSide => {
+    const { historyLength } = learner;
+    const encoder = new SampleEncoder({ scenarios, codebooks: books, tables: sids, historyLength, meter });
+    return {
+      codebookVersions: books.codebookVersions,
+      encode: (sample) => encoder.sample(sample),
+      sidsNow: () => sids.newest(),
+    };
+  };
   if (config.heldBackFraction === 0) {
     log.warn('heldBackFraction is 0: policies are published without being measured');
-    return null;
+    return { learner, tables, codebooks, gate: null };
   }
-  return open.add(
+  const older = inUse && open.add(await SidTables.open(io, clock, inUse, meter, fail));
+  const gate = open.add(
     new RecallGate({
-      rules: {
-        perScenario: Math.ceil(config.gateRequests / scenarios.length),
-        minRequests: config.gateMinRequests,
-        beamWidth: Math.min(...config.beamWidths),
-        maxRecallFall: config.gateMaxRecallFall,
-        maxLegalityFall: config.gateMaxLegalityFall,
-      },
-      encode: (samples) => learner.encode(samples),
-      sidsNow: () => tables.newest(),
+      rules: gateRules(config, scenarios),
+      own: sideOf(codebooks, tables),
+      ...(inUse && older && { inUse: sideOf(inUse, older) }),
     }),
   );
-}
+  return { learner, tables, codebooks, gate };
+};
+
+const gateRules = (config: TrainerConfig, scenarios: readonly string[]): RecallGateRules => ({
+  perScenario: Math.ceil(config.gateRequests / scenarios.length),
+  minRequests: config.gateMinRequests,
+  beamWidth: Math.min(...config.beamWidths),
+  maxRecallFall: config.gateMaxRecallFall,
+  maxLegalityFall: config.gateMaxLegalityFall,
+});

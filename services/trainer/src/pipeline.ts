@@ -63,25 +63,26 @@ export async function trainOnStream(t: Training): Promise<void> {
     if (batch === null) break;
     if (t.rewards && t.release.refusals >= t.config.rlRollbackRefusals) await rollBack(t, t.rewards);
     const step = t.progress.step + 1;
-    const groups = batch.replayed
-      ? (t.rewards?.takePlaces(batch.replayed.groups) ?? [])
-      : (t.rewards?.takeFor(step) ?? []);
+    const groups = groupsFor(t, step, batch);
     if (!batch.replayed) await t.journal.append(manifestOf(t, step, batch.drawn, groups));
 
-    const training = t.learner.step(
-      batch.encoded,
-      groups.map((waiting) => waiting.group),
-      rlShare(t.progress, step, t.config.rlRampSteps),
-    );
+    const training =
+      batch.encoded === null
+        ? null
+        : t.learner.step(
+            batch.encoded,
+            groups.map((waiting) => waiting.group),
+            rlShare(t.progress, step, t.config.rlRampSteps),
+          );
     coming = nextBatch(t); // fetched, decoded and encoded while the worker trains
     coming.catch(() => {}); // awaited in the next round; until then its failure is not unhandled
     const outcome = await training;
 
     const rules = { spikeFactor: t.config.lossSpikeFactor, graceSteps: t.config.lossGuardGraceSteps };
     const full = batch.drawn.samples.length === t.learner.batchSize;
-    const guard = guardLoss(t.progress.guard, step, outcome, rules, full);
-    t.progress = advance(t, step, batch.drawn, guard, outcome.loss);
-    t.report.stepDone(t.progress, outcome, batch.drawn.samples);
+    const guard = outcome ? guardLoss(t.progress.guard, step, outcome, rules, full) : t.progress.guard;
+    t.progress = advance(t, step, batch.drawn, guard, outcome?.loss ?? null);
+    if (outcome) t.report.stepDone(t.progress, outcome, batch.drawn.samples);
 
     // One moment for both, so that equal intervals share their checkpoints.
     const nowMs = t.clock.nowMs();
@@ -102,9 +103,16 @@ export async function trainOnStream(t: Training): Promise<void> {
 
 interface Prepared {
   drawn: Drawn<FedSample>;
+  /** null: none of its samples has a SID of this model's, and the step passes them. */
   encoded: unknown;
   /** The manifest that the batch repeats; null for a new one. */
   replayed: StepManifest | null;
+}
+
+/** Reward groups wait for a step that trains. */
+function groupsFor(t: Training, step: number, { encoded, replayed }: Prepared) {
+  if (!t.rewards || encoded === null) return [];
+  return replayed ? t.rewards.takePlaces(replayed.groups) : t.rewards.takeFor(step);
 }
 
 /** The next batch in the model's tensors; null when the service stops. */
@@ -169,7 +177,7 @@ function advance(
   step: number,
   { ranges, cursor, samples }: Drawn<FedSample>,
   guard: Progress['guard'],
-  loss: number,
+  loss: number | null,
 ): Progress {
   const before = t.progress;
   const first = before.lossFirst ?? 0;
@@ -180,7 +188,7 @@ function advance(
     positions: ranges.map(({ partition, to }) => [partition, to]),
     cursor,
     guard,
-    lossFirst: step <= FIRST_STEPS ? first + (loss - first) / step : before.lossFirst,
+    lossFirst: step <= FIRST_STEPS && loss !== null ? first + (loss - first) / step : before.lossFirst,
   };
 }
 

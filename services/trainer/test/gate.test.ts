@@ -117,9 +117,7 @@ test('a beam of one follows the best code at each level', async () => {
 });
 
 test('the slice keeps the newest of each scenario, encoded in the order of their coming', () => {
-  const slice = new HeldBackSlice(3, (samples: readonly TrainingSample[]) =>
-    samples.map((s) => `${s.exposure.scenario}:${s.exposure.requestId}`),
-  );
+  const slice = new HeldBackSlice(3, (s: TrainingSample) => `${s.exposure.scenario}:${s.exposure.requestId}`);
   const all = Array.from({ length: 60 }, (_, n) => sample(n));
   for (const [n, s] of all.entries()) {
     slice.add(s);
@@ -173,8 +171,11 @@ test('a policy made worse is refused; trained further it passes, and is what the
   const broken = await newTrainer(1, 0.5);
   const gate = new RecallGate({
     rules: { perScenario: 20, minRequests: 15, beamWidth: 8, maxRecallFall: 0.2, maxLegalityFall: 1 },
-    encode,
-    sidsNow: () => SCENARIOS.flatMap((s) => Array.from({ length: 60 }, (_, i) => sidOf(s, i))),
+    own: {
+      codebookVersions: {},
+      encode: (one) => encode([one])[0] ?? null,
+      sidsNow: () => SCENARIOS.flatMap((s) => Array.from({ length: 60 }, (_, i) => sidOf(s, i))),
+    },
   });
   t.after(() => Promise.all([trainer.close(), broken.close(), gate.close()]));
   const stopping = new AbortController();

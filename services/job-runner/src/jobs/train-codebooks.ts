@@ -98,7 +98,11 @@ async function trainOne(
         told.catch(() => {});
       },
     },
-  );
+  ).catch(async (error: unknown) => {
+    // What is being kept is whole before the attempt ends.
+    await told.catch(() => {});
+    throw error;
+  });
   await told;
   stopping.throwIfAborted();
   const broken = brokenLimits(metrics, {

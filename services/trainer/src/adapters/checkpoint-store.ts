@@ -28,9 +28,10 @@ export class CheckpointStore {
   /** Step of the policy in use: its checkpoint stays however old it is, for it is the one to roll back to. */
   stepInUse: number | null = null;
 
-  constructor(artifacts: ArtifactStore, model: string, keep: number, log: Logger) {
+  /** @param lineage the model, or the name of a fork of it (lineages.ts) */
+  constructor(artifacts: ArtifactStore, lineage: string, keep: number, log: Logger) {
     this.#artifacts = artifacts;
-    this.#folder = `checkpoints/${model}`;
+    this.#folder = `checkpoints/${lineage}`;
     this.#keep = keep;
     this.#log = log;
   }

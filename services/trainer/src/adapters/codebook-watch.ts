@@ -56,7 +56,7 @@ export class CodebookWatch {
       this.#meter.add('newer_codebooks');
       this.#log.warn(
         { scenario, codebookVersion, trainedVersion: mine },
-        'a newer codebook was published: this trainer keeps the version of its weights; samples of the new one are left out and counted',
+        'a newer codebook was published: this trainer keeps the version of its weights and looks SIDs up in it; a trainer with ONEMALL_FORK=true carries the policy over to the newer one',
       );
     }
     this.#changed.resolve();

@@ -27,6 +27,8 @@ export interface PolicyPublisherOptions {
   log: Logger;
   /** Published models kept in the store. */
   keep: number;
+  /** Takes the transactional id over with its first publication instead of at once: until then another trainer publishes. */
+  takesOverLater?: boolean;
   stopping: AbortSignal;
 }
 
@@ -34,40 +36,47 @@ export interface PolicyPublisherOptions {
 export const policyVersionOf = (stored: Pick<StoredCheckpoint, 'step' | 'sha256'>): string =>
   `${stored.step}-${stored.sha256.slice(0, 12)}`;
 
+/** What the topic says is in use; null if nothing was published. */
+export async function newestPolicy(io: KafkaIo, kind: ModelKind): Promise<PolicyVersion | null> {
+  let newest: PolicyVersion | null = null;
+  const failed = Promise.withResolvers<never>();
+  const table = await io.openTable({
+    topic: 'policy-versions',
+    onRecord: ({ key, value }) => {
+      if (key === kind) newest = value;
+    },
+    onError: failed.reject,
+  });
+  try {
+    await Promise.race([table.readToEnd(), failed.promise]);
+  } finally {
+    await table.close();
+  }
+  return newest;
+}
+
 export class PolicyPublisher {
   readonly #options: PolicyPublisherOptions;
   readonly #writer: TransactionalWriter;
+  #owner = false;
 
   private constructor(options: PolicyPublisherOptions, writer: TransactionalWriter) {
     this.#options = options;
     this.#writer = writer;
   }
 
-  /** Takes the model's transactional id over. */
+  /** Takes the model's transactional id over, unless that is to come later. */
   static async open(options: PolicyPublisherOptions, model: string): Promise<PolicyPublisher> {
     const { io } = options;
     const writer = await io.openTransactionalWriter(`${io.options.namespace}.trainer-${model}`);
-    await writer.init();
-    return new PolicyPublisher(options, writer);
+    const publisher = new PolicyPublisher(options, writer);
+    if (!options.takesOverLater) await publisher.#takeOver();
+    return publisher;
   }
 
-  /** What the topic says is in use; null if nothing was published. */
-  async newest(kind: ModelKind): Promise<PolicyVersion | null> {
-    let newest: PolicyVersion | null = null;
-    const failed = Promise.withResolvers<never>();
-    const table = await this.#options.io.openTable({
-      topic: 'policy-versions',
-      onRecord: ({ key, value }) => {
-        if (key === kind) newest = value;
-      },
-      onError: failed.reject,
-    });
-    try {
-      await Promise.race([table.readToEnd(), failed.promise]);
-    } finally {
-      await table.close();
-    }
-    return newest;
+  async #takeOver(): Promise<void> {
+    await this.#writer.init();
+    this.#owner = true;
   }
 
   versionOf = policyVersionOf;
@@ -115,6 +124,7 @@ export class PolicyPublisher {
     const { clock, log, stopping } = this.#options;
     for (let waitMs = FIRST_RETRY_MS; ; waitMs = Math.min(2 * waitMs, LONGEST_RETRY_MS)) {
       try {
+        if (!this.#owner) await this.#takeOver();
         return await this.#writer.commit({ records: [record] });
       } catch (error) {
         if (error instanceof FencedError || !(error instanceof TransactionFailedError)) throw error;

@@ -23,11 +23,20 @@ export interface RecallGateRules {
   maxLegalityFall: number;
 }
 
-export interface RecallGateParts {
-  rules: RecallGateRules;
-  encode: (samples: readonly TrainingSample[]) => readonly HeldBackRequest[];
+/** Requests and SIDs in one set of codebook versions. */
+export interface MeasuredSide {
+  codebookVersions: Readonly<Record<string, number>>;
+  /** null for a request that these versions cannot be asked about. */
+  encode: (sample: TrainingSample) => HeldBackRequest | null;
   /** The SIDs that exist now. */
   sidsNow: () => Iterable<SidCodes>;
+}
+
+export interface RecallGateParts {
+  rules: RecallGateRules;
+  own: MeasuredSide;
+  /** Of the policy in use where it has other codebook versions than the ones that are judged: until one of these passes. */
+  inUse?: MeasuredSide;
 }
 
 const FIGURE = 'beam_recall';
@@ -38,21 +47,26 @@ const LEGALITY_BEAM = 10;
 const figureOf = (scenario: string): string => `${FIGURE}.${scenario}`;
 
 export class RecallGate implements ModelGate {
-  readonly #parts: RecallGateParts;
-  readonly #slice: HeldBackSlice<HeldBackRequest>;
+  readonly #rules: RecallGateRules;
+  readonly #own: Slice;
+  #inUse: Slice;
   #published: PolicyRuntime | null = null;
   #judged: PolicyRuntime | null = null;
 
-  constructor(parts: RecallGateParts) {
-    this.#parts = parts;
-    this.#slice = new HeldBackSlice(parts.rules.perScenario, parts.encode);
+  constructor({ rules, own, inUse }: RecallGateParts) {
+    this.#rules = rules;
+    this.#own = new Slice(rules.perScenario, own);
+    this.#inUse = inUse ? new Slice(rules.perScenario, inUse) : this.#own;
   }
 
+  get comparesWith(): Readonly<Record<string, number>> {
+    return this.#inUse.side.codebookVersions;
+  }
   see(sample: TrainingSample): void {
-    this.#slice.add(sample);
+    for (const slice of new Set([this.#own, this.#inUse])) slice.add(sample);
   }
   encodeWaiting(): void {
-    this.#slice.encodeWaiting();
+    for (const slice of new Set([this.#own, this.#inUse])) slice.encodeWaiting();
   }
 
   async compareWith(files: Files): Promise<void> {
@@ -62,11 +76,10 @@ export class RecallGate implements ModelGate {
   }
 
   async judge(files: Files, stopping: AbortSignal): Promise<GateVerdict> {
-    const { minRequests, maxRecallFall, maxLegalityFall } = this.#parts.rules;
+    const { minRequests, maxRecallFall, maxLegalityFall } = this.#rules;
     await this.#judged?.close();
     this.#judged = await loadPolicy(files);
-    const samples = new Map([...this.#slice.samples].map(([scenario, kept]) => [scenario, [...kept]]));
-    const count = [...samples.values()].reduce((sum, kept) => sum + kept.length, 0);
+    const count = Math.min(this.#own.size, this.#inUse.size);
     if (count < minRequests)
       return {
         outcome: this.#published ? 'wait' : 'publish',
@@ -75,11 +88,11 @@ export class RecallGate implements ModelGate {
         ],
         figures: [],
       };
-    const trees = sidTrees(
-      [...this.#parts.sidsNow()].concat([...samples.values()].flat().map(({ target }) => target)),
-    );
-    const candidate = await this.#recall(this.#judged, samples, trees, stopping);
-    const published = this.#published && (await this.#recall(this.#published, samples, trees, stopping));
+    const own = this.#own.taken();
+    const candidate = await this.#recall(this.#judged, own, stopping);
+    const published =
+      this.#published &&
+      (await this.#recall(this.#published, this.#inUse === this.#own ? own : this.#inUse.taken(), stopping));
     const limits = Object.keys(candidate).map(
       (figure): GateLimit => ({
         figure,
@@ -90,7 +103,7 @@ export class RecallGate implements ModelGate {
     return {
       outcome: reasons.length > 0 ? 'refuse' : 'publish',
       reasons,
-      figures: rowsOf(samples.keys(), candidate, published),
+      figures: rowsOf(own.samples.keys(), candidate, published),
     };
   }
 
@@ -98,16 +111,16 @@ export class RecallGate implements ModelGate {
     await this.#published?.close();
     this.#published = this.#judged;
     this.#judged = null;
+    this.#inUse = this.#own;
   }
 
   /** Recall over all requests, and of each scenario that has enough of them. */
   async #recall(
     policy: PolicyRuntime,
-    samples: ReadonlyMap<string, readonly HeldBackRequest[]>,
-    trees: ReadonlyMap<string, SidTree>,
+    { samples, trees }: Measured,
     stopping: AbortSignal,
   ): Promise<GateFigures> {
-    const { beamWidth, minRequests } = this.#parts.rules;
+    const { beamWidth, minRequests } = this.#rules;
     const figures: Record<string, number> = {};
     let found = 0;
     let count = 0;
@@ -134,6 +147,26 @@ export class RecallGate implements ModelGate {
   async close(): Promise<void> {
     await this.#published?.close();
     await this.#judged?.close();
+  }
+}
+
+/** What one measurement asks, as of its beginning. */
+interface Measured {
+  samples: ReadonlyMap<string, readonly HeldBackRequest[]>;
+  trees: ReadonlyMap<string, SidTree>;
+}
+
+class Slice extends HeldBackSlice<HeldBackRequest> {
+  readonly side: MeasuredSide;
+  constructor(perScenario: number, side: MeasuredSide) {
+    super(perScenario, side.encode);
+    this.side = side;
+  }
+
+  taken(): Measured {
+    const samples = new Map([...this.samples].map(([scenario, kept]) => [scenario, [...kept]]));
+    const targets = [...samples.values()].flat().map(({ target }) => target);
+    return { samples, trees: sidTrees([...this.side.sidsNow()].concat(targets)) };
   }
 }
 

@@ -1,13 +1,6 @@
 /** The OneMall retrieval model as a learner: next-token and contrastive loss on first positives, reward groups beside. */
 import type { RewardBatch, TrainingSample } from '@onemall/contracts';
 import {
-  itemTensors,
-  type RequestContext,
-  requestTensors,
-  type SidLayout,
-  sidLayout,
-} from '@onemall/features';
-import {
   createRetrievalTrainer,
   type RetrievalPresetName,
   type RetrievalSample,
@@ -20,9 +13,9 @@ import { ConfigError, type StageMeter } from '@onemall/service-kit';
 import type { TrainerConfig } from '../config.ts';
 import type { Codebooks, Learner, LearnerState, MetricRow, StepOutcome } from '../learner.ts';
 import { drawCandidates, type GroupRules } from '../stages/choose-groups.ts';
-import { describeItem } from '../stages/describe-item.ts';
 import { type StepFigures, StepWindow } from '../stages/measure-steps.ts';
 import { type RetrieverRules, retrieverLeavesOut } from '../stages/select-sample.ts';
+import { SampleEncoder } from './sample-encoder.ts';
 import type { SidTables } from './sid-tables.ts';
 
 export async function openRetrieverLearner(
@@ -31,12 +24,23 @@ export async function openRetrieverLearner(
   codebooks: Codebooks,
   tables: SidTables,
   meter: StageMeter,
-): Promise<Learner<RetrievalSample[]>> {
-  const preset = presetNamed(config.trainerPreset);
-  const trainer = await createRetrievalTrainer({
-    preset,
+): Promise<Learner<RetrievalSample[]> & { readonly historyLength: number }> {
+  const trainer = await createTrainer(config, scenarios, codebooks);
+  const { historyLength } = trainer;
+  const encoder = new SampleEncoder({ scenarios, codebooks, tables, historyLength, meter });
+  return new RetrieverLearner(trainer, config, codebooks, encoder, meter);
+}
+
+/** A new model on these codebooks, as the configuration has it. */
+export function createTrainer(
+  config: TrainerConfig,
+  scenarios: readonly string[],
+  { numCodes }: Codebooks,
+): Promise<RetrievalTrainer> {
+  return createRetrievalTrainer({
+    preset: presetNamed(config.trainerPreset),
     scenarios,
-    numCodes: codebooks.numCodes,
+    numCodes,
     seed: config.seed,
     ...(config.batchSize !== undefined && { batchSize: config.batchSize }),
     ...(config.historyLength !== undefined && { historyLength: config.historyLength }),
@@ -49,14 +53,6 @@ export async function openRetrieverLearner(
     },
     engine: { intraOpNumThreads: config.intraOpNumThreads },
   });
-  return new RetrieverLearner(
-    trainer,
-    config,
-    sidLayout(scenarios, codebooks.numCodes),
-    codebooks,
-    tables,
-    meter,
-  );
 }
 
 function presetNamed(name: string): RetrievalPresetName {
@@ -70,12 +66,12 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
   readonly kind = 'RETRIEVER';
   readonly model = 'retriever';
   readonly batchSize: number;
+  readonly historyLength: number;
   readonly codebookVersions: Readonly<Record<string, number>>;
   readonly #trainer: RetrievalTrainer;
   readonly #config: TrainerConfig;
-  readonly #layout: SidLayout;
   readonly #rules: RetrieverRules & GroupRules;
-  readonly #tables: SidTables;
+  readonly #encoder: SampleEncoder;
   readonly #meter: StageMeter;
   readonly #window: StepWindow;
   #last: RetrievalStepResult | null = null;
@@ -83,16 +79,15 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
   constructor(
     trainer: RetrievalTrainer,
     config: TrainerConfig,
-    layout: SidLayout,
     codebooks: Codebooks,
-    tables: SidTables,
+    encoder: SampleEncoder,
     meter: StageMeter,
   ) {
     this.#trainer = trainer;
     this.batchSize = trainer.batchSize;
+    this.historyLength = trainer.historyLength;
     this.codebookVersions = codebooks.codebookVersions;
     this.#config = config;
-    this.#layout = layout;
     this.#rules = {
       ...codebooks,
       heldBackFraction: config.heldBackFraction,
@@ -100,7 +95,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
       seed: config.seed,
       maxLagSteps: config.rlMaxLagSteps,
     };
-    this.#tables = tables;
+    this.#encoder = encoder;
     this.#meter = meter;
     this.#window = new StepWindow(config.metricsWindowSteps);
     meter.set('rl_groups', 0, 'Reward groups trained since the start of the process');
@@ -110,31 +105,9 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
     return retrieverLeavesOut(sample, this.#rules);
   }
 
-  encode(samples: readonly TrainingSample[]): RetrievalSample[] {
-    return samples.map((sample) => {
-      const { exposure, history } = sample;
-      const { scenario, requestTimeMs, itemId } = exposure;
-      const target = sample.sid!; // leavesOut let only samples with a SID pass
-      const { features, known } = describeItem(sample);
-      if (!known) this.#meter.add('unknown_item_features');
-      return {
-        request: this.#request({ scenario, requestTimeMs, history }),
-        target,
-        item: itemTensors(
-          { scenario, features, sid: target },
-          (soldId) => this.#tables.sidOf(soldId, requestTimeMs),
-          { layout: this.#layout },
-        ),
-        itemId,
-      };
-    });
-  }
-
-  #request(context: RequestContext) {
-    return requestTensors(context, (itemId) => this.#tables.sidOf(itemId, context.requestTimeMs), {
-      historyLength: this.#trainer.historyLength,
-      layout: this.#layout,
-    });
+  encode(samples: readonly TrainingSample[]): RetrievalSample[] | null {
+    const encoded = samples.map((sample) => this.#encoder.sample(sample)).filter((s) => s !== null);
+    return encoded.length > 0 ? encoded : null;
   }
 
   async step(
@@ -159,7 +132,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
     const { rlMode, seed } = this.#config;
     const drawn = drawCandidates(group, this.#rules, rlMode === 'dpo' ? 'dpo' : 'grpo', seed);
     return {
-      request: this.#request(group),
+      request: this.#encoder.request(group),
       candidates: drawn.map((c) => ({
         codes: [c.c1, c.c2, c.c3],
         refLogProb: c.tokenLogProbs.reduce((a, b) => a + b, 0),

@@ -6,7 +6,7 @@ export type LeftOut =
   | 'not_first_positive'
   | 'not_final'
   | 'no_sid'
-  | 'other_codebook_version'
+  | 'other_scenario'
   | 'sid_out_of_range'
   | 'sampled_out'
   | 'held_back';
@@ -35,16 +35,19 @@ export interface RetrieverRules extends SamplingRules {
   numCodes: Readonly<Record<string, readonly [number, number, number]>>;
 }
 
-/** null if the retriever trains on it: the first positive record of an exposure whose SID is in its codebook version. */
+/**
+ * null if the retriever trains on it: the first positive record of an exposure whose item has a SID. A SID of another codebook
+ * version is looked up in the trainer's own one when the batch is made.
+ */
 export function retrieverLeavesOut(sample: TrainingSample, rules: RetrieverRules): LeftOut | null {
   if (!sample.firstPositive) return 'not_first_positive';
   const { sid } = sample;
   if (!sid) return 'no_sid';
   const { scenario } = sample.exposure;
-  if (sid.scenario !== scenario || sid.codebookVersion !== rules.codebookVersions[scenario])
-    return 'other_codebook_version';
+  if (sid.scenario !== scenario) return 'other_scenario';
   const k = rules.numCodes[scenario]!;
-  if (!(sid.c1 < k[0] && sid.c2 < k[1] && sid.c3 < k[2])) return 'sid_out_of_range';
+  const own = sid.codebookVersion === rules.codebookVersions[scenario];
+  if (own && !(sid.c1 < k[0] && sid.c2 < k[1] && sid.c3 < k[2])) return 'sid_out_of_range';
   return sampling(sample, rules);
 }
 

@@ -6,12 +6,15 @@ import type { TrainingSample } from '@onemall/contracts';
  */
 export class HeldBackSlice<E> {
   readonly #perScenario: number;
-  readonly #encode: (samples: readonly TrainingSample[]) => readonly E[];
+  readonly #encode: (sample: TrainingSample) => E | null;
   #waiting: TrainingSample[] = [];
   readonly #kept = new Map<string, E[]>();
 
-  /** @param perScenario samples kept of each scenario */
-  constructor(perScenario: number, encode: (samples: readonly TrainingSample[]) => readonly E[]) {
+  /**
+   * @param perScenario samples kept of each scenario
+   * @param encode null for one that the model cannot be asked about
+   */
+  constructor(perScenario: number, encode: (sample: TrainingSample) => E | null) {
     this.#perScenario = perScenario;
     this.#encode = encode;
   }
@@ -25,8 +28,10 @@ export class HeldBackSlice<E> {
   encodeWaiting(): void {
     const samples = this.#waiting;
     this.#waiting = [];
-    for (const [i, encoded] of this.#encode(samples).entries()) {
-      const { scenario } = samples[i]!.exposure;
+    for (const sample of samples) {
+      const encoded = this.#encode(sample);
+      if (encoded === null) continue;
+      const { scenario } = sample.exposure;
       const kept = this.#kept.get(scenario) ?? [];
       kept.push(encoded);
       if (kept.length > this.#perScenario) kept.shift();
