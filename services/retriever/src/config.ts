@@ -11,6 +11,21 @@ export const retrieverShape = {
     .max(65_535)
     .default(8600)
     .describe('POST /retrieve and /openapi.json, on httpHost; 0 takes a free port'),
+  pinnedPolicy: z
+    .string()
+    .default('')
+    .transform((text, context) => {
+      if (text === '') return null;
+      const [, uri, sha256] = /^([^@]+)@([0-9a-f]{64})$/.exec(text) ?? [];
+      if (uri && sha256) return { uri, sha256 };
+      context.addIssue(
+        `must be URI@SHA256 of a published policy, as its record in policy-versions has them, got ${text}`,
+      );
+      return z.NEVER;
+    })
+    .describe(
+      'URI@SHA256 of the one policy to serve, for comparing policies; empty: the newest published one',
+    ),
   retrieveMaxK: count.default(1000).describe('items that one request may ask for'),
   retrieveMaxBeam: count.default(1000).describe('beam width that one request may ask for'),
   retrieveBeam: count.default(500).describe('beam width where the request names none'),

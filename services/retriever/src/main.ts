@@ -37,6 +37,7 @@ await runService({
     const { policies, close: closePolicies } = await followPolicies({
       ...{ kafka, artifacts, log, meter, fail },
       threads: config.retrieveConcurrency,
+      pinned: config.pinnedPolicy,
     });
     const popular = await followPopularity({
       ...{ kafka, popularity, clock, log, meter, stopping, fail, scenarios },
@@ -69,23 +70,26 @@ await runService({
     });
     meter.set('retriever_port', http.port, 'port of POST /retrieve');
     log.info({ url: http.url }, 'POST /retrieve and GET /openapi.json answer');
-    const samples = await runSampleFlow({
-      kafka,
-      config,
-      clock,
-      log,
-      meter,
-      stopping,
-      fail,
-      policies,
-      catalogue,
-      retrieval,
-      gate,
-    });
+    // a pinned one is an arm of a comparison: rollouts and hit rates are those of the newest policy
+    const samples = config.pinnedPolicy
+      ? null
+      : await runSampleFlow({
+          kafka,
+          config,
+          clock,
+          log,
+          meter,
+          stopping,
+          fail,
+          policies,
+          catalogue,
+          retrieval,
+          gate,
+        });
     return {
       async stop() {
         await http.close();
-        await samples.stop();
+        await samples?.stop();
         await popular.close();
         await closePolicies();
         await tables.close();

@@ -225,8 +225,8 @@ export class Harness {
     await this.writer.send([{ topic: 'training-samples', key: userId, value, timestampMs }]);
   }
 
-  async start(): Promise<SpawnedService> {
-    this.#service = await spawnService('retriever', this.#env);
+  async start(more: Record<string, string> = {}): Promise<SpawnedService> {
+    this.#service = await spawnService('retriever', { ...this.#env, ...more });
     this.#services.push(this.#service);
     await this.#service.ready();
     return this.#service;

@@ -230,4 +230,33 @@ describe('retriever', () => {
     assert.equal(await h.value('trie_sids'), sids.size);
     assert.equal(await service.stop(), 0);
   });
+
+  test('a pinned one answers with that policy alone and leaves rollouts to others; a pin on nothing is refused', async (t) => {
+    const h = await Harness.create(stack!);
+    t.after(() => h.close());
+    await h.putCatalogue();
+    const { uri, sha256 } = await h.publishPolicy(1);
+    await h.publishPolicy(2);
+    const base = await h.start({ ONEMALL_PINNED_POLICY: `${uri}@${sha256}` });
+    assert.equal((await h.retrieve()).body.policyVersion, '1-test');
+
+    const newest = await h.start();
+    await h.untilValue('models_loaded', 1);
+    assert.equal((await h.retrieve()).body.policyVersion, '2-test');
+    const requests = Array.from({ length: 40 }, (_, n) => `request-${n}`).filter(
+      (id) => !isHeldBack(id, 0.3),
+    );
+    for (const [n, requestId] of requests.entries()) await h.putSample(n, {}, { requestId });
+    await h.until('all rollouts', async () => h.rollouts.length >= requests.length);
+    assert.equal((await newest.status()).values.rollouts, requests.length);
+    assert.equal((await base.status()).in, 0, 'it takes no samples');
+    assert.equal((await base.status()).values.models_loaded, 1);
+    assert.equal(await base.stop(), 0);
+
+    await assert.rejects(
+      h.start({ ONEMALL_PINNED_POLICY: `policies/retriever/9@${sha256}` }),
+      /ONEMALL_PINNED_POLICY\) names policies\/retriever\/9, which cannot be served/,
+    );
+    await assert.rejects(h.start({ ONEMALL_PINNED_POLICY: 'newest' }), /must be URI@SHA256/);
+  });
 });
