@@ -1,12 +1,13 @@
 /** What one Fetch answer held of one partition. */
 import type { TopicName } from '@onemall/contracts';
-import { type BatchView, RecordCursor } from './data-plane/record-batch.ts';
+import { type BatchView, RecordCursor, type TransactionEnd } from './data-plane/record-batch.ts';
 import type { FetchedPartition, RawRecord } from './ports.ts';
 
 export interface FetchedParts {
   topic: TopicName;
   partition: number;
   batches: readonly BatchView[];
+  ends: readonly TransactionEnd[];
   fetchOffset: number;
   nextOffset: number;
   highWatermark: number;
@@ -23,6 +24,7 @@ export class Fetched implements FetchedPartition {
   readonly lastStableOffset: number;
   readonly sentAtMs: number;
   readonly sizeBytes: number;
+  readonly ends: readonly TransactionEnd[];
   readonly #batches: readonly BatchView[];
   readonly #fetchOffset: number;
   #records: RawRecord[] | undefined;
@@ -35,6 +37,7 @@ export class Fetched implements FetchedPartition {
     this.lastStableOffset = parts.lastStableOffset;
     this.sentAtMs = parts.sentAtMs;
     this.sizeBytes = parts.sizeBytes;
+    this.ends = parts.ends;
     this.#batches = parts.batches;
     this.#fetchOffset = parts.fetchOffset;
   }

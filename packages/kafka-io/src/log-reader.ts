@@ -259,7 +259,7 @@ export class PartitionReader implements LogReader {
         `to Fetch of ${p.physical} ${p.partition} at offset ${p.offset}`,
       );
     p.backoffMs = FIRST_BACKOFF_MS;
-    const { batches, nextOffset, neededBytes } = parseRecordSet(answer.set, p.offset, answer.aborted);
+    const { batches, ends, nextOffset, neededBytes } = parseRecordSet(answer.set, p.offset, answer.aborted);
     if (neededBytes !== undefined) p.maxBytes = neededBytes;
     const atEnd = nextOffset >= answer.lastStableOffset;
     if (nextOffset === p.offset && !atEnd) return;
@@ -267,6 +267,7 @@ export class PartitionReader implements LogReader {
       topic: p.topic,
       partition: p.partition,
       batches,
+      ends,
       fetchOffset: p.offset,
       nextOffset,
       highWatermark: answer.highWatermark,

@@ -5,10 +5,10 @@
 import type { TopicName, TopicValues, ValidationRules } from '@onemall/contracts';
 import type { Clock } from '@onemall/service-kit';
 import type { SASLOptions } from 'kafkajs';
-import type { RecordCursor } from './data-plane/record-batch.ts';
+import type { RecordCursor, TransactionEnd } from './data-plane/record-batch.ts';
 
 export * from './errors.ts';
-export type { RecordCursor };
+export type { RecordCursor, TransactionEnd };
 
 export interface KafkaAccess {
   /** PEM of the authority that signed the brokers' certificates; without it Node's own list decides. */
@@ -107,6 +107,8 @@ export interface FetchedPartition extends TopicPartition {
   readonly records: RawRecord[];
   /** A fresh pass over the same records without an object for each. */
   cursor(): RecordCursor;
+  /** Transactions whose end lies in this part of the log, by others too. */
+  ends: readonly TransactionEnd[];
   /** Bytes of the batches, as a measure of what is buffered. */
   sizeBytes: number;
   /** Position after this fetch, past control batches and compacted gaps: progress even where records is empty. */

@@ -283,6 +283,28 @@ describe('aborted transactions', () => {
   const data = (baseOffset: number, producerId: number, value: string) =>
     batch({ baseOffset, producerId, transactional: true, records: [record(`p${producerId}`, value)] });
 
+  it('tells where transactions ended, by whom and when', () => {
+    const set = Buffer.concat([data(0, 1, 'a'), marker('commit', 1, 1), marker('abort', 2, 9)]);
+    const { ends, batches } = parseRecordSet(set, 0, []);
+    assert.deepEqual(
+      ends.map(({ producerId, offset }) => [producerId, offset]),
+      [
+        [1, 1],
+        [9, 2],
+      ],
+    );
+    assert.ok(ends.every((end) => end.timestampMs === 1_000));
+    assert.deepEqual(
+      batches.map((b) => b.producerId),
+      [1],
+    );
+    // what was read before is not told again
+    assert.deepEqual(
+      parseRecordSet(set, 2, []).ends.map((end) => end.offset),
+      [2],
+    );
+  });
+
   it('hides a transaction up to its abort marker and shows the next one of the same producer', () => {
     const set = Buffer.concat([
       data(0, 1, 'aborted'),

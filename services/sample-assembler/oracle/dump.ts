@@ -2,7 +2,8 @@
 import { createHash } from 'node:crypto';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { BadRecordError, type TopicName, type TopicValues } from '@onemall/contracts';
-import type { KafkaIo, RawRecord, TypedRecord } from '@onemall/kafka-io';
+import type { KafkaIo, RawRecord, TransactionEnd, TypedRecord } from '@onemall/kafka-io';
+import { visibleTimes } from './visible-times.ts';
 
 type Row = Record<string, unknown>;
 type RecordSource = Pick<RawRecord, 'topic' | 'partition' | 'offset' | 'timestampMs'>;
@@ -11,11 +12,20 @@ export const LOGS = ['exposures', 'clicks', 'buys'] as const;
 
 const md5 = (text: string): string => createHash('md5').update(text).digest('hex');
 
+interface ReadRecord<T extends TopicName> {
+  raw: RawRecord;
+  typed: TypedRecord<T> | null;
+  error: BadRecordError | null;
+  /** -1 outside a transaction. */
+  producerId: number;
+}
+
 /** Everything that was in the topic at this call, in offset order for each partition. */
 async function* readTopic<T extends TopicName>(
   io: KafkaIo,
   topic: T,
-): AsyncGenerator<{ raw: RawRecord; typed: TypedRecord<T> | null; error: BadRecordError | null }> {
+  onEnds: (partition: number, ends: readonly TransactionEnd[]) => void = () => {},
+): AsyncGenerator<ReadRecord<T>> {
   const ends = (await io.endOffsets(topic)).filter((end) => end.offset > 0);
   const missing = new Map(ends.map((end) => [end.partition, end.offset]));
   const reader = await io.openReader();
@@ -25,13 +35,17 @@ async function* readTopic<T extends TopicName>(
       for (const fetched of await reader.poll({ maxWaitMs: 200 })) {
         const end = missing.get(fetched.partition);
         if (end === undefined) continue;
+        onEnds(fetched.partition, fetched.ends);
+        const cursor = fetched.cursor();
         for (const raw of fetched.records) {
+          cursor.next();
+          const { producerId } = cursor;
           if (raw.offset >= end) break;
           try {
-            yield { raw, typed: await io.decode(topic, raw), error: null };
+            yield { raw, typed: await io.decode(topic, raw), error: null, producerId };
           } catch (error) {
             if (!(error instanceof BadRecordError)) throw error;
-            yield { raw, typed: null, error };
+            yield { raw, typed: null, error, producerId };
           }
         }
         // Committed transactions end with markers, so the position counts and not the last record.
@@ -68,16 +82,40 @@ async function dump<T extends TopicName>(
   table: string,
   toRow: (value: TopicValues[T], raw: RawRecord, key: string) => Row | null,
   onBad?: (raw: RawRecord, error: BadRecordError) => Promise<void>,
-  toTombstoneRow?: (raw: RawRecord, key: string) => Row,
 ): Promise<void> {
   const inserts = new Inserts(db, table);
   for await (const { raw, typed, error } of readTopic(io, topic)) {
     if (error) await onBad?.(raw, error);
-    else if (typed) {
-      const { value, key } = typed;
-      const row = value ? toRow(value, raw, key) : toTombstoneRow?.(raw, key);
+    else if (typed?.value) {
+      const row = toRow(typed.value, raw, typed.key);
       if (row) await inserts.add(row);
     }
+  }
+  await inserts.flush();
+}
+
+/** A topic that is read as a table: tombstones are rows too, and each row knows when it was visible to readers. */
+async function dumpTable<T extends TopicName>(
+  io: KafkaIo,
+  db: ClickHouseClient,
+  topic: T,
+  table: string,
+  toRow: (value: TopicValues[T] | null, raw: RawRecord, key: string) => Row,
+): Promise<void> {
+  const ends = new Map<number, TransactionEnd[]>();
+  const rows: { row: Row; partition: number; offset: number; timestampMs: number; producerId: number }[] = [];
+  const read = readTopic(io, topic, (partition, more) => {
+    ends.set(partition, [...(ends.get(partition) ?? []), ...more]);
+  });
+  for await (const { raw, typed, producerId } of read)
+    if (typed) {
+      const { partition, offset, timestampMs } = raw;
+      rows.push({ row: toRow(typed.value, raw, typed.key), partition, offset, timestampMs, producerId });
+    }
+  const inserts = new Inserts(db, table);
+  for (const [partition, mine] of Map.groupBy(rows, (r) => r.partition)) {
+    const visible = visibleTimes(mine, ends.get(partition) ?? []);
+    for (const [i, { row }] of mine.entries()) await inserts.add({ ...row, visible: visible[i]! });
   }
   await inserts.flush();
 }
@@ -98,51 +136,29 @@ export async function dumpAll(io: KafkaIo, db: ClickHouseClient): Promise<void> 
         : null,
     ),
     dump(io, db, 'training-samples', 'samples', sampleRow),
-    dump(
-      io,
-      db,
-      'items',
-      'items',
-      (v, raw) => ({
-        itemId: v.itemId,
-        validFrom: v.validFromMs,
-        seq: raw.offset,
-        ts: raw.timestampMs,
+    // An item or SID that is gone ends at the time of its tombstone.
+    dumpTable(io, db, 'items', 'items', (v, { offset, timestampMs }, key) => ({
+      itemId: v?.itemId ?? key,
+      validFrom: v?.validFromMs ?? timestampMs,
+      seq: offset,
+      ts: timestampMs,
+      ...(v && {
         category: v.category,
         facts: JSON.stringify([v.category, v.tags, v.priceCents, v.sellerId, v.validFromMs]),
       }),
-      undefined,
-      // An item or SID that is gone ends at the time of its tombstone.
-      (raw, key) => ({ itemId: key, validFrom: raw.timestampMs, seq: raw.offset, ts: raw.timestampMs }),
-    ),
-    dump(
-      io,
-      db,
-      'item-sids',
-      'sids',
-      (v, raw, key) => ({
-        ...sidRow(raw, key),
-        validFrom: v.validFromMs,
-        sid: sidText(v.sid),
-        selling: '[]',
-      }),
-      undefined,
-      sidRow,
-    ),
-    dump(
-      io,
-      db,
-      'live-sids',
-      'sids',
-      (v, raw, key) => ({
-        ...sidRow(raw, key),
+    })),
+    dumpTable(io, db, 'item-sids', 'sids', (v, raw, key) => ({
+      ...sidRow(raw, key),
+      ...(v && { validFrom: v.validFromMs, sid: sidText(v.sid), selling: '[]' }),
+    })),
+    dumpTable(io, db, 'live-sids', 'sids', (v, raw, key) => ({
+      ...sidRow(raw, key),
+      ...(v && {
         validFrom: v.validFromMs,
         sid: v.sid ? sidText(v.sid) : '',
         selling: JSON.stringify(v.sellingItemIds),
       }),
-      undefined,
-      sidRow,
-    ),
+    })),
   ]);
   await undecodable.flush();
 }

@@ -1,5 +1,5 @@
 -- The join once more, as a batch over everything in the logs. Parameters: {ooo}, {grace}, {maxDelay}, {freshness}, {skew},
--- {tick}, {slack}, {H}, {positive}. Statements end with a semicolon at the end of a line.
+-- {tick}, {H}, {positive}. Statements end with a semicolon at the end of a line.
 
 -- Which rules of input a record breaks.
 CREATE TABLE checked ENGINE = Memory AS
@@ -115,27 +115,46 @@ FROM (
   LEFT JOIN (SELECT itemId, arraySort(groupArray((validFrom, seq, category))) AS cats FROM items GROUP BY itemId) AS i ON f.itemId = i.itemId
 ) AS f GROUP BY userId;
 
+-- When the watermark can first have reached a time: no event newer than that by more than {ooo} was in the log before, and
+-- silence takes {maxDelay}. A sample leaves only when the tables were read to their end after it was due.
+CREATE TABLE tide ENGINE = Memory AS
+SELECT part, reach, min(append) AS since
+FROM (SELECT part, append, max(t) OVER (PARTITION BY part ORDER BY append ROWS UNBOUNDED PRECEDING) AS reach FROM good)
+GROUP BY part, reach;
+
+CREATE TABLE dues ENGINE = Memory AS
+SELECT e.xid AS xid, e.kind AS kind,
+  least(if(n.since = 0, e.due + {maxDelay} - l.lead, n.since), e.due + {maxDelay} - l.lead) - {tick} AS since
+FROM (SELECT xid, kind, part, if(lenient, xt, dueMs) + {ooo} AS due FROM expected) AS e
+ASOF LEFT JOIN tide AS n ON e.part = n.part AND e.due <= n.reach
+LEFT JOIN (SELECT part, max(t - append) AS lead FROM good GROUP BY part) AS l ON e.part = l.part;
+
 -- Items and SIDs by what was valid from when, tombstones with an empty value included.
 CREATE TABLE itemVersions ENGINE = Memory AS
-SELECT itemId AS id, arraySort(groupArray((validFrom, seq, ts, facts))) AS versions FROM items GROUP BY itemId;
+SELECT itemId AS id, arraySort(groupArray((validFrom, seq, ts, facts, visible))) AS versions FROM items GROUP BY itemId;
 
 CREATE TABLE sidVersions ENGINE = Memory AS
-SELECT id, arraySort(groupArray((live = 0, version, validFrom, seq, ts, sid))) AS versions,
+SELECT id, arraySort(groupArray((live = 0, version, validFrom, seq, ts, sid, visible))) AS versions,
   arraySort(groupArrayIf((version, validFrom, seq, ts, selling), live = 1)) AS rooms
 FROM sids GROUP BY id;
 
 -- What each sample may say of item, SID and products: one answer for each state that the tables may have had, the one
--- that was surely there and those that came within {slack} ms before the sample. In a codebook version the newest entry
--- counts; one without value leaves the answer to an older codebook version, and item SIDs come before those of rooms.
+-- that was visible when the sample cannot have left yet, and those of rows that came from then on until it was written. In a
+-- codebook version the newest entry counts; one without value leaves the answer to an older codebook version, and item SIDs
+-- come before those of rooms.
 CREATE TABLE answers ENGINE = Memory AS
 SELECT s.exposureId AS xid, s.kind AS kind,
-  arrayDistinct(arrayPushFront(arrayFilter(at -> at > s.ts - {slack} AND at <= s.ts, arrayConcat(i.versions.3, v.versions.5)), s.ts - {slack})) AS moments,
-  arrayMap(at -> arrayLast(e -> e.1 <= s.r AND e.3 <= at, i.versions).4, moments) AS items,
+  arrayReduce('max', arrayPushFront(arrayMap(e -> e.3, arrayFilter(e -> e.5 < d.since, i.versions)), 0)) AS itemsSurely,
+  arrayDistinct(arrayPushFront(arrayFilter(at -> at > itemsSurely AND at <= s.ts, i.versions.3), itemsSurely)) AS itemMoments,
+  arrayMap(at -> arrayLast(e -> e.1 <= s.r AND e.3 <= at, i.versions).4, itemMoments) AS items,
+  arrayReduce('max', arrayPushFront(arrayMap(e -> e.5, arrayFilter(e -> e.7 < d.since, v.versions)), 0)) AS sidsSurely,
+  arrayDistinct(arrayPushFront(arrayFilter(at -> at > sidsSurely AND at <= s.ts, v.versions.5), sidsSurely)) AS moments,
   arrayMap(at -> arrayFilter(e -> e.3 <= s.r AND e.5 <= at, v.versions), moments) AS sidsThen,
   arrayMap(then -> arrayLast(e -> e.6 != '' AND e = arrayLast(o -> o.1 = e.1 AND o.2 = e.2, then), then).6, sidsThen) AS sids,
   arrayMap(at -> arrayFilter(e -> e.2 <= s.r AND e.4 <= at, v.rooms), moments) AS roomsThen,
   arrayMap(then -> arrayLast(e -> e.5 != '' AND e = arrayLast(o -> o.1 = e.1, then), then).5, roomsThen) AS selling
 FROM samples AS s
+LEFT JOIN dues AS d ON s.exposureId = d.xid AND s.kind = d.kind
 LEFT JOIN itemVersions AS i ON s.itemId = i.id
 LEFT JOIN sidVersions AS v ON s.itemId = v.id
 SETTINGS max_block_size = 1024;

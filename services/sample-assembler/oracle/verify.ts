@@ -50,13 +50,11 @@ const TABLES = [
   `samples (part Int32, off Int64, ts Int64, kind String, exposureId String, userId String, itemId String, requestId String, r Int64, body String,
     firstPositive Bool, clicked Bool, clickDelay Nullable(Int64), bought Bool, buyDelay Nullable(Int64), buyValue Int64, buyQuantity Int64,
     sid String, item String, selling String, hExposures String, hClicks String, hBuys String, w Int64)`,
-  'items (itemId String, validFrom Int64, seq Int64, ts Int64, category String, facts String)',
-  'sids (id String, live UInt8, version Int64, validFrom Int64, seq Int64, ts Int64, sid String, selling String)',
+  'items (itemId String, validFrom Int64, seq Int64, ts Int64, visible Int64, category String, facts String)',
+  'sids (id String, live UInt8, version Int64, validFrom Int64, seq Int64, ts Int64, visible Int64, sid String, selling String)',
   'windows (scenario String, clickWindow Int64, buyWindow Int64)',
   'commits (topic LowCardinality(String), part Int32, off Int64, w Int64)',
 ];
-/** Tables are followed all the time, so a row that is this much older than a sample is surely in it. */
-const SETTLED_MS = 5_000;
 /** Append times are whole milliseconds. */
 const CLOCK_TICK_MS = 2;
 
@@ -123,7 +121,6 @@ async function statements(config: OracleRules): Promise<string[]> {
     freshness: config.inputFreshnessMs,
     skew: config.allowedClockSkewMs,
     tick: CLOCK_TICK_MS,
-    slack: SETTLED_MS,
     H: config.historyLength,
     positive: config.emit.includes('positive') ? 1 : 0,
   };

@@ -1,4 +1,7 @@
-/** The oracle on logs of a few records: what it says of a history when a sibling of the request is read late. */
+/**
+ * The oracle on logs of a few records: what it says of a history when a sibling of the request is read late, and of a SID
+ * that came while the sample was due.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Click, Exposure } from '@onemall/contracts';
@@ -83,6 +86,7 @@ class Story {
   /** @param change what would have left instead */
   async verdict(
     change: (outputs: JoinOutput[]) => void = () => {},
+    sids: readonly object[] = [],
   ): Promise<{ verdict: Verdict; clicks: string[] }> {
     const outputs = this.join.takeOutputs();
     change(outputs);
@@ -99,11 +103,12 @@ class Story {
         eventRow(event!, { topic, partition: 0, offset, timestampMs: appendTimeMs }, event!.userId),
       ),
       samples: values.map((v, offset) => sampleRow(v, { ...source, topic: 'training-samples', offset })),
+      sids,
       late: outputs.flatMap((o) => (o.kind === 'late' ? [lateRow(o.event)] : [])),
     };
     const verdict = await verdictOn(CONFIG, async (db) => {
       for (const [table, values] of Object.entries(rows))
-        if (values.length > 0) await db.insert({ table, values, format: 'JSONEachRow' });
+        if (values.length > 0) await db.insert({ table, values: [...values], format: 'JSONEachRow' });
     });
     const target = values.find((v) => v.exposure.exposureId === 'target');
     return { verdict, clicks: target!.history.clicks.map((c) => c.itemId) };
@@ -155,4 +160,40 @@ test('a sibling that came in time, yet perhaps after the sample left, leaves the
   assert.deepEqual(clicks, []);
   assert.deepEqual(verdict.firstDifferences, []);
   assert.deepEqual([verdict.finals, verdict.unsureHistories], [2, 1]);
+});
+
+/** The SID of the target, stamped long before it was due, and visible to readers from some moment on. */
+const sidVisibleFrom = (visible: number) => ({
+  ...{ id: TARGET.itemId, live: 0, version: 1, validFrom: 0, seq: 0, ts: T - 60_000, visible },
+  ...{ sid: JSON.stringify(['product_card', 1, 3, 4, 5]), selling: '[]' },
+});
+const withSid = (outputs: JoinOutput[]): void => {
+  for (const sample of finalsOf(outputs))
+    if (sample.exposure.exposureId === 'target')
+      sample.sid = { scenario: 'product_card', codebookVersion: 1, c1: 3, c2: 4, c3: 5 };
+};
+
+test('a SID must be in a sample that became due after it was visible, and may be in one that was due before', async () => {
+  // the record that moves the watermark past the target's end is appended 2 s after T
+  const story = (): Story => new Story().read(TARGET).readThenAdvance(TARGET_CLOSES_MS);
+  const without = () => {};
+  for (const [visible, change, different] of [
+    [T + 1_000, withSid, 0],
+    [T + 1_000, without, 1],
+    [T + 2_500, withSid, 0],
+    [T + 2_500, without, 0],
+  ] as const) {
+    const { verdict } = await story().verdict(change, [sidVisibleFrom(visible)]);
+    assert.deepEqual(
+      verdict.firstDifferences,
+      different ? [{ what: 'different', xid: 'target', kind: 'FINAL', fields: ['sid'] }] : [],
+      `visible ${visible - T} ms after T`,
+    );
+    assert.equal(verdict.different, different);
+  }
+});
+
+test('a SID that is of no table row is different, however late rows came', async () => {
+  const { verdict } = await new Story().read(TARGET).readThenAdvance(TARGET_CLOSES_MS).verdict(withSid);
+  assert.equal(verdict.different, 1);
 });

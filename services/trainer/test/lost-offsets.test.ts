@@ -83,7 +83,7 @@ class FakeLog implements Pick<KafkaIo, 'openReader' | 'endOffsets'> {
     }));
     return {
       ...{ topic, partition, records, nextOffset: END, highWatermark: END, lastStableOffset: END },
-      ...{ sizeBytes: 0, sentAtMs: 0 },
+      ...{ ends: [], sizeBytes: 0, sentAtMs: 0 },
       cursor: () => {
         throw new Error('not used here');
       },

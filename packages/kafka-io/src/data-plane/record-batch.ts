@@ -36,6 +36,14 @@ export interface AbortedTransaction {
   firstOffset: number;
 }
 
+/** Where a transaction of the partition ended: its commit or abort marker, which takes an offset of its own. */
+export interface TransactionEnd {
+  producerId: number;
+  offset: number;
+  /** Of the broker. */
+  timestampMs: number;
+}
+
 /** The visible records of one batch, uncompressed. */
 export interface BatchView {
   bytes: Buffer;
@@ -47,10 +55,13 @@ export interface BatchView {
   baseTimestampMs: number;
   /** Set where the broker stamped the batch; it holds for every record. */
   appendTimeMs: number | undefined;
+  /** -1 outside a transaction. */
+  producerId: number;
 }
 
 export interface RecordSet {
   batches: BatchView[];
+  ends: TransactionEnd[];
   /** Offset after the last whole batch; the offset asked for when there was none. */
   nextOffset: number;
   /** Size of the first batch where not even that one came whole: ask for so many bytes. */
@@ -69,6 +80,7 @@ export function parseRecordSet(
   aborted: readonly AbortedTransaction[],
 ): RecordSet {
   const batches: BatchView[] = [];
+  const ends: TransactionEnd[] = [];
   const waiting = aborted.toSorted((a, b) => a.firstOffset - b.firstOffset);
   let nextWaiting = 0;
   const abortedProducers = new Set<number>();
@@ -111,6 +123,7 @@ export function parseRecordSet(
       abortedProducers.add(waiting[nextWaiting++]!.producerId);
     if (attributes & ATTRIBUTE.control) {
       if (controlType(batch) === ABORT_MARKER) abortedProducers.delete(producerId);
+      ends.push({ producerId, offset: lastOffset, timestampMs: readInt64(batch, AT.maxTimestamp) });
       continue;
     }
     if (transactional && abortedProducers.has(producerId)) continue;
@@ -127,9 +140,10 @@ export function parseRecordSet(
       baseOffset,
       baseTimestampMs: readInt64(batch, AT.baseTimestamp),
       appendTimeMs: attributes & ATTRIBUTE.logAppendTime ? readInt64(batch, AT.maxTimestamp) : undefined,
+      producerId,
     });
   }
-  return { batches, nextOffset, neededBytes };
+  return { batches, ends, nextOffset, neededBytes };
 }
 
 /** Type of a control record: 0 aborts, 1 commits. Its key is a version and the type, 2 bytes each. */
@@ -145,6 +159,7 @@ function controlType(batch: Buffer): number {
         baseOffset: 0,
         baseTimestampMs: 0,
         appendTimeMs: undefined,
+        producerId: -1,
       },
     ],
     0,
@@ -158,6 +173,8 @@ export class RecordCursor {
   bytes: Buffer = EMPTY;
   offset = -1;
   timestampMs = -1;
+  /** -1 outside a transaction. */
+  producerId = -1;
   keyStart = 0;
   /** -1 for null. */
   keyLength = -1;
@@ -189,6 +206,7 @@ export class RecordCursor {
         const batch = this.#batches[this.#nextBatch++]!;
         this.#batch = batch;
         this.bytes = batch.bytes;
+        this.producerId = batch.producerId;
         this.#left = batch.count;
         this.#at = batch.start;
       }
