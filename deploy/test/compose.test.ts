@@ -168,3 +168,23 @@ test('dashboard and alerts name metrics that the code sets', () => {
     );
   }
 });
+
+test('the runbook of every alert is there, with the section that it names', () => {
+  const { groups } = parse(readFileSync(`${root}deploy/alerts.yml`, 'utf8')) as {
+    groups: { rules: { alert: string; annotations: { runbook: string } }[] }[];
+  };
+  for (const { alert, annotations } of groups.flatMap((g) => g.rules)) {
+    const [file, section] = annotations.runbook.split('#');
+    const headings = readFileSync(root + file!, 'utf8')
+      .split('\n')
+      .filter((line) => line.startsWith('#'))
+      .map((line) =>
+        line
+          .replace(/^#+ /, '')
+          .toLowerCase()
+          .replaceAll(/[^\w -]/g, '')
+          .replaceAll(' ', '-'),
+      );
+    assert.ok(section === undefined || headings.includes(section), `${alert}: ${file} has no #${section}`);
+  }
+});

@@ -1,8 +1,9 @@
 /** Topics are created from the table and checked against it: a live topic that would lose data is refused. */
 import { type TopicName, type TopicSpec, topicConfig, topicSpec } from '@onemall/contracts';
 import type { Admin } from 'kafkajs';
-import type { Brokers } from './brokers.ts';
+import { type Brokers, LeaderAwayError } from './brokers.ts';
 import { TopicRefusedError } from './errors.ts';
+import { MissingTopics } from './missing-topics.ts';
 import type { RetentionSettings } from './ports.ts';
 import type { TopicNames } from './topic-names.ts';
 
@@ -48,10 +49,18 @@ export class Topics {
 
   /** @throws TopicRefusedError with a line for each thing that is wrong */
   async check(topics: readonly TopicName[], retention: RetentionSettings): Promise<void> {
+    const doubt = new MissingTopics();
     const refusals = await this.#brokers.waitOut('checking topics', async () => {
-      const existing = new Set(await this.#admin.listTopics());
+      const existing = new Set(
+        await this.#admin.listTopics().catch((error: unknown) => {
+          doubt.isCertain(error, performance.now());
+          throw error;
+        }),
+      );
       const present = topics.filter((t) => existing.has(this.#names.physical(t)));
       const missing = topics.filter((t) => !present.includes(t));
+      if (missing.length > 0 && !doubt.isCertainOfAnswer(performance.now()))
+        throw new LeaderAwayError(`No metadata of ${missing.map((t) => this.#names.physical(t))} yet`);
       return [
         ...missing.map((t) => this.#missing(topicSpec(t), retention)),
         ...(await this.#wrongSettings(present, retention)),

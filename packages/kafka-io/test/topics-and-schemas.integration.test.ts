@@ -103,15 +103,25 @@ describe('topics', () => {
 
   it('that are missing are refused with the command that creates them, and reading them says so', async () => {
     const { io, namespace } = await bench.space(['clicks']);
-    await assert.rejects(
-      io.checkTopics(['clicks', 'buys'], RETENTION),
-      refused(/buys does not exist\. Create it: kafka-topics\.sh .*--topic test-\w+\.buys --partitions 4/),
-    );
     const reader = await io.openReader();
-    await assert.rejects(
-      reader.assign([{ topic: 'buys', partition: 0, offset: 0 }]),
-      new RegExp(`does not exist: ${namespace}\\.buys`),
-    );
+    await Promise.all([
+      assert.rejects(
+        io.checkTopics(['clicks', 'buys'], RETENTION),
+        refused(/buys does not exist\. Create it: kafka-topics\.sh .*--topic test-\w+\.buys --partitions 4/),
+      ),
+      assert.rejects(
+        reader.assign([{ topic: 'buys', partition: 0, offset: 0 }]),
+        new RegExp(`does not exist: ${namespace}\\.buys`),
+      ),
+    ]);
+  });
+
+  it('that a broker does not know yet, as one that has just started, are asked for again', async () => {
+    const { io } = await bench.space(['clicks'], { numPartitions: 2 });
+    // The check asks first: requests of one connection are answered in order.
+    const checked = io.checkTopics(['clicks', 'buys'], RETENTION);
+    await io.createTopics(['buys'], { retention: RETENTION, numPartitions: 2 });
+    await checked;
   });
 });
 

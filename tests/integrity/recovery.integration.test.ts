@@ -1,0 +1,169 @@
+/** What recovery stands on is gone or damaged: snapshots, committed offsets, retained records. */
+import assert from 'node:assert/strict';
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { startTestStack, type TestStack, waitFor } from '@onemall/testkit';
+import { type Admin, Kafka, logLevel } from 'kafkajs';
+import { makeTraffic } from '../../services/sample-assembler/test/traffic.ts';
+import { type Instance, Lab, NUM_PARTITIONS } from './lab.ts';
+import { underFault } from './under-fault.ts';
+
+let stack: TestStack;
+let admin: Admin;
+before(async () => {
+  stack = await startTestStack();
+  admin = new Kafka({ brokers: stack.brokers.split(','), logLevel: logLevel.ERROR }).admin();
+  await admin.connect();
+});
+after(async () => {
+  await admin.disconnect();
+  await stack.stop();
+});
+
+const PARTITIONS = Array.from({ length: NUM_PARTITIONS }, (_, partition) => partition);
+const snapshotsOf = (lab: Lab): string =>
+  path.join(lab.scene.env.ONEMALL_ARTIFACTS_URI!, 'snapshots', lab.groupId);
+
+/** Folders of a partition's snapshots, oldest first. */
+async function snapshotFolders(lab: Lab, partition: number): Promise<string[]> {
+  const folder = path.join(snapshotsOf(lab), String(partition));
+  const names = await readdir(folder).catch(() => []);
+  return names
+    .filter((name) => !name.endsWith('.tmp'))
+    .sort()
+    .map((name) => path.join(folder, name));
+}
+
+async function hasSnapshots(lab: Lab, count: number): Promise<void> {
+  await waitFor(
+    async () => {
+      const folders = await Promise.all(PARTITIONS.map((p) => snapshotFolders(lab, p)));
+      return folders.every((mine) => mine.length >= count);
+    },
+    { what: `${count} snapshots of each partition`, timeoutMs: 60_000 },
+  );
+}
+
+/** Whether each partition was taken over with a snapshot. */
+async function restoredWith(instance: Instance): Promise<boolean[]> {
+  const { values } = await instance.status();
+  return PARTITIONS.map((p) => values[`restored_from_snapshot_p${p}`] === 1);
+}
+
+/** Changes one byte in the middle of the largest file. */
+async function damage(folder: string): Promise<void> {
+  const files = await Promise.all(
+    (await readdir(folder)).map(async (name) => ({
+      file: path.join(folder, name),
+      bytes: await readFile(path.join(folder, name)),
+    })),
+  );
+  const { file, bytes } = files.sort((a, b) => b.bytes.length - a.bytes.length)[0]!;
+  const middle = bytes.length >> 1;
+  bytes[middle] = bytes[middle]! ^ 0xff;
+  await writeFile(file, bytes);
+}
+
+/** As when they expire. The group must have lost its last member. */
+async function deleteOffsets(lab: Lab): Promise<void> {
+  await waitFor(
+    () =>
+      admin.deleteGroups([lab.groupId]).then(
+        () => true,
+        () => false,
+      ),
+    { what: 'the group to be empty and deleted', timeoutMs: 60_000 },
+  );
+}
+
+describe('recovery', { concurrency: 2 }, () => {
+  test('the disk with the snapshots is lost: everything is rebuilt from the log', () =>
+    underFault(stack, { seed: 41 }, async ({ lab, during }) => {
+      const first = await lab.startAlone();
+      await lab.someOut();
+      await lab.send(during);
+      await hasSnapshots(lab, 1);
+      await first.kill();
+      await rm(snapshotsOf(lab), { recursive: true });
+      const heir = await lab.startAlone();
+      assert.deepEqual(await restoredWith(heir), [false, false, false, false]);
+      const { values } = await heir.status();
+      for (const p of PARTITIONS) assert.ok(values[`replayed_records_p${p}`]! > 0);
+    }));
+
+  test('damaged snapshots are refused: an older one or the log takes their place', () =>
+    underFault(stack, { seed: 42, env: { ONEMALL_SNAPSHOT_MS: '500' } }, async ({ lab, during }) => {
+      const first = await lab.startAlone();
+      await lab.someOut();
+      await lab.send(during);
+      await hasSnapshots(lab, 2);
+      assert.equal(await first.stop(), 0);
+      const [all, newest, incomplete, whole] = await Promise.all(
+        PARTITIONS.map((p) => snapshotFolders(lab, p)),
+      );
+      for (const folder of all!) await damage(folder);
+      await damage(newest!.at(-1)!);
+      for (const folder of incomplete!) await rm(path.join(folder, (await readdir(folder))[0]!));
+      assert.ok(newest!.length > 1 && whole!.length > 0);
+      const heir = await lab.startAlone();
+      assert.deepEqual(await restoredWith(heir), [false, true, false, true]);
+      const { values } = await heir.status();
+      assert.equal(values.snapshots_refused, all!.length + 1 + incomplete!.length);
+      assert.match(heir.logTail(200), /is corrupt/);
+    }));
+
+  test('the committed offsets expired: the start is refused and nothing written until they are restored', () =>
+    underFault(stack, { seed: 43 }, async ({ lab, during }) => {
+      const first = await lab.startAlone();
+      await lab.someOut();
+      await lab.send(during);
+      assert.equal(await first.stop(), 0);
+      const committed = await lab.committed();
+      assert.ok(committed.every(({ offset }) => offset >= 0));
+      const numSamples = await lab.numSamples();
+      await deleteOffsets(lab);
+      const refused = await lab.start();
+      assert.equal((await refused.exited).code, 1);
+      assert.match(refused.logTail(), /no committed offsets for partition/);
+      assert.match(refused.logTail(), /ONEMALL_ACCEPT_LOSS=missing-commits/);
+      assert.equal(await lab.numSamples(), numSamples);
+      const writer = await lab.scene.io.openTransactionalWriter(`${lab.groupId}-restore`);
+      await writer.init();
+      await writer.commit({ records: [], offsets: { groupId: lab.groupId, positions: committed } });
+      await writer.close();
+      // The refused start has left the snapshots alone.
+      assert.deepEqual(await restoredWith(await lab.startAlone()), [true, true, true, true]);
+    }));
+
+  test('records that open exposures need were deleted: refused without a snapshot, or the loss is accepted', async () => {
+    const lab = await Lab.create(stack, { ONEMALL_SNAPSHOT_MS: '0', ONEMALL_MAX_DELAY_MS: '600000' });
+    try {
+      const startMs = Date.now() - 50_000;
+      await lab.scene.sendCatalogue(startMs);
+      const first = await lab.startAlone();
+      await lab.send(makeTraffic({ seed: 44, numRequests: 200, startMs }));
+      await lab.someOut();
+      assert.equal(await first.stop(), 0);
+      const { offset, metadata } = (await lab.committed()).find(
+        (c) => c.topic === 'clicks' && c.partition === 0,
+      )!;
+      assert.ok(Number(metadata!.split(',')[1]) < offset, `${metadata} at ${offset}`);
+      // kafkajs deletes only from topics that it has looked up before.
+      await admin.fetchTopicOffsets(lab.physical('clicks'));
+      await admin.deleteTopicRecords({
+        topic: lab.physical('clicks'),
+        partitions: [{ partition: 0, offset: String(offset) }],
+      });
+      const refused = await lab.start();
+      assert.equal((await refused.exited).code, 1);
+      assert.match(refused.logTail(), /clicks partition 0 no longer holds offset \d+/);
+      assert.match(refused.logTail(), /ONEMALL_ACCEPT_LOSS=missing-offsets/);
+      const accepted = await lab.startAlone({ ONEMALL_ACCEPT_LOSS: 'missing-offsets' });
+      await lab.settle();
+      assert.equal((await accepted.status()).values.partitions_owned, NUM_PARTITIONS);
+    } finally {
+      await lab.close();
+    }
+  });
+});
