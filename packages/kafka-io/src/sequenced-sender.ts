@@ -95,7 +95,7 @@ export class SequencedSender {
 
   #acknowledge(head: Head, heads: Set<Head>): void {
     heads.delete(head);
-    head.of.builders.shift();
+    head.of.builders.shift()?.release();
     this.#sequences.set(key(head.of), head.next);
   }
 }

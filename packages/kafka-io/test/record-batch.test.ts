@@ -4,7 +4,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib';
 import fc from 'fast-check';
 import { snappyCompress } from 'hysnappy';
 import { BatchBuilder, MAX_BATCH_BYTES } from '../src/data-plane/batch-builder.ts';
-import { crc32c } from '../src/data-plane/crc32c.ts';
+import { crc32c, crc32cByTables } from '../src/data-plane/crc32c.ts';
 import {
   type AbortedTransaction,
   AT,
@@ -30,6 +30,13 @@ describe('crc32c', () => {
     assert.equal(crc32c(Buffer.alloc(32)), 0x8a9136aa);
     assert.equal(crc32c(Buffer.alloc(32, 0xff)), 0x62a8ab43);
     assert.equal(crc32c(Buffer.from('xx123456789x'), 2, 11), 0xe3069283);
+  });
+
+  it('is the same by tables as by the native module, wherever the bytes begin', () => {
+    const bytes = Buffer.from(Array.from({ length: 300 }, (_, i) => (i * 37 + (i >> 3)) & 0xff));
+    for (let start = 0; start < 20; start++)
+      for (const end of [start, start + 1, start + 7, start + 100, 299])
+        assert.equal(crc32cByTables(bytes, start, end), crc32c(bytes, start, end));
   });
 });
 

@@ -122,7 +122,7 @@ export class ByteJoin {
   restoreOffset(topic: LogTopic, nextOffset: number): number {
     return this.join.restoreOffset(topic, nextOffset);
   }
-  pins(): Map<string, number> {
+  pins(): ReadonlyMap<string, number> {
     return this.join.pins();
   }
   get watermarkMs(): number {

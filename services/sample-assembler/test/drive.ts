@@ -7,7 +7,7 @@ import { AttributionWindows } from '@onemall/event-time';
 import { HistoryDisk, type SavedHistories } from '../src/adapters/history-disk.ts';
 import { Sections } from '../src/bytes/sections.ts';
 import { Catalogue } from '../src/stages/catalogue.ts';
-import { formatMetadata, parseMetadata } from '../src/stages/commit-metadata.ts';
+import { allPins, formatMetadata, packPins, parseMetadata } from '../src/stages/commit-metadata.ts';
 import type { JoinRules } from '../src/stages/join-partition.ts';
 import { byTopic, LOG_TOPICS, type LogTopic } from '../src/stages/log-record.ts';
 import { InputMerge } from '../src/stages/take-in-order.ts';
@@ -135,7 +135,7 @@ export class Driver {
     const watermarkMs = meta?.exposures.watermarkMs ?? 0;
     const start = {
       watermarkMs: snapshot?.watermarkMs ?? watermarkMs,
-      ...(meta && { pins: meta.exposures.pins }),
+      ...(meta && { pins: allPins(meta) }),
     };
     const cache = testCache();
     this.#disk = cache.cold;
@@ -219,15 +219,18 @@ export class Driver {
 
   cut(): Cut {
     const offsets = byTopic((topic) => this.merge.nextOffset(topic));
+    const { texts } = packPins(this.join.pins());
     return {
       offsets,
       metadata: byTopic((topic) =>
-        formatMetadata({
-          watermarkMs: this.join.watermarkMs,
-          restoreOffset: this.join.restoreOffset(topic, offsets[topic]),
-          numPartitions: 1,
-          pins: topic === 'exposures' ? this.join.pins() : new Map(),
-        }),
+        formatMetadata(
+          {
+            watermarkMs: this.join.watermarkMs,
+            restoreOffset: this.join.restoreOffset(topic, offsets[topic]),
+            numPartitions: 1,
+          },
+          texts[topic],
+        ),
       ),
     };
   }

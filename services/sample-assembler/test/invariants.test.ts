@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Buy, Click, Exposure } from '@onemall/contracts';
 import { Catalogue, forgettableBeforeMs, splitSidKey } from '../src/stages/catalogue.ts';
-import { formatMetadata, parseMetadata } from '../src/stages/commit-metadata.ts';
+import { allPins, formatMetadata, packPins, parseMetadata } from '../src/stages/commit-metadata.ts';
+import { byTopic, LOG_TOPICS } from '../src/stages/log-record.ts';
 import { InputMerge } from '../src/stages/take-in-order.ts';
 import { ByteJoin, passOver, wireBytes } from './byte-join.ts';
 import { RULES, WINDOWS } from './drive.ts';
@@ -66,12 +67,35 @@ test('invariant 6: W is monotonic and survives a restart in the metadata of the 
   join.advance(T);
   join.advance(T - 500);
   assert.equal(join.watermarkMs, T);
-  const pins = new Map([['C12', 34]]);
-  const meta = { watermarkMs: T, restoreOffset: 56, numPartitions: 4, pins };
-  assert.deepEqual(parseMetadata(formatMetadata(meta)), meta);
-  assert.equal(formatMetadata({ ...meta, pins: new Map() }), `${T},56,4`);
+  const meta = { watermarkMs: T, restoreOffset: 56, numPartitions: 4 };
+  assert.deepEqual(parseMetadata(formatMetadata(meta)), { ...meta, pins: new Map() });
+  assert.equal(formatMetadata(meta), `${T},56,4`);
+  for (const pins of ['C12=34', 'X1.2', 'C.4', 'C1'])
+    assert.throws(() => parseMetadata(formatMetadata(meta, pins)), /Expected offset metadata/, pins);
   assert.throws(() => parseMetadata('hello'), /Expected offset metadata .* got "hello"/);
   assert.throws(() => parseMetadata(undefined), /Expected offset metadata/);
+});
+
+test('hundreds of pins go into the metadata of the three offsets and come back; what has no room is counted', () => {
+  const meta = { watermarkMs: T, restoreOffset: 1e9, numPartitions: 4 };
+  const pinsOf = (count: number): Map<string, number> =>
+    new Map(
+      Array.from({ length: count }, (_, i): [string, number] => [
+        `${i % 3 === 0 ? 'B' : 'C'}${1e9 - i * 701}`,
+        3e9 + i * 977,
+      ]),
+    );
+  for (const count of [0, 1, 7, 800]) {
+    const { texts, numLeftOut } = packPins(pinsOf(count));
+    assert.equal(numLeftOut, 0);
+    const metas = byTopic((topic) => parseMetadata(formatMetadata(meta, texts[topic])));
+    assert.deepEqual([...allPins(metas)].sort(), [...pinsOf(count)].sort());
+  }
+  const { texts, numLeftOut } = packPins(pinsOf(3_000));
+  const metas = byTopic((topic) => parseMetadata(formatMetadata(meta, texts[topic])));
+  assert.equal(numLeftOut, 3_000 - allPins(metas).size);
+  assert.ok(numLeftOut > 1_000);
+  for (const topic of LOG_TOPICS) assert.ok(formatMetadata(meta, texts[topic]).length <= 4_096);
 });
 
 test('invariant 7: exactly one FINAL, at most one CLICK and BUY, and one record is the first positive', () => {

@@ -5,9 +5,12 @@ import { AT, ATTRIBUTE, BATCH_HEADER_BYTES, LENGTH_PREFIX_BYTES } from './record
 /** The broker takes one batch per partition and request, at most 1 MB by default; this leaves room for the header. */
 export const MAX_BATCH_BYTES = 950_000;
 const FIRST_CAPACITY_BYTES = 16 << 10;
+/** Buffers of batches that were acknowledged, for the next ones: made anew each time they would be most of the garbage. */
+const MAX_SPARES = 8;
+const spares: Buffer[] = [];
 
 export class BatchBuilder {
-  #buffer = Buffer.allocUnsafe(FIRST_CAPACITY_BYTES);
+  #buffer = spares.pop() ?? Buffer.allocUnsafe(FIRST_CAPACITY_BYTES);
   #at = BATCH_HEADER_BYTES;
   #count = 0;
   #firstTimestampMs = 0;
@@ -97,6 +100,12 @@ export class BatchBuilder {
     return buffer.subarray(0, this.#at);
   }
 
+  /** The broker has the batch: nobody may look at its bytes any more. */
+  release(): void {
+    if (spares.length < MAX_SPARES && this.#buffer.length <= 2 * MAX_BATCH_BYTES) spares.push(this.#buffer);
+    this.#buffer = NOTHING;
+  }
+
   #reserve(sizeBytes: number): void {
     const needed = this.#at + sizeBytes;
     if (needed <= this.#buffer.length) return;
@@ -143,4 +152,4 @@ function writeBytes(
   return at + length;
 }
 
-const NOTHING = new Uint8Array(0);
+const NOTHING = Buffer.alloc(0);

@@ -1,4 +1,9 @@
-/** CRC-32C (Castagnoli), the checksum of record batches; eight bytes a step ("slicing by 8", Intel 2006). */
+/**
+ * CRC-32C (Castagnoli), the checksum of record batches: by the CPU's own instruction through a native module where there
+ * is one for this platform, which is about six times as fast, else eight bytes a step ("slicing by 8", Intel 2006).
+ */
+import { createRequire } from 'node:module';
+
 const POLYNOMIAL_REVERSED = 0x82f63b78;
 const tables = Array.from({ length: 8 }, () => new Int32Array(256));
 for (let byte = 0; byte < 256; byte++) {
@@ -24,6 +29,10 @@ const [t0, t1, t2, t3, t4, t5, t6, t7] = tables as [
 
 /** CRC-32C of `bytes[start, end)`, unsigned. */
 export function crc32c(bytes: Uint8Array, start = 0, end = bytes.length): number {
+  return native ? native(bytes.subarray(start, end)) : crc32cByTables(bytes, start, end);
+}
+
+export function crc32cByTables(bytes: Uint8Array, start: number, end: number): number {
   let crc = -1;
   let at = start;
   for (; at + 8 <= end; at += 8) {
@@ -40,4 +49,16 @@ export function crc32c(bytes: Uint8Array, start = 0, end = bytes.length): number
   }
   for (; at < end; at++) crc = t0[(crc ^ bytes[at]!) & 0xff]! ^ (crc >>> 8);
   return (crc ^ -1) >>> 0;
+}
+
+type Native = (bytes: Uint8Array) => number;
+const native = loadNative();
+
+/** null where the package has no binary for this platform. */
+function loadNative(): Native | null {
+  try {
+    return (createRequire(import.meta.url)('@node-rs/crc32') as { crc32c: Native }).crc32c;
+  } catch {
+    return null;
+  }
 }

@@ -24,11 +24,15 @@ export interface PartitionFacts {
 
 /** Counted since this instance took the partition over, and of the last commit. */
 interface PartitionCounts {
+  pinsLeftOut: number;
   lateEvents: number;
   orphanEvents: number;
   commitMs: number;
   transactionsAborted: number;
 }
+
+/** Of more outputs every n-th is measured: most of them left at the same moment anyway. */
+const LATENCIES_PER_COMMIT = 200;
 
 const COUNTERS = [
   'late_events',
@@ -128,6 +132,7 @@ export class JoinMeter {
       ofPartition('late_events', counts.lateEvents);
       ofPartition('orphan_events', counts.orphanEvents);
       ofPartition('commit_ms', counts.commitMs);
+      ofPartition('pins_left_out', counts.pinsLeftOut);
       ofPartition('transactions_aborted', counts.transactionsAborted);
     }
   }
@@ -137,7 +142,10 @@ export class JoinMeter {
     const nowMs = this.#clock.nowMs();
     for (const output of others)
       if (output.kind === 'dead') this.#meter.recordDeadLetter(output.record.reason);
-    for (const causeMs of samples.causeMs) this.#meter.recordLatency(Math.max(0, nowMs - causeMs));
+    const { causeMs } = samples;
+    const step = Math.max(1, Math.ceil(causeMs.length / LATENCIES_PER_COMMIT));
+    for (let i = 0; i < causeMs.length; i += step)
+      this.#meter.recordLatency(Math.max(0, nowMs - causeMs[i]!));
     if (samples.count > 0) this.#meter.recordOut(samples.count);
     this.#meter.add('late_events', counts.late);
     this.#meter.add('orphan_events', counts.orphans);
@@ -148,6 +156,11 @@ export class JoinMeter {
     ofPartition.lateEvents += counts.late;
     ofPartition.orphanEvents += counts.orphans;
     ofPartition.commitMs = tookMs;
+  }
+
+  /** Last-touch decisions that the last commit had no room for. */
+  pinsLeftOut(partition: number, count: number): void {
+    this.#countsOf(partition).pinsLeftOut = count;
   }
 
   aborted(partition: number): void {
@@ -177,7 +190,7 @@ export class JoinMeter {
   #countsOf(partition: number): PartitionCounts {
     let counts = this.#counts.get(partition);
     if (!counts) {
-      counts = { lateEvents: 0, orphanEvents: 0, commitMs: 0, transactionsAborted: 0 };
+      counts = { pinsLeftOut: 0, lateEvents: 0, orphanEvents: 0, commitMs: 0, transactionsAborted: 0 };
       this.#counts.set(partition, counts);
     }
     return counts;

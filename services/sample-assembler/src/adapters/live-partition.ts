@@ -12,7 +12,7 @@ import type {
 } from '@onemall/kafka-io';
 import type { Clock, Logger } from '@onemall/service-kit';
 import type { SampleAssemblerConfig } from '../config.ts';
-import { formatMetadata } from '../stages/commit-metadata.ts';
+import { formatMetadata, packPins } from '../stages/commit-metadata.ts';
 import type { PartitionJoin } from '../stages/join-partition.ts';
 import { byTopic, LOG_TOPICS, type LogTopic, type OtherOutput } from '../stages/log-record.ts';
 import { type EventReader, isBad } from '../stages/read-event.ts';
@@ -288,16 +288,20 @@ export class LivePartition {
     const outputs = join.takeOutputs();
     const counts = join.takeCounts();
     join.forgetUsersBefore(join.watermarkMs - keepUsersMs, USERS_PER_COMMIT);
+    const pins = packPins(join.pins());
+    meter.pinsLeftOut(this.partition, pins.numLeftOut);
     const positions = LOG_TOPICS.map((topic) => ({
       topic,
       partition: this.partition,
       offset: offsets[topic],
-      metadata: formatMetadata({
-        watermarkMs: join.watermarkMs,
-        restoreOffset: join.restoreOffset(topic, offsets[topic]),
-        numPartitions: facts.numPartitions,
-        pins: topic === 'exposures' ? join.pins() : new Map(),
-      }),
+      metadata: formatMetadata(
+        {
+          watermarkMs: join.watermarkMs,
+          restoreOffset: join.restoreOffset(topic, offsets[topic]),
+          numPartitions: facts.numPartitions,
+        },
+        pins.texts[topic],
+      ),
     }));
     const startedMs = monotonicMs();
     this.#lastCommitMs = startedMs;
@@ -309,7 +313,10 @@ export class LivePartition {
         offsets: { groupId, positions },
       })
       .then(
-        () => meter.committed(this.partition, outputs, counts, monotonicMs() - startedMs),
+        () => {
+          meter.committed(this.partition, outputs, counts, monotonicMs() - startedMs);
+          join.giveBack(outputs.samples);
+        },
         (error: unknown) => {
           this.#hasFailed = true;
           this.#onFailure(error);

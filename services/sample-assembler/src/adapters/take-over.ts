@@ -1,7 +1,7 @@
 /** Takes a partition over: fence the old owner, read the committed offsets, rebuild the state, read on from there. */
 import type { KafkaIo, Position } from '@onemall/kafka-io';
 import type { CatalogueBytes } from '../stages/catalogue.ts';
-import { parseMetadata } from '../stages/commit-metadata.ts';
+import { allPins, parseMetadata } from '../stages/commit-metadata.ts';
 import { type JoinRules, PartitionJoin } from '../stages/join-partition.ts';
 import { byTopic, LOG_TOPICS, type LogTopic } from '../stages/log-record.ts';
 import { EventReader } from '../stages/read-event.ts';
@@ -74,7 +74,7 @@ export async function takeOver(
       {
         // With a snapshot it stands where that was taken, until the replay has come to the commit.
         watermarkMs: snapshot?.watermarkMs ?? watermarkMs,
-        ...(meta && { pins: meta.exposures.pins }),
+        ...(meta && { pins: allPins(meta) }),
       },
       { cold: histories, maxBytes: config.historyCacheMb * MIB },
     );

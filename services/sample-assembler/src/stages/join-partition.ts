@@ -73,6 +73,7 @@ export class PartitionJoin {
   readonly #writer: SampleWriter;
   readonly #waiting: WaitingActions;
   #samples = new SampleBlock();
+  #spareBlock: SampleBlock | null = null;
   #others: OtherOutput[] = [];
   #watermarkMs: number;
   #reachedAtMs = 0;
@@ -228,9 +229,16 @@ export class PartitionJoin {
   /** Hands over what has left since the last call. */
   takeOutputs(): JoinOutputs {
     const outputs = { samples: this.#samples, others: this.#others };
-    this.#samples = new SampleBlock(Math.max(4096, this.#samples.sizeBytes));
+    this.#samples = this.#spareBlock ?? new SampleBlock();
+    this.#spareBlock = null;
     this.#others = [];
     return outputs;
+  }
+
+  /** Takes back a block of outputs that nobody looks at any more, for the next ones. */
+  giveBack(block: SampleBlock): void {
+    block.clear();
+    this.#spareBlock = block;
   }
 
   /** Hands over the counts since the last call. */
@@ -252,8 +260,8 @@ export class PartitionJoin {
   }
 
   /** Offsets of the exposures that decided actions keep although a better one came later; goes into the commit. */
-  pins(): Map<string, number> {
-    return this.#touch.pins();
+  pins(): ReadonlyMap<string, number> {
+    return this.#touch.pins;
   }
 
   /** Forgets users not seen since then, a few at a time. */

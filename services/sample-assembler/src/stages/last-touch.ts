@@ -9,8 +9,6 @@ import { STAGE } from '../state/known-actions.ts';
 import { NONE } from '../state/known-exposures.ts';
 import type { PartitionState } from './partition-state.ts';
 
-const MAX_PINS = 100;
-
 export class LastTouch {
   readonly #state: PartitionState;
   readonly #startPins: ReadonlyMap<string, number>;
@@ -28,8 +26,8 @@ export class LastTouch {
     return this.#touching.size;
   }
 
-  pins(): Map<string, number> {
-    return new Map([...this.#pinned].slice(0, MAX_PINS));
+  get pins(): ReadonlyMap<string, number> {
+    return this.#pinned;
   }
 
   save(into: Sections): void {

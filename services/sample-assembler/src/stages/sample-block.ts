@@ -14,6 +14,12 @@ export class SampleBlock {
   constructor(capacity = 4096) {
     this.writer = new AvroWriter(capacity);
   }
+  /** Empty again, with the memory that it has. */
+  clear(): void {
+    this.writer.at = 0;
+    for (const list of [this.valueStart, this.valueEnd, this.keyStart, this.keyLength, this.causeMs])
+      list.length = 0;
+  }
   get count(): number {
     return this.valueStart.length;
   }

@@ -3,7 +3,8 @@
  * three bits, what to do with it, which is its rank. Tasks far ahead lie in buckets of time unsorted; those of the
  * buckets that have begun are in a heap. A task takes 8 bytes, since its time and tie follow from its slot.
  */
-const BUCKET_MS = 128;
+/** Small enough for a heap, large enough that most buckets are worth a list; and their numbers stay small integers. */
+const BUCKET_MS = 1024;
 export const TASK_BITS = 3;
 const TASK_MASK = (1 << TASK_BITS) - 1;
 

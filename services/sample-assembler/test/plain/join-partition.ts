@@ -52,8 +52,6 @@ export interface JoinStart {
   pins?: ReadonlyMap<string, number>;
 }
 
-const MAX_PINS = 100;
-
 export class PlainJoin {
   readonly #partition: number;
   readonly #rules: JoinRules;
@@ -189,7 +187,7 @@ export class PlainJoin {
 
   /** Offsets of the exposures that decided actions keep although a better one came later; goes into the commit. */
   pins(): Map<string, number> {
-    return new Map([...this.#pinned].slice(0, MAX_PINS).map(([key, pin]) => [key, pin.exposureOffset]));
+    return new Map([...this.#pinned].map(([key, pin]) => [key, pin.exposureOffset]));
   }
 
   #feedExposure(record: LogRecord, exposure: Exposure): void {
