@@ -17,6 +17,8 @@ interface Head {
   of: PartitionBatches;
   batch: SealedBatch;
   next: number;
+  /** Sent so often. */
+  tries: number;
 }
 
 export class SequencedSender {
@@ -66,6 +68,7 @@ export class SequencedSender {
       of,
       batch: { topic: of.topic, partition: of.partition, bytes },
       next: (baseSequence + builder.count) % MAX_SEQUENCE,
+      tries: 0,
     };
   }
 
@@ -75,6 +78,7 @@ export class SequencedSender {
     const outcomes = await Promise.allSettled(
       [...byLeader].map(async ([nodeId, mine]) => {
         const broker = await this.#brokers.broker(nodeId);
+        for (const head of mine) head.tries++;
         const answers = await produceBatches(
           broker,
           this.#transactionalId,
@@ -95,7 +99,9 @@ export class SequencedSender {
 
   #acknowledge(head: Head, heads: Set<Head>): void {
     heads.delete(head);
-    head.of.builders.shift()?.release();
+    const builder = head.of.builders.shift()!;
+    // An earlier try may still wait in a socket with these bytes.
+    if (head.tries === 1) builder.release();
     this.#sequences.set(key(head.of), head.next);
   }
 }

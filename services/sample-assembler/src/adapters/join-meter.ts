@@ -1,7 +1,7 @@
 /** What operators see of the join, by partition where that tells more: names of those end in `_p` and the partition's number. */
 import type { Clock, StageMeter } from '@onemall/service-kit';
-import type { JoinCounts } from '../stages/join-partition.ts';
 import { type JoinOutputs, LOG_TOPICS, type LogTopic } from '../stages/log-record.ts';
+import type { JoinCounts } from '../stages/outbox.ts';
 
 /** A partition as it is now. */
 export interface PartitionFacts {

@@ -15,20 +15,14 @@ import { STAGE } from '../state/known-actions.ts';
 import { NONE } from '../state/known-exposures.ts';
 import type { HistoryCache } from '../state/users.ts';
 import type { CatalogueBytes } from './catalogue.ts';
-import { JoinTaskTimes, kindOf, slotOf, TASK, type TaskKind, taskOf } from './join-tasks.ts';
+import { eachTaskOf, JoinTaskTimes, kindOf, slotOf, TASK, type TaskKind, taskOf } from './join-tasks.ts';
 import { labelLinked } from './label-exposure.ts';
 import { LastTouch } from './last-touch.ts';
 import { lateAction, lateExposure } from './late-event.ts';
-import {
-  type BadRecord,
-  type JoinOutputs,
-  LOG_TOPICS,
-  type LogEvent,
-  type LogTopic,
-  type OtherOutput,
-} from './log-record.ts';
+import { type BadRecord, type JoinOutputs, LOG_TOPICS, type LogEvent, type LogTopic } from './log-record.ts';
+import { type JoinCounts, Outbox } from './outbox.ts';
 import { PartitionState } from './partition-state.ts';
-import { SampleBlock } from './sample-block.ts';
+import type { SampleBlock } from './sample-block.ts';
 import { WaitingActions } from './waiting-actions.ts';
 import { SAMPLE_KIND, type SampleKindNumber, SampleWriter } from './write-sample.ts';
 
@@ -51,17 +45,6 @@ export interface JoinStart {
   pins?: ReadonlyMap<string, number>;
 }
 
-export interface JoinCounts {
-  late: number;
-  orphans: number;
-  duplicates: number;
-  withoutSid: number;
-  dead: number;
-}
-const noCounts = (): JoinCounts => ({ late: 0, orphans: 0, duplicates: 0, withoutSid: 0, dead: 0 });
-
-const LEFT = { CLICK: 1, BUY: 2 } as const;
-
 export class PartitionJoin {
   readonly #partition: number;
   readonly #rules: JoinRules;
@@ -72,13 +55,10 @@ export class PartitionJoin {
   readonly #touch: LastTouch;
   readonly #writer: SampleWriter;
   readonly #waiting: WaitingActions;
-  #samples = new SampleBlock();
-  #spareBlock: SampleBlock | null = null;
-  #others: OtherOutput[] = [];
+  readonly #outbox = new Outbox();
   #watermarkMs: number;
   #reachedAtMs = 0;
   #numWaiting = 0;
-  #counts: JoinCounts = noCounts();
 
   /** @param cache where histories go that memory has no room for; without it all stay there */
   constructor(
@@ -124,12 +104,11 @@ export class PartitionJoin {
     return this.#state.users.coldError;
   }
   get numOutputs(): number {
-    return this.#samples.count + this.#others.length;
+    return this.#outbox.numOutputs;
   }
   get outputBytes(): number {
-    return this.#samples.sizeBytes;
+    return this.#outbox.samples.sizeBytes;
   }
-
   /** No sample that is still to leave asks the catalogue for a moment before this one less a window and grace. */
   get neededFromMs(): number {
     return this.#state.exposures.oldestOpenRequestMs(this.#watermarkMs - this.#rules.windows.knownSpanMs);
@@ -150,30 +129,14 @@ export class PartitionJoin {
     this.#watermarkMs = from.fact<number>('watermarkMs');
     const marks = from.fact<SavedMarks[]>('marks');
     for (const [i, topic] of LOG_TOPICS.entries()) this.#marks[topic].load(marks[i]!);
-    this.#scheduleExposures();
-    this.#scheduleActions();
+    eachTaskOf(this.#state, this.#rules.emitPositives, (kind, slot) => this.#schedule(kind, slot));
+    this.#restoreActions();
   }
 
-  #scheduleExposures(): void {
-    const { columns } = this.#state.exposures;
-    for (let slot = 0; slot < columns.end; slot++) {
-      if (!columns.isUsed(slot)) continue;
-      this.#schedule(columns.of.isOpen[slot] ? TASK.close : TASK.forgetExposure, slot);
-      const { nextOfExposure } = this.#state.actions.columns.of;
-      // Of a closed one there are none; what leaves up to the watermark has left.
-      for (let action = columns.of.firstAction[slot]!; action !== NONE; action = nextOfExposure[action]!)
-        if (this.#rules.emitPositives && !this.#hasLeft(slot, action)) this.#schedule(TASK.emit, action);
-    }
-  }
-
-  #scheduleActions(): void {
+  #restoreActions(): void {
     const { columns } = this.#state.actions;
     for (let action = 0; action < columns.end; action++) {
-      if (!columns.isUsed(action)) continue;
-      const stage = columns.of.stage[action]!;
-      const kinds = [TASK.decide, TASK.endAction, TASK.forgetAction] as const;
-      this.#schedule(kinds[stage]!, action);
-      if (stage === STAGE.ended) continue;
+      if (!columns.isUsed(action) || columns.of.stage[action] === STAGE.ended) continue;
       const { exposureLength } = this.#state.actions.fields(action);
       if (exposureLength < 0) this.#touch.add(action);
       if (columns.of.isDone[action]) continue;
@@ -193,8 +156,7 @@ export class PartitionJoin {
 
   /** Takes bad input, which moves no watermark. */
   feedBad(record: BadRecord): void {
-    this.#counts.dead++;
-    this.#others.push({ kind: 'dead', record });
+    this.#outbox.dead(record);
     this.#marks[record.topic].see(record.offset, Number.NEGATIVE_INFINITY);
   }
 
@@ -217,7 +179,7 @@ export class PartitionJoin {
     const tasks = this.#tasks;
     for (let nextMs = tasks.nextMs(target); nextMs <= target; nextMs = tasks.nextMs(target)) {
       if (nextMs > this.#watermarkMs) {
-        if (this.#samples.sizeBytes >= maxOutputBytes) return false;
+        if (this.#outbox.samples.sizeBytes >= maxOutputBytes) return false;
         this.#watermarkMs = nextMs;
       }
       this.#run(tasks.take());
@@ -228,24 +190,15 @@ export class PartitionJoin {
 
   /** Hands over what has left since the last call. */
   takeOutputs(): JoinOutputs {
-    const outputs = { samples: this.#samples, others: this.#others };
-    this.#samples = this.#spareBlock ?? new SampleBlock();
-    this.#spareBlock = null;
-    this.#others = [];
-    return outputs;
+    return this.#outbox.take();
   }
-
-  /** Takes back a block of outputs that nobody looks at any more, for the next ones. */
+  /** Takes back a block of outputs that nobody looks at any more, for later ones. */
   giveBack(block: SampleBlock): void {
-    block.clear();
-    this.#spareBlock = block;
+    this.#outbox.giveBack(block);
   }
-
   /** Hands over the counts since the last call. */
   takeCounts(): JoinCounts {
-    const counts = this.#counts;
-    this.#counts = noCounts();
-    return counts;
+    return this.#outbox.takeCounts();
   }
 
   /** Ends a replay: what it gave has been committed before. */
@@ -274,13 +227,13 @@ export class PartitionJoin {
     const { exposures } = this.#state;
     const hash = hashBytes(fields.bytes, fields.idAt, fields.idLength);
     if (exposures.find(fields.bytes, fields.idAt, fields.idLength, hash) !== NONE) {
-      this.#counts.duplicates++;
+      this.#outbox.counts.duplicates++;
       return;
     }
     const { timeMs } = fields;
     const user = this.#state.rememberExposure(fields, this.#watermarkMs);
     const isOpen = this.#state.closesAtMs(scenario, timeMs) > this.#watermarkMs;
-    if (!isOpen) this.#report(lateExposure(event, this.#partition, this.#watermarkMs));
+    if (!isOpen) this.#outbox.late(lateExposure(event, this.#partition, this.#watermarkMs));
     const knownUntilMs = timeMs + this.#rules.windows.knownSpanMs;
     if (knownUntilMs <= this.#watermarkMs) return;
     const slot = exposures.add(fields, hash, scenario, event.offset, user, isOpen);
@@ -297,7 +250,7 @@ export class PartitionJoin {
     const { actions, exposures } = this.#state;
     const hash = hashBytes(fields.bytes, fields.idAt, fields.idLength);
     if (actions.find(fields, isBuy, hash) !== NONE) {
-      this.#counts.duplicates++;
+      this.#outbox.counts.duplicates++;
       return;
     }
     const { windows } = this.#rules;
@@ -306,7 +259,7 @@ export class PartitionJoin {
     const knownUntilMs = timeMs + windows.knownSpanMs;
     const endsAtMs = windows.actionEndsAtMs(timeMs);
     if (knownUntilMs <= this.#watermarkMs) {
-      this.#report(lateAction(event, this.#partition, this.#watermarkMs));
+      this.#outbox.late(lateAction(event, this.#partition, this.#watermarkMs));
       return;
     }
     const isUnnamed = fields.exposureLength < 0;
@@ -316,7 +269,7 @@ export class PartitionJoin {
       stage: isUnnamed ? STAGE.undecided : STAGE.waiting,
     });
     if (endsAtMs <= this.#watermarkMs) {
-      this.#report(lateAction(event, this.#partition, this.#watermarkMs));
+      this.#outbox.late(lateAction(event, this.#partition, this.#watermarkMs));
       this.#end(action);
       return;
     }
@@ -329,11 +282,8 @@ export class PartitionJoin {
     this.#schedule(TASK.endAction, action);
     const exposureHash = hashBytes(fields.bytes, fields.exposureAt, fields.exposureLength);
     const exposure = exposures.find(fields.bytes, fields.exposureAt, fields.exposureLength, exposureHash);
-    if (exposure !== NONE && this.#state.fits(exposure, action)) {
-      this.#settle(exposure, action);
-      return;
-    }
-    this.#waiting.add(action);
+    if (exposure !== NONE && this.#state.fits(exposure, action)) this.#settle(exposure, action);
+    else this.#waiting.add(action);
   }
 
   /** Counts the action for its exposure, or reports it late where that has closed. */
@@ -350,16 +300,13 @@ export class PartitionJoin {
     of.exposure[action] = exposure;
     of.nextOfExposure[action] = exposures.columns.of.firstAction[exposure]!;
     exposures.columns.of.firstAction[exposure] = action;
-    if (this.#rules.emitPositives && !this.#hasLeft(exposure, action)) this.#schedule(TASK.emit, action);
+    if (this.#rules.emitPositives && !this.#state.hasLeft(exposure, action))
+      this.#schedule(TASK.emit, action);
   }
 
   #stopWaiting(action: number): void {
     this.#numWaiting--;
     if (this.#state.actions.fields(action).exposureLength >= 0) this.#waiting.remove(action);
-  }
-
-  #hasLeft(exposure: number, action: number): boolean {
-    return (this.#state.exposures.columns.of.left[exposure]! & LEFT[this.#state.actions.kind(action)]) !== 0;
   }
 
   #run(due: number): void {
@@ -385,10 +332,10 @@ export class PartitionJoin {
     const { exposures, actions } = this.#state;
     const exposure = actions.columns.of.exposure[action]!;
     const { of } = exposures.columns;
-    if (!of.isOpen[exposure] || this.#hasLeft(exposure, action)) return;
+    if (!of.isOpen[exposure] || this.#state.hasLeft(exposure, action)) return;
     const kind = actions.kind(action);
     const firstPositive = of.left[exposure] === 0;
-    of.left[exposure] = of.left[exposure]! | LEFT[kind];
+    this.#state.setLeft(exposure, action);
     const upToOrder = orderOfAction(kind, actions.columns.of.timeMs[action]!);
     const causeMs = actions.columns.of.appendTimeMs[action]!;
     this.#emit(exposure, SAMPLE_KIND[kind], firstPositive, upToOrder, causeMs);
@@ -414,8 +361,10 @@ export class PartitionJoin {
     const { of } = exposures.columns;
     const labels = labelLinked(of.timeMs[exposure]!, actions, of.firstAction[exposure]!, upToOrder);
     const watermarkMs = this.#watermarkMs;
-    if (!this.#writer.write(this.#samples, exposure, kind, firstPositive, labels, watermarkMs, causeMs))
-      this.#counts.withoutSid++;
+    if (
+      !this.#writer.write(this.#outbox.samples, exposure, kind, firstPositive, labels, watermarkMs, causeMs)
+    )
+      this.#outbox.counts.withoutSid++;
   }
 
   #endAction(action: number): void {
@@ -443,12 +392,6 @@ export class PartitionJoin {
   }
 
   #reportAction(action: number, reason: LateReason): void {
-    this.#report(this.#state.lateKnownAction(action, reason, this.#partition, this.#watermarkMs));
-  }
-
-  #report(event: Extract<OtherOutput, { kind: 'late' }>['event']): void {
-    if (event.reason === 'LATE') this.#counts.late++;
-    else this.#counts.orphans++;
-    this.#others.push({ kind: 'late', event });
+    this.#outbox.late(this.#state.lateKnownAction(action, reason, this.#partition, this.#watermarkMs));
   }
 }

@@ -1,6 +1,8 @@
 /** What is due for an exposure or action, and when: it follows from the state, so no task has to keep its time. */
 import { orderOfAction } from '@onemall/event-time';
 import { TASK_BITS, type TaskTimes } from '../state/due-tasks.ts';
+import { STAGE } from '../state/known-actions.ts';
+import { NONE } from '../state/known-exposures.ts';
 import type { PartitionState } from './partition-state.ts';
 
 /** The number is the place among tasks of the same moment. */
@@ -49,3 +51,30 @@ export class JoinTaskTimes implements TaskTimes {
     return orderOfAction(actions.kind(slotOf(task)), actions.columns.of.timeMs[slotOf(task)]!);
   }
 }
+
+/** What is due for a state that was read from a snapshot; what is due up to its watermark is done. */
+export function eachTaskOf(
+  state: PartitionState,
+  emitPositives: boolean,
+  schedule: (kind: TaskKind, slot: number) => void,
+): void {
+  const { exposures, actions } = state;
+  for (let slot = 0; slot < exposures.columns.end; slot++) {
+    if (!exposures.columns.isUsed(slot)) continue;
+    const { isOpen, firstAction } = exposures.columns.of;
+    schedule(isOpen[slot] ? TASK.close : TASK.forgetExposure, slot);
+    const { nextOfExposure } = actions.columns.of;
+    // Of a closed one there are none.
+    for (let action = firstAction[slot]!; action !== NONE; action = nextOfExposure[action]!)
+      if (emitPositives && !state.hasLeft(slot, action)) schedule(TASK.emit, action);
+  }
+  for (let action = 0; action < actions.columns.end; action++)
+    if (actions.columns.isUsed(action)) schedule(TASK_OF_STAGE[actions.columns.of.stage[action]!]!, action);
+}
+
+/** What an action in each stage will have to do next. */
+const TASK_OF_STAGE = {
+  [STAGE.undecided]: TASK.decide,
+  [STAGE.waiting]: TASK.endAction,
+  [STAGE.ended]: TASK.forgetAction,
+} as Readonly<Record<number, TaskKind>>;

@@ -11,6 +11,8 @@ import { KnownExposures, NONE } from '../state/known-exposures.ts';
 import { type HistoryCache, Users } from '../state/users.ts';
 import { lateActionFields } from './late-event.ts';
 
+const LEFT = { CLICK: 1, BUY: 2 } as const;
+
 export class PartitionState {
   readonly arena = new BlockArena();
   readonly exposures = new KnownExposures(this.arena);
@@ -92,6 +94,15 @@ export class PartitionState {
     return (
       exposureLength === head.idLength && equalBytes(head.bytes, head.idAt, bytes, exposureAt, exposureLength)
     );
+  }
+
+  /** Whether a CLICK or BUY, of the action's kind, has left for the exposure. */
+  hasLeft(exposure: number, action: number): boolean {
+    return (this.exposures.columns.of.left[exposure]! & LEFT[this.actions.kind(action)]) !== 0;
+  }
+  setLeft(exposure: number, action: number): void {
+    const { left } = this.exposures.columns.of;
+    left[exposure] = left[exposure]! | LEFT[this.actions.kind(action)];
   }
 
   linkToUser(exposure: number, user: number): void {
