@@ -52,8 +52,7 @@ const shape = {
     .describe('MiB of one partition in memory; above it the partition reads slowly'),
   historyCacheMb: z.coerce
     .number()
-    .int()
-    .min(1)
+    .positive()
     .default(32)
     .describe('MiB of user histories of one partition in memory; the others lie on disk'),
   historyFolder: z

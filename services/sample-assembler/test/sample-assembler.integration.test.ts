@@ -22,7 +22,9 @@ test('invariants 2, 3, 5 and 7: killed twice at random moments, every sample is 
     const startMs = Date.now() - 60_000;
     const arrivals = makeTraffic({ seed: 7, numRequests: 1_500, startMs, lateShare: 0.01 });
     await scene.sendCatalogue(startMs);
-    let instance = await scene.startInstance();
+    // Of a few users: the others' histories go to disk, and through snapshots to the next instance.
+    const littleCache = { ONEMALL_HISTORY_CACHE_MB: '0.01' };
+    let instance = await scene.startInstance(littleCache);
     await instance.ready();
     const kills = [0, 1]
       .map(() => Math.floor(arrivals.length * (0.2 + 0.5 * random.next())))
@@ -36,7 +38,7 @@ test('invariants 2, 3, 5 and 7: killed twice at random moments, every sample is 
         timeoutMs: 30_000,
       });
       await instance.kill();
-      instance = await scene.startInstance();
+      instance = await scene.startInstance(littleCache);
     });
     await instance.ready();
     await scene.sendTraffic(makeTraffic({ seed: 8, numRequests: 1, startMs: Date.now() }));

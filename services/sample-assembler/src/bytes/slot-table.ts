@@ -59,7 +59,8 @@ export class SlotTable {
   }
 
   /** Adds every used slot under the hash that its column has. */
-  addAll(slots: { end: number; isUsed(slot: number): boolean }, hashes: Int32Array): void {
+  addAll(slots: { size: number; end: number; isUsed(slot: number): boolean }, hashes: Int32Array): void {
+    while ((this.#size + slots.size) * 4 > this.slots.length * 3) this.#grow();
     for (let slot = 0; slot < slots.end; slot++) if (slots.isUsed(slot)) this.add(hashes[slot]!, slot);
   }
 
