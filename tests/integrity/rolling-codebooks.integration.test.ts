@@ -134,7 +134,7 @@ test('a new codebook version is trained, served beside the old one, forked to an
       ...{ scenarios: Object.fromEntries(SCENARIOS.map((s) => [s, {}])), seed: 3, textEmbeddingDim: 8 },
       ...{ minItemsForCodebook: NUM_ROOMS, lastLevel: 'fsq', maxTrainingVectors: 1_000, trainingThreads: 1 },
       ...{ maxExcessConflict: 1, minCodeUsage: 0, maxRelativeError: 1, maxMovedShare: 1 },
-      trainingStateEveryMs: 60_000,
+      ...{ trainingStateEveryMs: 60_000, liveTower: true },
     } as unknown as JobConfig,
     kafka: scene.kafka,
     artifacts: scene.artifacts,
@@ -147,14 +147,23 @@ test('a new codebook version is trained, served beside the old one, forked to an
   });
   for (const scenario of SCENARIOS) {
     await scene.until(`version 2 of ${scenario}`, () => newest(codebooks, scenario)?.codebookVersion === 2);
-    const continues = readContinues(await scene.artifacts.get(newest(codebooks, scenario)!));
+    const record = newest(codebooks, scenario)!;
+    const continues = readContinues(await scene.artifacts.get(record));
     assert.equal(continues?.version, 1);
-    const kept = continues!.match[0].filter((code) => code >= 0).length;
-    assert.ok(kept > 0, 'codes of the first level go on');
-    assert.ok(
-      continues!.match[0].every((code, i) => code === i || code === -1),
-      'under their numbers',
-    );
+    const first = continues!.match[0];
+    if (scenario === 'live_stream')
+      // Made from the tower of the policy in use: another space than the mean of the products, so codes begin anew.
+      assert.ok(record.towerVersion !== null && first.every((code) => code === -1));
+    else {
+      assert.ok(
+        first.some((code) => code >= 0),
+        'codes of the first level go on',
+      );
+      assert.ok(
+        first.every((code, i) => code === i || code === -1),
+        'under their numbers',
+      );
+    }
   }
   await scene.until('SIDs of version 2', () => inVersion(2) === NUM_PRODUCTS + NUM_ROOMS);
 

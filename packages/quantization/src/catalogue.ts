@@ -166,17 +166,29 @@ export class Catalogue {
     if (all.length === 0) return null;
     const ids = Array.from(sampleIndices(all.length, maxVectors, random), (i) => all[i]!);
     if (scenario !== LIVE_STREAM) return stackVectors(ids.map((id) => this.vector(id)!));
+    return stackVectors(this.#drawRooms(all, ids, random).map((room) => this.room(room, room[0]!)!));
+  }
+
+  /** Products on sale in drawn rooms, one room per product card at most; the first is the one being explained. */
+  drawnRooms(random: RandomSource, maxRooms: number): string[][] {
+    const all = [...this.ids(PRODUCT_CARD)].sort();
+    return this.#drawRooms(
+      all,
+      Array.from(sampleIndices(all.length, maxRooms, random), (i) => all[i]!),
+      random,
+    );
+  }
+
+  #drawRooms(all: readonly string[], explained: readonly string[], random: RandomSource): string[][] {
     const byCategory = new Map<string, string[]>();
     for (const id of all) getOrAdd(byCategory, this.#entries.get(id)!.category, () => []).push(id);
-    return stackVectors(
-      ids.map((explained) => {
-        const others = byCategory.get(this.#entries.get(explained)!.category)!;
-        const selling = [explained];
-        for (let more = Math.floor(random.next() * 6); more > 0; more--)
-          selling.push(others[Math.floor(random.next() * others.length)]!);
-        return this.room(selling, explained)!;
-      }),
-    );
+    return explained.map((id) => {
+      const others = byCategory.get(this.#entries.get(id)!.category)!;
+      const selling = [id];
+      for (let more = Math.floor(random.next() * 6); more > 0; more--)
+        selling.push(others[Math.floor(random.next() * others.length)]!);
+      return selling;
+    });
   }
 
   /** Greatest validFromMs of the items that a codebook of the scenario is trained on. */

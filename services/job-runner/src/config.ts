@@ -23,6 +23,10 @@ export const jobShape = {
   minItemsForCodebook: count(1).default(200),
   lastLevel: z.enum(['kmeans', 'fsq']).default('fsq'),
   maxTrainingVectors: count(1).default(50_000),
+  liveTower: z
+    .preprocess((v) => (typeof v === 'string' ? v === 'true' : v), z.boolean())
+    .default(true)
+    .describe('codebooks of live rooms are made from the item tower of the policy in use, once there is one'),
   maxExcessConflict: share.default(0.5).describe('conflict beyond what equal vectors explain'),
   minCodeUsage: share.default(0.5).describe('share of first-level codes in use'),
   maxMovedShare: share

@@ -13,7 +13,7 @@ import {
   type OutRecord,
   TransactionFailedError,
 } from '@onemall/kafka-io';
-import { CodebookEncoder, LIVE_STREAM } from '@onemall/quantization';
+import { LIVE_STREAM } from '@onemall/quantization';
 import type { RunningService, ServiceContext } from '@onemall/service-kit';
 import { CodebookBootstrap } from './adapters/bootstrap-codebooks.ts';
 import { ChangeLog } from './adapters/change-log.ts';
@@ -74,9 +74,11 @@ export async function startPipeline(
       const published = served.size > 0 ? served : state.publishedVersions(scenario);
       for (const record of chooseVersions(scenario, known, published, config.followNewCodebooks)) {
         if (served.has(record.codebookVersion)) continue;
-        state.serve(await CodebookEncoder.open(await loadCodebook(artifacts, record)));
+        const { encoder, tower } = await loadCodebook(artifacts, record);
+        state.serve(encoder, tower);
         servingSinceMs.set(scenario, servingSinceMs.get(scenario) ?? clock.nowMs());
-        log.info({ scenario, codebookVersion: record.codebookVersion }, 'serving a codebook');
+        const { codebookVersion, towerVersion } = record;
+        log.info({ scenario, codebookVersion, towerVersion }, 'serving a codebook');
       }
     }
   }
@@ -126,7 +128,7 @@ export async function startPipeline(
     );
     if (records.length === 0) return;
     await writer.send(records);
-    for (const { key, value, timestampMs } of records) state.itemSids.apply(key, value, timestampMs);
+    for (const { key, value, timestampMs } of records) state.applyItemSid(key, value, timestampMs);
     meter.recordOut(records.length);
     for (const [, stampMs] of ids) if (stampMs !== null) meter.recordLatency(clock.nowMs() - stampMs);
     if (state.dirtyItems.size === 0) reporter.catalogueChanged();

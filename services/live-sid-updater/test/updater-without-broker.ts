@@ -87,7 +87,7 @@ export class Updater {
 
   async publishItem(itemId: string, nowMs: number) {
     const records = await computeItemSids(this.state, [itemId], nowMs);
-    for (const { key, value, timestampMs } of records) this.state.itemSids.apply(key, value, timestampMs);
+    for (const { key, value, timestampMs } of records) this.state.applyItemSid(key, value, timestampMs);
     return records;
   }
 

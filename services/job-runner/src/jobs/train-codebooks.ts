@@ -8,6 +8,7 @@ import {
   brokenLimits,
   Catalogue,
   codesForCatalogue,
+  LIVE_STREAM,
   type MovedShares,
   namedMetrics,
 } from '@onemall/quantization';
@@ -16,6 +17,7 @@ import { SeededRandom } from '@onemall/service-kit';
 import { readTable } from '../adapters/read-table.ts';
 import { TrainingStates, trainingFingerprint } from '../adapters/training-states.ts';
 import { type JobContext, JobRefusedError } from './job.ts';
+import { liveTowerVectors } from './live-tower-vectors.ts';
 
 const LEVELS = 3;
 
@@ -23,7 +25,8 @@ export async function trainCodebooks(context: JobContext): Promise<Record<string
   const { config, kafka, log, progress, kept, keep } = context;
   await progress({ step: 'reading codebooks and items', done: 0, total: 1 });
   const newest = await readTable(kafka, 'codebooks');
-  const { catalogue, refused } = fillCatalogue(await readTable(kafka, 'items'), config.textEmbeddingDim);
+  const items = await readTable(kafka, 'items');
+  const { catalogue, refused } = fillCatalogue(items, config.textEmbeddingDim);
   const scenarios = Object.keys(config.scenarios).filter(
     (scenario) => catalogue.count(scenario) >= config.minItemsForCodebook,
   );
@@ -43,7 +46,7 @@ export async function trainCodebooks(context: JobContext): Promise<Record<string
     const done = kept()[`published:${scenario}`];
     const result = done
       ? { published: done }
-      : await trainOne(context, catalogue, scenario, newest.get(scenario) ?? null, onLevel);
+      : await trainOne(context, { catalogue, items }, scenario, newest.get(scenario) ?? null, onLevel);
     if ('broken' in result) broken.push(`${scenario}: ${result.broken.join('; ')}`);
     else {
       published[scenario] = result.published;
@@ -60,14 +63,15 @@ export async function trainCodebooks(context: JobContext): Promise<Record<string
 
 async function trainOne(
   context: JobContext,
-  catalogue: Catalogue,
+  { catalogue, items }: { catalogue: Catalogue; items: ReadonlyMap<string, Item> },
   scenario: string,
   newest: Codebook | null,
   onLevel: (level: number) => Promise<void>,
 ): Promise<{ broken: string[] } | { published: Record<string, unknown> }> {
   const { config, artifacts, clock, log, stopping } = context;
+  const tower = scenario === LIVE_STREAM ? await liveTowerVectors(context, catalogue, items) : null;
   const random = new SeededRandom(config.seed);
-  const vectors = catalogue.trainingVectors(scenario, random, config.maxTrainingVectors)!;
+  const vectors = tower?.vectors ?? catalogue.trainingVectors(scenario, random, config.maxTrainingVectors)!;
   const { dim } = vectors;
   const numCodes = codesForCatalogue(catalogue.count(scenario), config.lastLevel);
   const cutoffMs = catalogue.newestMs(scenario);
@@ -121,7 +125,7 @@ async function trainOne(
   const uri = `codebooks/${scenario}/${version}`;
   // An attempt that crashed before its record was written may have left other bytes; nobody can have used them.
   await artifacts.remove(uri);
-  const ref = await artifacts.put(uri, files);
+  const ref = await artifacts.put(uri, new Map([...files, ...(tower?.files ?? [])]));
   const value: Codebook = {
     scenario,
     codebookVersion: version,
@@ -129,8 +133,9 @@ async function trainOne(
     numCodes: [...numCodes],
     dim,
     metrics: { ...namedMetrics(metrics), ...(moved && namedMoves(moved)) },
-    towerVersion: null,
-    towerUri: null,
+    towerVersion: tower?.version ?? null,
+    // Beside the codebook itself: policies are removed after a while, a frozen tower is not.
+    towerUri: tower ? uri : null,
     cutoffMs,
     createdMs: clock.nowMs(),
   };

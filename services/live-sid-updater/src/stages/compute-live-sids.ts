@@ -1,5 +1,12 @@
 import type { LiveSid, Sid } from '@onemall/contracts';
-import { type CodebookEncoder, LIVE_STREAM, NUM_LEVELS, stackVectors } from '@onemall/quantization';
+import type { SidCodes } from '@onemall/learning/live-tower';
+import {
+  type CodebookEncoder,
+  LIVE_STREAM,
+  NUM_LEVELS,
+  PRODUCT_CARD,
+  stackVectors,
+} from '@onemall/quantization';
 import { sidKey } from '../state/published.ts';
 import type { SettledRoom } from '../state/rooms.ts';
 import type { UpdaterState } from '../state/updater-state.ts';
@@ -86,9 +93,7 @@ async function encodeRooms(
   encoder: CodebookEncoder,
   rooms: readonly SettledRoom[],
 ): Promise<(Sid | null)[]> {
-  const vectors = rooms.map(({ state: room }) =>
-    room.endedMs === null ? state.catalogue.room(room.sellingItemIds, room.explainingItemId) : null,
-  );
+  const vectors = await roomVectors(state, encoder.codebook.version, rooms);
   const known = vectors.filter((v) => v !== null);
   if (known.length === 0) return rooms.map(() => null);
   const codes = await encoder.encode(stackVectors(known));
@@ -100,4 +105,29 @@ async function encodeRooms(
     at += NUM_LEVELS;
     return sid;
   });
+}
+
+/** m of each room: from the frozen tower of the codebook version, the mean of its products where it has none. */
+async function roomVectors(
+  state: UpdaterState,
+  version: number,
+  rooms: readonly SettledRoom[],
+): Promise<(Float32Array | null)[]> {
+  const tower = state.tower(version);
+  if (!tower)
+    return rooms.map(({ state: room }) =>
+      room.endedMs === null ? state.catalogue.room(room.sellingItemIds, room.explainingItemId) : null,
+    );
+  const productVersion = tower.codebookVersions[PRODUCT_CARD];
+  const sidOf = (itemId: string): SidCodes | null => {
+    const sid = productVersion === undefined ? null : state.itemSids.get(itemId, productVersion);
+    return sid && { scenario: PRODUCT_CARD, c1: sid.c1, c2: sid.c2, c3: sid.c3 };
+  };
+  return tower.embed(
+    rooms.map(({ liveId, state: { endedMs, sellingItemIds } }) => ({
+      facts: state.roomFacts(liveId),
+      sellingItemIds: endedMs === null ? sellingItemIds : [],
+    })),
+    sidOf,
+  );
 }

@@ -1,5 +1,7 @@
 /** Everything the updater knows: all items, what is published, the codebooks served, and the rooms it owns. */
+import { isDeepStrictEqual } from 'node:util';
 import type { Codebook as CodebookRecord, Item, ItemSid, LiveSid } from '@onemall/contracts';
+import type { LiveTower, RoomFacts } from '@onemall/learning/live-tower';
 import {
   Catalogue,
   type CodebookEncoder,
@@ -32,6 +34,9 @@ export class UpdaterState {
   readonly codebookRecords = new Map<string, CodebookRecord[]>();
   /** Codebooks in use by scenario, lowest version first. */
   readonly #served = new Map<string, CodebookEncoder[]>();
+  /** Frozen towers by version of the live codebook; a version without one takes the mean of the products. */
+  readonly #towers = new Map<number, LiveTower>();
+  readonly #roomFacts = new Map<string, RoomFacts>();
   /** Items to encode, with the stamp of the record that asks for it; null where none does. */
   readonly dirtyItems = new Map<string, number | null>();
   /** When an item of the scenario came last, by the clock. */
@@ -57,6 +62,7 @@ export class UpdaterState {
     this.#itemPartition.set(key, record.partition);
     const wasProduct = this.catalogue.scenarioOf(key) === PRODUCT_CARD;
     const affected = value ? this.catalogue.put(value) : this.catalogue.remove(key);
+    if (value?.scenario === LIVE_STREAM) this.#takeRoomFacts(value);
     if (value && affected.length > 0) this.lastItemMs.set(value.scenario, nowMs);
     for (const itemId of affected) this.#markDirty(itemId, timestampMs);
     if (affected.length > 0 && (wasProduct || value?.scenario === PRODUCT_CARD))
@@ -69,7 +75,33 @@ export class UpdaterState {
     if (!value && this.catalogue.has(id)) return;
     const known = this.itemSids.get(id, version);
     if (value && known && known.validFromMs > value.validFromMs) return;
+    this.applyItemSid(key, value, timestampMs);
+  }
+
+  /** A SID that towers read changes the rooms that sell its item. */
+  applyItemSid(key: string, value: ItemSid | null, timestampMs: number): void {
+    const { id, version } = parseSidKey(key);
+    const before = this.itemSids.get(id, version);
     this.itemSids.apply(key, value, timestampMs);
+    const after = this.itemSids.get(id, version);
+    const same = before?.c1 === after?.c1 && before?.c2 === after?.c2 && before?.c3 === after?.c3;
+    if (same || ![...this.#towers.values()].some((t) => t.codebookVersions[PRODUCT_CARD] === version)) return;
+    this.rooms.productChanged(id, value ? value.validFromMs : timestampMs);
+  }
+
+  #takeRoomFacts({ itemId, category, tags, priceCents, sellerId, validFromMs }: Item): void {
+    const facts = { category, tags, priceCents, sellerId };
+    const same = isDeepStrictEqual(this.#roomFacts.get(itemId), facts);
+    this.#roomFacts.set(itemId, facts);
+    if (!same && this.#towers.size > 0) this.rooms.computeAgain(itemId, validFromMs);
+  }
+
+  /** Of a room whose item is not known, too. */
+  roomFacts(liveId: string): RoomFacts {
+    return this.#roomFacts.get(liveId) ?? { category: '', tags: [], priceCents: 0, sellerId: '' };
+  }
+  tower(liveCodebookVersion: number): LiveTower | null {
+    return this.#towers.get(liveCodebookVersion) ?? null;
   }
 
   takeLiveSid(key: string, value: LiveSid | null, timestampMs: number): void {
@@ -95,14 +127,15 @@ export class UpdaterState {
   }
 
   /** Puts a codebook to use: everything of its scenario is to be encoded. */
-  serve(encoder: CodebookEncoder): void {
-    const { scenario, dim } = encoder.codebook;
+  serve(encoder: CodebookEncoder, tower: LiveTower | null = null): void {
+    const { scenario, dim, version } = encoder.codebook;
+    if (tower) this.#towers.set(version, tower);
     const { catalogue } = this;
     if (scenario === SHORT_VIDEO) {
       const productDim = catalogue.contentDim(PRODUCT_CARD);
       catalogue.fixContentDim(PRODUCT_CARD, productDim);
       catalogue.fixContentDim(SHORT_VIDEO, dim - productDim);
-    } else catalogue.fixContentDim(scenario === LIVE_STREAM ? PRODUCT_CARD : scenario, dim);
+    } else if (!tower) catalogue.fixContentDim(scenario === LIVE_STREAM ? PRODUCT_CARD : scenario, dim);
     const served = [...this.encoders(scenario), encoder];
     this.#served.set(
       scenario,
