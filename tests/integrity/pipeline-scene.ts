@@ -89,6 +89,8 @@ export class PipelineScene {
       ONEMALL_MIN_ITEMS_FOR_CODEBOOK: '40',
       ONEMALL_BOOTSTRAP_QUIET_MS: '300',
       ONEMALL_SID_METRICS_EVERY_MS: '200',
+      // The watermark moves with events alone: a test that waits for something does not make what it sends next late.
+      ONEMALL_MAX_DELAY_MS: '3600000',
       ONEMALL_RETRIEVER_PORT: '0',
       ONEMALL_TRAINER_PRESET: 'tiny',
       ...options.env,

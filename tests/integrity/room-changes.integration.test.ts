@@ -117,8 +117,10 @@ test('samples, the trie and the metrics show at each of five product changes the
       },
       { exposure: fresh, codes, selling: sellingIds },
     );
+    // What comes after them lets them leave.
+    const next = exposure(`next-${step}`, atMs + 3_000, atMs + 3_000);
     await scene.writer.send(
-      [stale, fresh].flatMap((page) => [
+      [stale, fresh, next].flatMap((page) => [
         { topic: 'exposures' as const, key: 'user', value: page },
         { topic: 'clicks' as const, key: 'user', value: clickOn(page) },
       ]),

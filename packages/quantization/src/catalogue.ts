@@ -4,7 +4,13 @@
  */
 import { roomVector, videoVector } from './item-vectors.ts';
 import { type ItemText, textEmbedding } from './text-embedding.ts';
-import { type RandomSource, sampleIndices, stackVectors, type Vectors } from './vectors.ts';
+import {
+  QuantizationError,
+  type RandomSource,
+  sampleIndices,
+  stackVectors,
+  type Vectors,
+} from './vectors.ts';
 
 export const PRODUCT_CARD = 'product_card';
 export const SHORT_VIDEO = 'short_video';
@@ -16,6 +22,15 @@ export interface CatalogueItem extends ItemText {
   validFromMs: number;
   productId: string | null;
   embedding: readonly number[] | null;
+}
+
+/** Content embeddings of items that bring none, in place of the hashed n-grams. */
+export interface ItemTextEncoder {
+  /** Names the encoder and its weights: a codebook belongs to one. */
+  readonly name: string;
+  readonly dim: number;
+  /** float32 [items, dim] */
+  encode(items: readonly ItemText[]): Promise<Vectors>;
 }
 
 /** An item whose embedding cannot be used. */
@@ -45,10 +60,53 @@ export class Catalogue {
   /** Length of the content embeddings by scenario. */
   readonly #dims = new Map<string, number>();
   readonly #textDim: number;
+  readonly #textEncoder: ItemTextEncoder | null;
 
-  /** @param textDim length of text embeddings in scenarios whose items bring none of their own */
-  constructor(textDim: number) {
-    this.#textDim = textDim;
+  /**
+   * @param textDim length of text embeddings in scenarios whose items bring none of their own
+   * @param textEncoder makes them, by `embedTexts`; hashed n-grams without one
+   */
+  constructor(textDim: number, textEncoder: ItemTextEncoder | null = null) {
+    this.#textDim = textEncoder?.dim ?? textDim;
+    this.#textEncoder = textEncoder;
+  }
+
+  /** What a codebook of this catalogue must name; null for hashed n-grams. */
+  get textEncoderName(): string | null {
+    return this.#textEncoder?.name ?? null;
+  }
+
+  /**
+   * Embeds those of these items, and of the products that they promote, that have text and no embedding yet, in one batch.
+   * With hashed n-grams there is nothing to do.
+   * @throws QuantizationError where a codebook in use asks for another length
+   */
+  async embedTexts(itemIds: Iterable<string>): Promise<void> {
+    const encoder = this.#textEncoder;
+    if (!encoder) return;
+    const waiting = new Map<string, Entry & { text: ItemText }>();
+    const add = (itemId: string | null): void => {
+      const entry = itemId === null ? undefined : this.#entries.get(itemId);
+      if (!entry?.text || entry.embedding || entry.scenario === LIVE_STREAM) return;
+      const dim = this.contentDim(entry.scenario);
+      if (dim !== encoder.dim)
+        throw new QuantizationError(
+          `Embeddings of ${entry.scenario} have ${dim} numbers, the text encoder ${encoder.name} gives ${encoder.dim}: items with embeddings and with texts do not mix`,
+        );
+      waiting.set(itemId!, { ...entry, text: entry.text });
+    };
+    for (const itemId of itemIds) {
+      add(itemId);
+      add(this.#entries.get(itemId)?.productId ?? null);
+    }
+    if (waiting.size === 0) return;
+    const { data, dim } = await encoder.encode(Array.from(waiting.values(), ({ text }) => text));
+    for (const [row, [itemId, { text }]] of [...waiting].entries()) {
+      const entry = this.#entries.get(itemId);
+      // A newer text may have come meanwhile.
+      if (entry?.text && JSON.stringify(entry.text) === JSON.stringify(text))
+        entry.embedding = data.slice(row * dim, (row + 1) * dim);
+    }
   }
 
   /** Content embeddings of this scenario have this length, as a codebook in use demands. */
@@ -128,11 +186,11 @@ export class Catalogue {
     return [...this.#byScenario].filter(([, ids]) => ids.size > 0).map(([scenario]) => scenario);
   }
 
-  /** The item's own embedding, or that of its text; null for an unknown item. */
+  /** The item's own embedding, or that of its text; null for an unknown item, and for a text that waits for `embedTexts`. */
   contentEmbedding(itemId: string): Float32Array | null {
     const entry = this.#entries.get(itemId);
     if (!entry) return null;
-    if (entry.text && entry.embedding?.length !== this.contentDim(entry.scenario))
+    if (!this.#textEncoder && entry.text && entry.embedding?.length !== this.contentDim(entry.scenario))
       entry.embedding = textEmbedding(entry.text, this.contentDim(entry.scenario));
     return entry.embedding;
   }
@@ -141,8 +199,8 @@ export class Catalogue {
   vector(itemId: string): Float32Array | null {
     const entry = this.#entries.get(itemId);
     if (!entry || entry.scenario === LIVE_STREAM) return null;
-    const own = this.contentEmbedding(itemId)!;
-    if (entry.scenario !== SHORT_VIDEO) return own;
+    const own = this.contentEmbedding(itemId);
+    if (!own || entry.scenario !== SHORT_VIDEO) return own;
     return videoVector(this.#product(entry.productId), own, this.contentDim(PRODUCT_CARD));
   }
 

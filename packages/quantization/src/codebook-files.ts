@@ -28,6 +28,7 @@ interface Header {
   version: number;
   dim: number;
   cutoffMs: number;
+  textEncoder?: string;
   levels: LevelHeader[];
 }
 
@@ -39,6 +40,7 @@ export function writeCodebook(codebook: Codebook): Map<string, Uint8Array> {
     version: codebook.version,
     dim: codebook.dim,
     cutoffMs: codebook.cutoffMs,
+    ...(codebook.textEncoder !== undefined && { textEncoder: codebook.textEncoder }),
     levels: codebook.levels.map((level, l) => ({
       kind: level.kind,
       numCodes: level.numCodes,
@@ -76,7 +78,7 @@ export function readCodebook(files: ReadonlyMap<string, Uint8Array>): Codebook {
     `formatVersion ${FORMAT_VERSION} (train the codebook again with this build)`,
     header.formatVersion,
   );
-  const { scenario, version, dim, cutoffMs, levels } = header;
+  const { scenario, version, dim, cutoffMs, levels, textEncoder } = header;
   expect(typeof scenario === 'string' && scenario.length > 0, 'a scenario', scenario);
   expect(isCount(version), 'version to be a whole number of at least 1', version);
   expect(isCount(dim), 'dim to be a whole number of at least 1', dim);
@@ -90,6 +92,7 @@ export function readCodebook(files: ReadonlyMap<string, Uint8Array>): Codebook {
     dim: dim!,
     levels: read,
     cutoffMs: cutoffMs!,
+    ...(textEncoder !== undefined && { textEncoder }),
   };
 }
 

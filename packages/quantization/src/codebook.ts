@@ -29,6 +29,8 @@ export interface Codebook {
   levels: readonly CodebookLevel[];
   /** Nothing that happened later went into it. */
   cutoffMs: number;
+  /** Encoder of the texts that its vectors are from; absent for hashed n-grams and for items with embeddings of their own. */
+  textEncoder?: string;
 }
 
 export interface CodebookTraining {
@@ -38,6 +40,7 @@ export interface CodebookTraining {
   lastLevel: 'kmeans' | 'fsq';
   cutoffMs: number;
   seed: number;
+  textEncoder?: string;
   maxIterations?: number;
   tolerance?: number;
   maxVectorsPerCode?: number;
@@ -116,6 +119,7 @@ export async function trainCodebook(
     dim: vectors.dim,
     levels,
     cutoffMs: options.cutoffMs,
+    ...(options.textEncoder !== undefined && { textEncoder: options.textEncoder }),
   };
 }
 

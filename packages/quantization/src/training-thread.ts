@@ -13,6 +13,7 @@ export interface TrainingTask {
   lastLevel: 'kmeans' | 'fsq';
   cutoffMs: number;
   seed: number;
+  textEncoder?: string;
   numThreads?: number;
   /** Files of the version before, whose code indices are kept where they fit. */
   previous?: ReadonlyMap<string, Uint8Array>;

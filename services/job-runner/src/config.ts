@@ -21,6 +21,10 @@ export const jobShape = {
 
   textEmbeddingDim: count(8).default(64).describe('as the live-sid-updater has it'),
   minItemsForCodebook: count(1).default(200),
+  textEncoderFolder: z
+    .string()
+    .default('')
+    .describe('folder of an ONNX text encoder for items without an embedding; hashed n-grams where empty'),
   lastLevel: z.enum(['kmeans', 'fsq']).default('fsq'),
   maxTrainingVectors: count(1).default(50_000),
   liveTower: z

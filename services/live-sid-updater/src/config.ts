@@ -23,6 +23,10 @@ export const updaterShape = {
     .max(4096)
     .default(64)
     .describe('length of the text embedding of items that bring none'),
+  textEncoderFolder: z
+    .string()
+    .default('')
+    .describe('folder of an ONNX text encoder for items without an embedding; hashed n-grams where empty'),
   lastLevel: z.enum(['kmeans', 'fsq']).default('fsq').describe('third level of new codebooks'),
   maxTrainingVectors: z.coerce.number().int().min(1).default(50_000),
   followNewCodebooks: flag
@@ -31,8 +35,8 @@ export const updaterShape = {
   acceptLostChanges: flag
     .default(false)
     .describe('start at the oldest retained product change where the committed one is gone'),
-  debounceMs: ms.default(50).describe('a room is recomputed after this long without a change of it'),
-  maxDebounceMs: ms.default(150).describe('and at the latest after this long'),
+  debounceMs: ms.default(25).describe('a room is recomputed after this long without a change of it'),
+  maxDebounceMs: ms.default(100).describe('and at the latest after this long'),
   flapHoldMs: ms
     .default(2_000)
     .describe('a room goes back to the SID it has left only after this long; 0: at once'),

@@ -15,6 +15,7 @@ import {
 } from '@onemall/kafka-io';
 import { LIVE_STREAM } from '@onemall/quantization';
 import type { RunningService, ServiceContext } from '@onemall/service-kit';
+import { openItemEncoder } from '@onemall/text-encoder';
 import { CodebookBootstrap } from './adapters/bootstrap-codebooks.ts';
 import { ChangeLog } from './adapters/change-log.ts';
 import { loadCodebook } from './adapters/codebook-store.ts';
@@ -50,10 +51,15 @@ export async function startPipeline(
   const state = new UpdaterState({
     ...config,
     scenarios: Object.keys(config.scenarios),
+    textEncoder: config.textEncoderFolder === '' ? null : await openItemEncoder(config.textEncoderFolder),
     numPartitions: await kafka.numPartitions('live-product-changes'),
   });
   const withRooms = state.scenarios.has(LIVE_STREAM);
   let retakeAtMs = 0;
+  /** Transactions under way by partition. */
+  const committing = new Map<number, Promise<void>>();
+  /** Those of them that failed. */
+  const failed = new Map<number, TransactionFailedError>();
   /** What came before the first codebook waited for it: that is no latency of ours. */
   const servingSinceMs = new Map<string, number>();
 
@@ -92,7 +98,9 @@ export async function startPipeline(
   }
 
   async function givePartition(partition: number): Promise<void> {
+    await committed();
     if (changes.owns(partition)) await publishLiveSids({ all: true, partition });
+    await committed();
     state.disown(partition);
     await changes.release(partition);
     log.info({ partition }, 'gave a partition back');
@@ -134,50 +142,92 @@ export async function startPipeline(
     if (state.dirtyItems.size === 0) reporter.catalogueChanged();
   }
 
-  /** Each partition has a transaction of its own: the next one's SIDs are computed while it commits. */
+  /**
+   * Each partition has a transaction of its own. It commits beside the next turns, which leave the partition's rooms
+   * waiting until it has: changes are read on meanwhile, and what waits goes into the transaction after it.
+   */
   async function publishLiveSids(options: { all?: boolean; partition?: number } = {}): Promise<void> {
     if (state.encoders(LIVE_STREAM).length === 0) return;
-    const byPartition = Map.groupBy(state.rooms.settle(clock.nowMs(), options), (room) => room.partition);
-    const commits: Promise<void>[] = [];
-    for (const [partition, rooms] of byPartition) {
+    const due = state.rooms.settle(clock.nowMs(), { ...options, except: committing });
+    for (const [partition, rooms] of Map.groupBy(due, (room) => room.partition)) {
       const result = await computeLiveSids(state, rooms, clock.nowMs());
       reporter.countComputed(result);
       for (const room of rooms) state.rooms.stored(room);
       for (const { liveId, causeMs, untilMs } of result.held) state.rooms.hold(liveId, causeMs, untilMs);
-      if (result.records.length > 0) commits.push(commitRooms(partition, rooms, result.records));
+      if (result.records.length > 0) commitBeside(partition, rooms, result.records);
     }
-    await Promise.all(commits);
+  }
+
+  function commitBeside(
+    partition: number,
+    rooms: readonly SettledRoom[],
+    records: readonly LiveSidRecord[],
+  ): void {
+    const done = commitRooms(partition, rooms, records).then(
+      (failure) => {
+        if (failure) failed.set(partition, failure);
+        else committing.delete(partition);
+      },
+      (error: unknown) => fail(error),
+    );
+    committing.set(partition, done);
+  }
+
+  /** No transaction is under way when it resolves, and what failed is given up. */
+  async function committed(): Promise<void> {
+    await Promise.all(committing.values());
+    await giveUpFailed();
+  }
+  /** Between two turns: a partition that left amid one would come back with what was being read for it. */
+  async function giveUpFailed(): Promise<void> {
+    for (const [partition, error] of failed) {
+      failed.delete(partition);
+      await giveUp(partition, error);
+      committing.delete(partition);
+    }
   }
 
   async function commitRooms(
     partition: number,
     rooms: readonly SettledRoom[],
     records: readonly LiveSidRecord[],
-  ): Promise<void> {
-    if (!(await commit(partition, records))) return;
+  ): Promise<TransactionFailedError | null> {
+    try {
+      await changes.commit(partition, records, state.rooms.oldestUnstored(partition));
+    } catch (error) {
+      if (!(error instanceof TransactionFailedError)) throw error;
+      return error;
+    }
     for (const { key, value, timestampMs } of records) state.liveSids.apply(key, value, timestampMs);
     meter.recordOut(records.length);
     for (const { oldestAppendedMs } of rooms)
       if (oldestAppendedMs !== null && oldestAppendedMs >= servingSinceMs.get(LIVE_STREAM)!)
         meter.recordLatency(clock.nowMs() - oldestAppendedMs);
+    return null;
   }
 
   /** After a failed commit the outcome is unknown: a later turn fences, reads back what is there and goes on from that. */
+  async function giveUp(partition: number, error: TransactionFailedError): Promise<void> {
+    log.warn({ err: error, partition }, 'a commit failed; the partition is read back');
+    state.disown(partition);
+    await changes.release(partition);
+    retakeAtMs = clock.nowMs() + RETRY_MS;
+  }
+
+  /** Not while the partition has a transaction under way. */
   async function commit(partition: number, records: readonly OutRecord[]): Promise<boolean> {
     try {
       await changes.commit(partition, records, state.rooms.oldestUnstored(partition));
       return true;
     } catch (error) {
       if (!(error instanceof TransactionFailedError)) throw error;
-      log.warn({ err: error, partition }, 'a commit failed; the partition is read back');
-      state.disown(partition);
-      await changes.release(partition);
-      retakeAtMs = clock.nowMs() + RETRY_MS;
+      await giveUp(partition, error);
       return false;
     }
   }
 
   async function turn(): Promise<void> {
+    await giveUpFailed();
     await changes.settleMembership(async ({ assigned, revoked }) => {
       for (const partition of revoked) await givePartition(partition);
       for (const partition of assigned) await takePartition(partition);
@@ -190,14 +240,16 @@ export async function startPipeline(
     await tables.flushRefused(writer);
     if (changes.owns(BOOTSTRAP_PARTITION)) {
       const record = await bootstrap.step();
+      if (record) await committed();
       if (
         record &&
         (await commit(BOOTSTRAP_PARTITION, [{ topic: 'codebooks', key: record.scenario, value: record }]))
       )
         state.takeCodebook(record);
     }
+    // What commits anyway brings its offset along.
     if (await reporter.report(writer))
-      for (const partition of changes.partitions) await commit(partition, []);
+      for (const partition of changes.partitions) if (!committing.has(partition)) await commit(partition, []);
   }
 
   const loop = (async () => {
@@ -209,7 +261,9 @@ export async function startPipeline(
     stop: async () => {
       await loop;
       await bootstrap.stopped();
+      await committed();
       await publishLiveSids({ all: true });
+      await committed();
       for (const partition of changes.partitions) await commit(partition, []);
       await changes.close();
       await tables.close();

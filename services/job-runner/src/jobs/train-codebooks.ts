@@ -14,8 +14,10 @@ import {
 } from '@onemall/quantization';
 import { trainInThread } from '@onemall/quantization/thread';
 import { SeededRandom } from '@onemall/service-kit';
+import { openItemEncoder } from '@onemall/text-encoder';
 import { readTable } from '../adapters/read-table.ts';
 import { TrainingStates, trainingFingerprint } from '../adapters/training-states.ts';
+import type { JobConfig } from '../config.ts';
 import { type JobContext, JobRefusedError } from './job.ts';
 import { liveTowerVectors } from './live-tower-vectors.ts';
 
@@ -26,7 +28,7 @@ export async function trainCodebooks(context: JobContext): Promise<Record<string
   await progress({ step: 'reading codebooks and items', done: 0, total: 1 });
   const newest = await readTable(kafka, 'codebooks');
   const items = await readTable(kafka, 'items');
-  const { catalogue, refused } = fillCatalogue(items, config.textEmbeddingDim);
+  const { catalogue, refused } = await fillCatalogue(items, config);
   const scenarios = Object.keys(config.scenarios).filter(
     (scenario) => catalogue.count(scenario) >= config.minItemsForCodebook,
   );
@@ -77,7 +79,11 @@ async function trainOne(
   const cutoffMs = catalogue.newestMs(scenario);
   const { lastLevel, seed } = config;
   const version = (newest?.codebookVersion ?? 0) + 1;
-  const options = { scenario, version, numCodes, lastLevel, cutoffMs, seed };
+  const textEncoder = tower ? null : catalogue.textEncoderName;
+  const options = {
+    ...{ scenario, version, numCodes, lastLevel, cutoffMs, seed },
+    ...(textEncoder !== null && { textEncoder }),
+  };
   const states = new TrainingStates(context, scenario, trainingFingerprint(vectors, options));
   const resume = await states.load();
   if (resume)
@@ -160,11 +166,12 @@ const namedMoves = ({ any, byLevel }: MovedShares): Record<string, number> => ({
 });
 
 /** Items whose embedding cannot be used are left out and counted; the live-sid-updater tells of each. */
-function fillCatalogue(
+async function fillCatalogue(
   items: ReadonlyMap<string, Item>,
-  textDim: number,
-): { catalogue: Catalogue; refused: number } {
-  const catalogue = new Catalogue(textDim);
+  { textEmbeddingDim, textEncoderFolder }: JobConfig,
+): Promise<{ catalogue: Catalogue; refused: number }> {
+  const encoder = textEncoderFolder ? await openItemEncoder(textEncoderFolder) : null;
+  const catalogue = new Catalogue(textEmbeddingDim, encoder);
   let refused = 0;
   for (const item of items.values()) {
     try {
@@ -174,5 +181,6 @@ function fillCatalogue(
       refused++;
     }
   }
+  await catalogue.embedTexts(items.keys());
   return { catalogue, refused };
 }

@@ -1,6 +1,6 @@
 /** Trains the first codebook of each scenario from the items, in a thread, and publishes it. */
 import type { Codebook as CodebookRecord } from '@onemall/contracts';
-import { namedMetrics } from '@onemall/quantization';
+import { LIVE_STREAM, namedMetrics, PRODUCT_CARD } from '@onemall/quantization';
 import { type TrainedCodebook, trainInThread } from '@onemall/quantization/thread';
 import { SeededRandom, type ServiceContext } from '@onemall/service-kit';
 import type { UpdaterConfig } from '../config.ts';
@@ -30,7 +30,7 @@ export class CodebookBootstrap {
     const { clock, config, log } = this.#context;
     for (const plan of planBootstrap(this.#state, this.#enoughSinceMs, config, clock.nowMs())) {
       if (plan.kind === 'train') {
-        this.#start(plan.scenario);
+        await this.#start(plan.scenario);
         break;
       }
       if (this.#told.get(plan.scenario) !== plan.why) {
@@ -41,9 +41,11 @@ export class CodebookBootstrap {
     return null;
   }
 
-  #start(scenario: string): void {
+  async #start(scenario: string): Promise<void> {
     const { clock, config, log, fail, stopping } = this.#context;
-    const vectors = this.#state.catalogue.trainingVectors(
+    const { catalogue } = this.#state;
+    await catalogue.embedTexts(catalogue.ids(scenario === LIVE_STREAM ? PRODUCT_CARD : scenario));
+    const vectors = catalogue.trainingVectors(
       scenario,
       new SeededRandom(config.seed),
       config.maxTrainingVectors,
@@ -59,6 +61,7 @@ export class CodebookBootstrap {
       lastLevel: config.lastLevel,
       cutoffMs,
       seed: config.seed,
+      ...(catalogue.textEncoderName !== null && { textEncoder: catalogue.textEncoderName }),
     };
     log.info({ ...task, vectors: vectors.numVectors, dim: vectors.dim }, 'training the first codebook');
     this.#training = {

@@ -45,6 +45,7 @@ async function computeInVersion(
   nowMs: number,
 ): Promise<ItemSidRecord[]> {
   const { catalogue, itemSids } = state;
+  await catalogue.embedTexts(itemIds);
   const vectors = itemIds.map((itemId) => catalogue.vector(itemId));
   const encodable = itemIds.filter((_, i) => vectors[i] !== null);
   if (encodable.length === 0) return [];

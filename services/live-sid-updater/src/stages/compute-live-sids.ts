@@ -114,10 +114,12 @@ async function roomVectors(
   rooms: readonly SettledRoom[],
 ): Promise<(Float32Array | null)[]> {
   const tower = state.tower(version);
-  if (!tower)
+  if (!tower) {
+    await state.catalogue.embedTexts(rooms.flatMap(({ state: room }) => room.sellingItemIds));
     return rooms.map(({ state: room }) =>
       room.endedMs === null ? state.catalogue.room(room.sellingItemIds, room.explainingItemId) : null,
     );
+  }
   const productVersion = tower.codebookVersions[PRODUCT_CARD];
   const sidOf = (itemId: string): SidCodes | null => {
     const sid = productVersion === undefined ? null : state.itemSids.get(itemId, productVersion);

@@ -130,10 +130,14 @@ export class Rooms {
   }
 
   /** Applies the changes of rooms whose debounce is over, in order of event time. */
-  settle(nowMs: number, options: { all?: boolean; partition?: number } = {}): SettledRoom[] {
+  settle(
+    nowMs: number,
+    options: { all?: boolean; partition?: number; except?: { has(partition: number): boolean } } = {},
+  ): SettledRoom[] {
     const settled: SettledRoom[] = [];
     for (const room of this.#waiting) {
       if (options.partition !== undefined && room.partition !== options.partition) continue;
+      if (options.except?.has(room.partition)) continue;
       const due =
         options.all ||
         (room.pending.length === 0 && nowMs >= room.heldUntilMs) ||

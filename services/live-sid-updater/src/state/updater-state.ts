@@ -5,6 +5,7 @@ import type { LiveTower, RoomFacts } from '@onemall/learning/live-tower';
 import {
   Catalogue,
   type CodebookEncoder,
+  type ItemTextEncoder,
   LIVE_STREAM,
   PRODUCT_CARD,
   SHORT_VIDEO,
@@ -16,11 +17,18 @@ import { Rooms } from './rooms.ts';
 export interface StateOptions {
   scenarios: readonly string[];
   textEmbeddingDim: number;
+  /** Of items that bring no embedding; hashed n-grams without one. */
+  textEncoder?: ItemTextEncoder | null;
   debounceMs: number;
   maxDebounceMs: number;
   flapHoldMs: number;
   /** Partitions of live-product-changes; item partitions are dealt out by the same numbers. */
   numPartitions: number;
+}
+
+/** A codebook lives in the space of the encoder that it was trained with. */
+export class TextEncoderError extends Error {
+  override name = 'TextEncoderError';
 }
 
 export class UpdaterState {
@@ -47,7 +55,7 @@ export class UpdaterState {
 
   constructor(options: StateOptions) {
     this.scenarios = new Set(options.scenarios);
-    this.catalogue = new Catalogue(options.textEmbeddingDim);
+    this.catalogue = new Catalogue(options.textEmbeddingDim, options.textEncoder ?? null);
     this.rooms = new Rooms(options);
     this.flaps = new FlapGuard(options.flapHoldMs);
     this.#numPartitions = options.numPartitions;
@@ -128,7 +136,12 @@ export class UpdaterState {
 
   /** Puts a codebook to use: everything of its scenario is to be encoded. */
   serve(encoder: CodebookEncoder, tower: LiveTower | null = null): void {
-    const { scenario, dim, version } = encoder.codebook;
+    const { scenario, dim, version, textEncoder = null } = encoder.codebook;
+    const own = this.catalogue.textEncoderName;
+    if (!tower && textEncoder !== own)
+      throw new TextEncoderError(
+        `Codebook ${version} of ${scenario} was trained on texts of ${textEncoder ?? 'hashed n-grams'}, this process embeds them by ${own ?? 'hashed n-grams'}. Set ONEMALL_TEXT_ENCODER_FOLDER to that encoder again.`,
+      );
     if (tower) this.#towers.set(version, tower);
     const { catalogue } = this;
     if (scenario === SHORT_VIDEO) {
