@@ -39,6 +39,9 @@ export const jobShape = {
   trainingStateEveryMs: ms.default(10_000).describe('how often a training keeps where it is'),
   maxRelativeError: share.default(0.9).describe('what a codebook may leave of the vectors'),
 
+  retokenizeTimeoutMs: ms
+    .default(600_000)
+    .describe('after this long an attempt to tokenize a catalogue again is given up'),
   trainingThreads: count(1).default(2).describe('of one training'),
 
   pairsMaxSamples: count(1).default(2_000_000).describe('newest samples that pairs are made of'),

@@ -14,11 +14,13 @@ import type { JobConfig } from './config.ts';
 import { collectPairs } from './jobs/collect-pairs.ts';
 import { evaluateHitRate } from './jobs/evaluate-hit-rate.ts';
 import { JOB_NAMES, type JobName, JobRefusedError, type RunJob } from './jobs/job.ts';
+import { retokenizeCatalogue } from './jobs/retokenize-catalogue.ts';
 import { trainCodebooks } from './jobs/train-codebooks.ts';
 
 const JOBS: Record<JobName, RunJob> = {
   'collect-pairs': collectPairs,
   'train-codebooks': trainCodebooks,
+  'retokenize-catalogue': retokenizeCatalogue,
   'evaluate-hit-rate': evaluateHitRate,
 };
 

@@ -29,6 +29,8 @@ export async function schedule(queue: Queue, config: JobConfig, nowMs: number): 
   const every: Record<JobName, number> = {
     'collect-pairs': config.collectPairsEveryMs,
     'train-codebooks': config.trainCodebooksEveryMs,
+    // By hand: who changes nothing has nothing to tokenize again.
+    'retokenize-catalogue': 0,
     'evaluate-hit-rate': config.evaluateHitRateEveryMs,
   };
   for (const [name, everyMs] of Object.entries(every)) {

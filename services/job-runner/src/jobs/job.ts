@@ -2,7 +2,12 @@ import type { KafkaIo } from '@onemall/kafka-io';
 import type { ArtifactStore, Clock, Logger } from '@onemall/service-kit';
 import type { JobConfig } from '../config.ts';
 
-export const JOB_NAMES = ['collect-pairs', 'train-codebooks', 'evaluate-hit-rate'] as const;
+export const JOB_NAMES = [
+  'collect-pairs',
+  'train-codebooks',
+  'retokenize-catalogue',
+  'evaluate-hit-rate',
+] as const;
 export type JobName = (typeof JOB_NAMES)[number];
 
 /** How far a job is, for whoever watches. */

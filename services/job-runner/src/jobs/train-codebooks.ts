@@ -6,7 +6,7 @@
 import type { Codebook, Item } from '@onemall/contracts';
 import {
   brokenLimits,
-  Catalogue,
+  type Catalogue,
   codesForCatalogue,
   LIVE_STREAM,
   type MovedShares,
@@ -14,10 +14,9 @@ import {
 } from '@onemall/quantization';
 import { trainInThread } from '@onemall/quantization/thread';
 import { SeededRandom } from '@onemall/service-kit';
-import { openItemEncoder } from '@onemall/text-encoder';
+import { fillCatalogue } from '../adapters/fill-catalogue.ts';
 import { readTable } from '../adapters/read-table.ts';
 import { TrainingStates, trainingFingerprint } from '../adapters/training-states.ts';
-import type { JobConfig } from '../config.ts';
 import { type JobContext, JobRefusedError } from './job.ts';
 import { liveTowerVectors } from './live-tower-vectors.ts';
 
@@ -164,23 +163,3 @@ const namedMoves = ({ any, byLevel }: MovedShares): Record<string, number> => ({
   moved: any,
   ...Object.fromEntries(byLevel.map((share, l) => [`moved${l + 1}`, share])),
 });
-
-/** Items whose embedding cannot be used are left out and counted; the live-sid-updater tells of each. */
-async function fillCatalogue(
-  items: ReadonlyMap<string, Item>,
-  { textEmbeddingDim, textEncoderFolder }: JobConfig,
-): Promise<{ catalogue: Catalogue; refused: number }> {
-  const encoder = textEncoderFolder ? await openItemEncoder(textEncoderFolder) : null;
-  const catalogue = new Catalogue(textEmbeddingDim, encoder);
-  let refused = 0;
-  for (const item of items.values()) {
-    try {
-      catalogue.put(item);
-    } catch (error) {
-      if ((error as Error).name !== 'ItemRefusedError') throw error;
-      refused++;
-    }
-  }
-  await catalogue.embedTexts(items.keys());
-  return { catalogue, refused };
-}

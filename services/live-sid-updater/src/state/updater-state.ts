@@ -123,6 +123,11 @@ export class UpdaterState {
 
   takeCodebook(record: CodebookRecord): void {
     const records = this.codebookRecords.get(record.scenario) ?? [];
+    const { scenario, codebookVersion: version, createdMs } = record;
+    const known = records.find((r) => r.codebookVersion === version);
+    const served = this.encoders(scenario).some(({ codebook }) => codebook.version === version);
+    // The same version again asks for everything to be tokenized again.
+    if (known && served && createdMs > known.createdMs) this.#tokenizeAll(scenario);
     this.codebookRecords.set(record.scenario, [
       ...records.filter((r) => r.codebookVersion !== record.codebookVersion),
       record,
@@ -154,8 +159,12 @@ export class UpdaterState {
       scenario,
       served.sort((a, b) => a.codebook.version - b.codebook.version),
     );
+    this.#tokenizeAll(scenario);
+  }
+
+  #tokenizeAll(scenario: string): void {
     if (scenario === LIVE_STREAM) this.rooms.codebookArrived();
-    else for (const itemId of catalogue.ids(scenario)) this.#markDirty(itemId, null);
+    else for (const itemId of this.catalogue.ids(scenario)) this.#markDirty(itemId, null);
   }
 
   encoders(scenario: string): readonly CodebookEncoder[] {

@@ -1,0 +1,86 @@
+/** A catalogue is tokenized again while the stream goes on. */
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import type { ItemSid } from '@onemall/contracts';
+import { createLogger, systemClock } from '@onemall/service-kit';
+import { startTestStack, type TestStack } from '@onemall/testkit';
+import type { JobConfig } from '../../services/job-runner/src/config.ts';
+import type { JobContext, JobProgress } from '../../services/job-runner/src/jobs/job.ts';
+import { retokenizeCatalogue } from '../../services/job-runner/src/jobs/retokenize-catalogue.ts';
+import { newest, PipelineScene, productItem } from './pipeline-scene.ts';
+
+let stack: TestStack;
+before(async () => {
+  stack = await startTestStack();
+});
+after(() => stack.stop());
+
+test('wrong SIDs of a whole catalogue are put right by the job, beside new items and product changes', async (t) => {
+  const scenarios = ['live_stream', 'product_card'];
+  const scene = await PipelineScene.create(stack, { scenarios, env: { ONEMALL_ITEMS_PER_TURN: '7' } });
+  t.after(() => scene.close());
+  const products = Array.from({ length: 60 }, (_, n) => productItem(n));
+  await scene.put(...products);
+  const itemSids = await scene.follow('item-sids');
+  const liveSids = await scene.follow('live-sids');
+  await scene.start('live-sid-updater');
+  await scene.change('room', 'ADDED', 'p1', 5_000);
+  await scene.until('the first SIDs', () => newest(liveSids, 'room:1') && itemSids.length === 60);
+  const right = new Map(itemSids.map(({ key, value }) => [key, value!.sid]));
+
+  // Somebody wrote nonsense over all of them.
+  const nonsense = [...right].map(([key, sid]) => {
+    const value: ItemSid = {
+      ...{ itemId: key.slice(0, -2), validFromMs: 6_000, reason: 'ITEM_CHANGED', createdMs: 6_000 },
+      sid: { ...sid, c1: (sid.c1 + 1) % 16 },
+    };
+    return { topic: 'item-sids' as const, key, value };
+  });
+  await scene.writer.send(nonsense);
+  const wrongNow = (): number =>
+    [...right].filter(([key, { c1 }]) => newest(itemSids, key)!.sid.c1 !== c1).length;
+  await scene.until('the nonsense', () => wrongNow() === 60);
+
+  const told: JobProgress[] = [];
+  const context: JobContext = {
+    jobId: 'again',
+    config: {
+      scenarios: Object.fromEntries(scenarios.map((s) => [s, {}])),
+      ...{ textEmbeddingDim: 8, textEncoderFolder: '', retokenizeTimeoutMs: 120_000 },
+    } as unknown as JobConfig,
+    ...{ kafka: scene.kafka, artifacts: scene.artifacts, clock: systemClock },
+    log: createLogger('test', 'silent'),
+    stopping: new AbortController().signal,
+    progress: async (progress) => {
+      told.push(progress);
+      if (told.length !== 2) return;
+      // Amid the job: a change of a room and an item that is new.
+      await scene.change('room', 'ADDED', 'p2', 7_000);
+      await scene.put(productItem(61));
+    },
+    kept: () => ({}),
+    keep: async () => {},
+  };
+  assert.deepEqual(await retokenizeCatalogue(context), { items: 60, wrongBefore: 60 });
+  await scene.until('all SIDs at a reader', () => wrongNow() === 0);
+  for (const [key, { c1, c2, c3 }] of right) {
+    const { sid, validFromMs } = newest(itemSids, key)!;
+    assert.deepEqual([sid.c1, sid.c2, sid.c3], [c1, c2, c3], key);
+    assert.ok(validFromMs > 6_000, 'after what it replaces');
+  }
+  assert.ok(told.some(({ total }) => total === 60));
+  await scene.until('the stream', () => {
+    const room = newest(liveSids, 'room:1')!;
+    return room.sellingItemIds.length === 2 && newest(itemSids, 'p61:1');
+  });
+
+  // Nothing is wrong: nothing is written.
+  const written = itemSids.length;
+  assert.deepEqual(await retokenizeCatalogue({ ...context, progress: async () => {} }), {
+    items: 61,
+    wrongBefore: 0,
+  });
+  await scene.put(productItem(62));
+  await scene.until('one more item', () => newest(itemSids, 'p62:1'));
+  assert.equal(itemSids.length, written + 1);
+});
