@@ -47,6 +47,7 @@ export const createRetrievalTrainer: CreateRetrievalTrainer = async (options) =>
     layout: sidLayout(options.scenarios, options.numCodes),
     batchSize: options.batchSize ?? preset.batchSize,
     historyLength: options.historyLength ?? preset.historyLength,
+    ...(options.normalizer && { normalizer: options.normalizer }),
   };
   const optimizer = resolveOptimizer(options.optimizer ?? {}, preset.learningRate);
   const engine = await startConfiguredEngine(

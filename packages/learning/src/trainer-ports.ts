@@ -37,6 +37,8 @@ export interface OptimizerOptions {
   learningRate?: number;
   /** Steps of linear warm-up from 0; default 100. */
   warmupSteps?: number;
+  /** Step at which the rate has fallen to 5 % by half a cosine, where the end of the training is known; default: never. */
+  decaySteps?: number;
   /** Decoupled; default 0.01. Not applied to norm gains, biases and embedding tables. */
   weightDecay?: number;
   /** Upper bound of the global gradient norm; default 1. */
@@ -76,10 +78,18 @@ export interface RetrievalTrainerOptions {
   batchSize?: number;
   /** Events per behaviour; default of the preset. `RequestTensors` must have this length. */
   historyLength?: number;
+  /**
+   * What the softmax of a level runs over in training. codes (default): all codes of the scenario; trie: those that continue a
+   * SID that exists, which every sample and candidate then brings as `children`. Search with the same scores: `beamSearch`.
+   */
+  normalizer?: 'codes' | 'trie';
   rl?: RlOptions;
   optimizer?: OptimizerOptions;
   engine?: EngineOptions;
 }
+
+/** By level, the codes that may stand there after the target's own codes before it, as of the request: views of a trie. */
+export type SidChildren = readonly [Int32Array, Int32Array, Int32Array];
 
 /** One positive to learn from. */
 export interface RetrievalSample {
@@ -90,6 +100,8 @@ export interface RetrievalSample {
   itemId: string;
   /** Weight in L_NTP and L_contrastive; default 1. */
   weight?: number;
+  /** With normalizer trie only. The target's own codes count as children whether they are named or not. */
+  children?: SidChildren;
 }
 
 /** Scored candidates of one request, already selected (see `selectGrpoCandidates`, `selectDpoCandidates`). */
@@ -101,6 +113,8 @@ export interface RewardGroup {
     /** log pi_ref(o): sum over the three levels, under the policy that made the rollout. */
     refLogProb: number;
     advantage: number;
+    /** As of a sample. */
+    children?: SidChildren;
   }[];
 }
 

@@ -34,11 +34,13 @@ test('gradients of the whole model, with reward groups, agree with finite differ
   const random = randomSource(31);
   for (const form of ['grpo', 'dpo'] as const) {
     const rl = { form, groups: 2, perGroup: 3, epsilon: 0.2, epsilonHigh: 0.28, dpoLambda: 0.3 };
-    const sizes = { ...micro, rl };
-    const samples = randomSamples(random, 2, 3, layout);
+    const normalizer = form === 'dpo' ? 'trie' : 'codes';
+    const sizes = { ...micro, rl, normalizer } as const;
+    const children = [Int32Array.of(0, 1), Int32Array.of(1, 2), Int32Array.of(0)] as const;
+    const samples = randomSamples(random, 2, 3, layout).map((s) => ({ ...s, children }));
     const group = randomGroup(random, 3, 3, layout);
     // ratios near 1 and inside the clip, where the surrogate is smooth
-    const candidates = group.candidates.map((c) => ({ ...c, refLogProb: -3.2 }));
+    const candidates = group.candidates.map((c) => ({ ...c, refLogProb: -3.2, children }));
     const feeds = retrievalFeeds(samples, [{ ...group, candidates }], sizes, {
       logQ: Float32Array.of(-1, -2),
       rlScale: 0.5,

@@ -1,17 +1,20 @@
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
-import { hashFeature, sidLayout } from '@onemall/features';
+import { hashFeature, type RequestTensors, sidLayout } from '@onemall/features';
 import {
   BatchError,
   createRetrievalTrainer,
   DivergedError,
   loadPolicy,
+  type RetrievalSample,
   type RetrievalTrainer,
   type RetrievalTrainerOptions,
+  type SidChildren,
   StateError,
   selectDpoCandidates,
   selectGrpoCandidates,
 } from '../src/index.ts';
+import { learningRateAt, resolveOptimizer } from '../src/training-options.ts';
 import { NUM_CODES, randomGroup, randomSamples, randomSource, SCENARIOS } from './synthetic.ts';
 
 const open: RetrievalTrainer[] = [];
@@ -136,6 +139,20 @@ describe('a step', () => {
   });
 });
 
+test('the learning rate warms up, stays, or falls by half a cosine where the end is known', () => {
+  const constant = resolveOptimizer({ learningRate: 1, warmupSteps: 10 }, 3);
+  assert.deepEqual(
+    [0, 4, 9, 10, 1e6].map((step) => learningRateAt(step, constant)),
+    [0.1, 0.5, 1, 1, 1],
+  );
+  const falling = resolveOptimizer({ learningRate: 1, warmupSteps: 10, decaySteps: 110 }, 3);
+  const rates = [9, 10, 60, 110, 1e6].map((step) => learningRateAt(step, falling));
+  [1, 1, 0.525, 0.05, 0.05].forEach((rate, i) => {
+    assert.ok(Math.abs(rates[i]! - rate) < 1e-9, `${rates}`);
+  });
+  assert.throws(() => resolveOptimizer({ warmupSteps: 10, decaySteps: 10 }, 3), /decaySteps must be .* got 10/);
+});
+
 describe('reward groups', () => {
   test('at lag 0 the ratio to the published policy is 1', async () => {
     const trainer = await fresh();
@@ -177,6 +194,62 @@ describe('reward groups', () => {
       -groups.map((g) => mean(g.candidates.map((c) => c.advantage))).reduce((a, b) => a + b, 0) / (0.02 * 16);
     assert.ok(Math.abs(loss.rl - expected) < 1e-3 * Math.abs(expected) + 1e-3, `${loss.rl} ${expected}`);
     assert.ok(Math.abs(loss.total - (0.5 * loss.rl + loss.ntp + loss.contrastive)) < 1e-3);
+  });
+
+  test('with the softmax over valid children, log-probabilities are those of the published policy among the children', async () => {
+    const trainer = await create({ normalizer: 'trie', rl: { form: 'grpo', maxGroups: 1, candidatesPerGroup: 4 } });
+    const random = randomSource(12);
+    const some = (count: number, own: number): Int32Array =>
+      Int32Array.from(new Set([own, random.int(count), random.int(count), random.int(count)])).sort();
+    const childrenOf = (scenario: string, codes: readonly number[]): SidChildren => {
+      const [a, b, c] = codes.map((code, level) => some(NUM_CODES[scenario]![level as 0 | 1 | 2], code));
+      return [a!, b!, c!];
+    };
+    const withChildren = (samples: RetrievalSample[]): RetrievalSample[] =>
+      samples.map((s) => {
+        const { scenario, c1, c2, c3 } = s.target;
+        return { ...s, children: childrenOf(scenario, [c1, c2, c3]) };
+      });
+    for (let i = 0; i < 3; i++) await trainer.step({ samples: withChildren(randomSamples(random, 16, H)) });
+    const files = await trainer.exportPolicy({ policyVersion: 'p', codebookVersions: {}, beamWidths: [8] });
+    const policy = await loadPolicy(files);
+    const among = async (request: RequestTensors, codes: readonly number[], children: SidChildren) => {
+      const context = await policy.encode(request);
+      const found: number[] = [];
+      for (const level of [0, 1, 2] as const) {
+        const all = await policy.decode(context, level, Int32Array.from(codes.slice(0, level)), 1);
+        const total = children[level].reduce((sum, code) => sum + Math.exp(all[code]!), 0);
+        found.push(all[codes[level]!]! - Math.log(total));
+      }
+      return found;
+    };
+    const samples = withChildren(randomSamples(random, 16, H));
+    const group = randomGroup(random, H, 4);
+    const candidates = await Promise.all(
+      group.candidates.map(async (c) => {
+        const children = childrenOf(group.request.scenario, c.codes);
+        const refLogProb = (await among(group.request, c.codes, children)).reduce((a, b) => a + b, 0);
+        return { ...c, refLogProb, children };
+      }),
+    );
+    const expected = await Promise.all(
+      samples.map(({ request, target: { c1, c2, c3 }, children }) =>
+        among(request, [c1, c2, c3], children!),
+      ),
+    );
+    await policy.close();
+    const { tokenLogProbs } = await trainer.evaluate(samples);
+    expected.flat().forEach((p, i) => {
+      assert.ok(Math.abs(p - tokenLogProbs[i]!) < 1e-4, `${p} ${tokenLogProbs[i]}`);
+    });
+    const { rl } = await trainer.step({ samples, groups: [{ ...group, candidates }] });
+    assert.ok(rl!.maxAbsLogRatio < 1e-3, `|log rho| ${rl!.maxAbsLogRatio}`);
+
+    const [bare] = randomSamples(random, 1, H) as [RetrievalSample];
+    await assert.rejects(
+      trainer.step({ samples: [bare] }),
+      (e: unknown) => e instanceof BatchError && /needs `children`/.test(e.message),
+    );
   });
 
   for (const form of ['grpo', 'dpo'] as const)

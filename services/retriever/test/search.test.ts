@@ -13,7 +13,7 @@ import {
   partOfTrie,
   unpackSid,
 } from '../src/stages/build-trie.ts';
-import { excludeSids } from '../src/stages/exclude-sids.ts';
+import { excludeSids, NO_EXCLUSION } from '../src/stages/exclude-sids.ts';
 import { beamSearch, candidatesOf, unconstrainedBeam } from '../src/stages/search-beam.ts';
 import { TopK } from '../src/stages/select-top.ts';
 import { PolicyTable } from './policy-table.ts';
@@ -113,6 +113,30 @@ test('beam search at full width equals the exact top of a brute-force scorer', a
       }
     }),
     { numRuns: 150 },
+  );
+});
+
+test('with the softmax over the children of the trie, its SIDs have probability one together and are ranked by it', async () => {
+  await fc.assert(
+    fc.asyncProperty(sids, fc.nat(1000), async (list, seed) => {
+      const policy = new PolicyTable(NUM_CODES, seed);
+      const trie = trieOf(list);
+      const found = candidatesOf(
+        await beamSearch(trie, policy.decoding(), 6 * 5 * 7, NO_EXCLUSION, 'trie'),
+      );
+      assert.equal(found.length, list.length);
+      const total = found.reduce((sum, { score }) => sum + Math.exp(score), 0);
+      assert.ok(Math.abs(total - 1) < 1e-5, `${total}`);
+      for (const { c1, c2, c3, tokenLogProbs } of found) {
+        const siblings = list.filter((s) => s.c1 === c1 && s.c2 === c2);
+        const row = policy.row([c1, c2]);
+        const share = Math.exp(row[c3]!) / siblings.reduce((sum, s) => sum + Math.exp(row[s.c3]!), 0);
+        assert.ok(Math.abs(Math.exp(tokenLogProbs[2]) - share) < 1e-5);
+      }
+      for (let i = 1; i < found.length; i++) assert.ok(found[i - 1]!.score >= found[i]!.score);
+      const few = candidatesOf(await beamSearch(trie, policy.decoding(), 3, NO_EXCLUSION, 'trie'));
+      assert.ok(few.every(({ score }) => Number.isFinite(score)) && few.length === Math.min(3, list.length));
+    }),
   );
 });
 

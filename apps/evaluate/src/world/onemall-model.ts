@@ -14,16 +14,20 @@ import {
   type RetrievalSample,
   type RetrievalTrainer,
   type RetrievalTrainerOptions,
+  type SidChildren,
 } from '@onemall/learning';
-import { buildTrie, packSid, type SidTrie } from '@onemall/retriever/src/stages/build-trie.ts';
-import { beamSearch, type FoundSids } from '@onemall/retriever/src/stages/search-beam.ts';
+import type { SidTrie } from '@onemall/retriever/src/stages/build-trie.ts';
+import { NO_EXCLUSION } from '@onemall/retriever/src/stages/exclude-sids.ts';
+import { beamSearch, type FoundSids, type Normalizer } from '@onemall/retriever/src/stages/search-beam.ts';
 import { firstItem, type Shelves, serveItems } from '@onemall/retriever/src/stages/serve-items.ts';
 import type { ScenarioName } from '@onemall/simulator/world';
 import { type RunStore, tensorFiles, tensorsOf } from './adapters/run-store.ts';
+import { startFromContent } from './content-start.ts';
+import { ExistingSids } from './existing-sids.ts';
 import type { AskedRequest, ListModel } from './lists.ts';
 import { featuresAsOf } from './samples.ts';
 import { CODEBOOK_VERSION, type SemanticIds } from './semantic-ids.ts';
-import { candidatesOf, type Popularity } from './simple-lists.ts';
+import type { Popularity } from './simple-lists.ts';
 import { SCENARIOS, type WorldLog } from './world-log.ts';
 
 export interface OneMallRun {
@@ -31,12 +35,16 @@ export interface OneMallRun {
   options: Omit<RetrievalTrainerOptions, 'scenarios' | 'numCodes'>;
   /** Passes over the positives. */
   epochs: number;
+  /** Whether tables and heads begin as the codebooks' centroids. */
+  contentStart: boolean;
   /** Steps between checkpoints. */
   checkpointEvery: number;
 }
 
 const LIVE: readonly string[] = ['live_stream'];
 const SMOOTHED_STEPS = 200;
+/** A softmax over the rooms of some minutes ago is as good as one over those of now, and much cheaper to keep. */
+const STALE_ROOMS_MS = 120_000;
 
 /** Turns rows of a log into what the trainer takes. */
 export class SampleEncoder {
@@ -44,11 +52,13 @@ export class SampleEncoder {
   readonly #log: WorldLog;
   readonly #sids: SemanticIds;
   readonly #historyLength: number;
+  readonly #existing: ExistingSids;
 
   constructor(log: WorldLog, sids: SemanticIds, historyLength: number) {
     this.#log = log;
     this.#sids = sids;
     this.#historyLength = historyLength;
+    this.#existing = new ExistingSids(log, sids, STALE_ROOMS_MS);
     this.layout = sidLayout(SCENARIOS, sids.numCodes);
   }
 
@@ -81,7 +91,12 @@ export class SampleEncoder {
       target,
       item: itemTensors(described, this.#lookup(timeMs), { layout: this.layout, liveScenarios: LIVE }),
       itemId: log.itemId(item),
+      children: this.children(target, timeMs),
     };
+  }
+
+  children(target: SidCodes, timeMs: number): SidChildren {
+    return this.#existing.children(target, timeMs);
   }
 
   #lookup =
@@ -100,7 +115,8 @@ interface Progress {
 }
 
 /** Opens a trainer with the weights of the run's checkpoint, if there is one. */
-export async function openTrainer(run: OneMallRun, numCodes: SemanticIds['numCodes'], store: RunStore) {
+export async function openTrainer(run: OneMallRun, sids: SemanticIds, store: RunStore) {
+  const { numCodes } = sids;
   const trainer = await createRetrievalTrainer({ ...run.options, scenarios: SCENARIOS, numCodes });
   const name = `${run.name}/checkpoint`;
   const files = await store.files(name);
@@ -108,6 +124,10 @@ export async function openTrainer(run: OneMallRun, numCodes: SemanticIds['numCod
   if (files) {
     progress = store.value<Progress>(name)!;
     await trainer.restore({ tensors: tensorsOf(files), scalars: progress.scalars });
+  } else if (run.contentStart) {
+    const state = await trainer.state();
+    startFromContent(state, sids.codebooks, { scenarios: SCENARIOS, numCodes }, sids.contentDim, run.options.seed);
+    await trainer.restore(state);
   }
   return { trainer, progress };
 }
@@ -126,7 +146,7 @@ export async function trainOneMall(
 ): Promise<PolicyRuntime> {
   const done = await store.files(`${run.name}/policy`);
   if (done) return loadPolicy(done);
-  const { trainer, progress } = await openTrainer(run, sids.numCodes, store);
+  const { trainer, progress } = await openTrainer(run, sids, store);
   try {
     await takeSteps(
       trainer,
@@ -212,27 +232,18 @@ class StepReport {
 /** All SIDs of the catalogue as tries, and the items behind them; live rooms as of any moment that the log has reached. */
 export class Shelf {
   readonly #log: WorldLog;
-  readonly #sids: SemanticIds;
   readonly #popularity: Popularity;
-  readonly #built = new Map<
-    ScenarioName,
-    { timeMs: number; trie: SidTrie; items: ReadonlyMap<number, number[]> }
-  >();
+  readonly #existing: ExistingSids;
 
   constructor(log: WorldLog, sids: SemanticIds, popularity: Popularity) {
     this.#log = log;
-    this.#sids = sids;
+    this.#existing = new ExistingSids(log, sids);
     this.#popularity = popularity;
   }
 
   /** Candidates as of a moment. */
   of(scenario: ScenarioName, timeMs: number): { trie: SidTrie; shelves: Shelves } {
-    let entry = this.#built.get(scenario);
-    if (!entry || (scenario === 'live_stream' && entry.timeMs !== timeMs)) {
-      entry = { timeMs, ...this.#build(scenario, timeMs) };
-      this.#built.set(scenario, entry);
-    }
-    const { trie, items } = entry;
+    const { trie, items } = this.#existing.asOf(scenario, timeMs);
     return {
       trie,
       shelves: {
@@ -244,22 +255,6 @@ export class Shelf {
       },
     };
   }
-
-  #build(scenario: ScenarioName, timeMs: number) {
-    const items = new Map<number, number[]>();
-    const candidates =
-      scenario === 'live_stream' ? this.#log.roomsAt(timeMs) : candidatesOf(this.#log, scenario);
-    for (const item of candidates) {
-      const sid = this.#sids.sidAsOf(item, timeMs);
-      if (!sid) continue;
-      const packed = packSid(sid);
-      const list = items.get(packed);
-      if (list) list.push(item);
-      else items.set(packed, [item]);
-    }
-    const trie = buildTrie(this.#sids.numCodes[scenario]!, Float64Array.from(items.keys()).sort());
-    return { trie, items };
-  }
 }
 
 /** The policy behind the beam of the retriever. */
@@ -269,12 +264,21 @@ export class OneMallLists implements ListModel {
   readonly #policy: PolicyRuntime;
   readonly #encoder: SampleEncoder;
   readonly #shelf: Shelf;
+  readonly #normalizer: Normalizer;
 
-  constructor(name: string, log: WorldLog, sids: SemanticIds, shelf: Shelf, policy: PolicyRuntime) {
+  constructor(
+    name: string,
+    log: WorldLog,
+    sids: SemanticIds,
+    shelf: Shelf,
+    policy: PolicyRuntime,
+    normalizer: Normalizer = 'codes',
+  ) {
     this.name = name;
     this.#log = log;
     this.#policy = policy;
     this.#shelf = shelf;
+    this.#normalizer = normalizer;
     this.#encoder = new SampleEncoder(log, sids, policy.manifest.historyLength);
   }
 
@@ -289,7 +293,7 @@ export class OneMallLists implements ListModel {
     const { trie } = this.#shelf.of(scenario, requestTimeMs);
     const decoding = this.#policy.begin(context);
     try {
-      return await beamSearch(trie, decoding, width);
+      return await beamSearch(trie, decoding, width, NO_EXCLUSION, this.#normalizer);
     } finally {
       decoding.release();
     }

@@ -145,7 +145,7 @@ async function trainArm(study: Study, arm: Arm, base: PolicyRuntime): Promise<Po
   const rl = arm === 'base' ? {} : { rl: { form: arm, maxGroups: 1 } };
   const { trainer } = await openTrainer(
     { ...model, options: { ...model.options, ...rl } },
-    sids.numCodes,
+    sids,
     store,
   );
   const publish = (version: string) =>

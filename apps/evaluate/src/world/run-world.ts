@@ -62,6 +62,7 @@ export const oneMallRun = ({ preset, historyLength, seed, checkpointEvery = 500 
   name: `onemall-${preset}`,
   options: { preset, historyLength, seed },
   epochs: 1,
+  contentStart: false,
   checkpointEvery,
 });
 

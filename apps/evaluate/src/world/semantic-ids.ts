@@ -156,6 +156,7 @@ export async function encodeItems(
 /** Who has which SID when. */
 export class SemanticIds {
   readonly numCodes: NumCodes;
+  readonly codebooks: readonly Codebook[];
   readonly #log: WorldLog;
   readonly #vectors: ItemVectors;
   readonly #liveEncoder: CodebookEncoder | undefined;
@@ -175,6 +176,7 @@ export class SemanticIds {
     this.#vectors = vectors;
     this.#items = items;
     this.#liveEncoder = liveEncoder;
+    this.codebooks = codebooks;
     this.numCodes = Object.fromEntries(codebooks.map((c) => [c.scenario, c.numCodes]));
   }
 
@@ -187,6 +189,11 @@ export class SemanticIds {
   ): Promise<SemanticIds> {
     const live = codebooks.find((c) => c.scenario === 'live_stream');
     return new SemanticIds(log, vectors, codebooks, items, live && (await CodebookEncoder.open(live)));
+  }
+
+  /** Length of the content embedding of an item. */
+  get contentDim(): number {
+    return this.#log.world.spec.embeddingDim;
   }
 
   /** Encodes the versions of rooms that the log has taken since the last call. */

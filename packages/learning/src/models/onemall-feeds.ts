@@ -10,7 +10,7 @@ import {
   writeSidRows,
 } from '@onemall/features';
 import type { Arrays } from '../engine/ort-sessions.ts';
-import { BatchError, type RetrievalSample, type RewardGroup } from '../trainer-ports.ts';
+import { BatchError, type RetrievalSample, type RewardGroup, type SidChildren } from '../trainer-ports.ts';
 import type { RetrievalSizes, RlSizes } from './onemall.ts';
 
 /** Inputs of `evaluationPass`. @throws BatchError */
@@ -133,14 +133,20 @@ export function retrievalFeeds(
 function rowFeeds(
   samples: readonly RetrievalSample[],
   groups: readonly RewardGroup[],
-  { layout, rl, batchSize }: RetrievalSizes,
+  { layout, rl, batchSize, normalizer }: RetrievalSizes,
   rows: number,
 ): Arrays {
   const scenario = new Int32Array(rows);
   const codes = [0, 1, 2].map(() => new Int32Array(rows));
   const present = new Float32Array(rows);
   const sid = new Int32Array(3);
-  const put = (row: number, name: string, [c1, c2, c3]: readonly [number, number, number]): void => {
+  const allowed = normalizer === 'trie' ? layout.rows.map((count) => new Float32Array(rows * count)) : [];
+  const put = (
+    row: number,
+    name: string,
+    [c1, c2, c3]: readonly [number, number, number],
+    children: SidChildren | undefined,
+  ): void => {
     scenario[row] = scenarioIndex(layout, name);
     try {
       writeSidRows(layout, { scenario: name, c1, c2, c3 }, sid, 0);
@@ -149,6 +155,16 @@ function rowFeeds(
     }
     for (let level = 0; level < 3; level++) codes[level]![row] = sid[level]!;
     present[row] = 1;
+    if (allowed.length === 0) return;
+    if (!children)
+      throw new BatchError(
+        'With normalizer trie every sample and candidate needs `children`, one that has none came',
+      );
+    allowed.forEach((mask, level) => {
+      const first = row * layout.rows[level]! + layout.offsets.get(name)![level]!;
+      for (const code of children[level]!) mask[first + code] = 1;
+      mask[row * layout.rows[level]! + sid[level]!] = 1;
+    });
   };
   groups.forEach((group, g) => {
     const perGroup = rl!.perGroup;
@@ -157,16 +173,16 @@ function rowFeeds(
         `A ${rl!.form} group takes up to ${perGroup} candidates, got ${group.candidates.length}`,
       );
     group.candidates.forEach((candidate, i) => {
-      put(g * perGroup + i, group.request.scenario, candidate.codes);
+      put(g * perGroup + i, group.request.scenario, candidate.codes, candidate.children);
     });
   });
   const first = rows - batchSize;
-  samples.forEach(({ request, target }, i) => {
+  samples.forEach(({ request, target, children }, i) => {
     if (request.scenario !== target.scenario)
       throw new BatchError(
         `A sample of ${request.scenario} has a target of ${target.scenario}; one request is one scenario`,
       );
-    put(first + i, target.scenario, [target.c1, target.c2, target.c3]);
+    put(first + i, target.scenario, [target.c1, target.c2, target.c3], children);
   });
   return {
     'row.scenario': scenario,
@@ -174,6 +190,7 @@ function rowFeeds(
     'row.codes2': codes[1]!,
     'row.codes3': codes[2]!,
     'row.present': present,
+    ...Object.fromEntries(allowed.map((mask, level) => [`row.allowed${level + 1}`, mask])),
   };
 }
 

@@ -35,6 +35,7 @@ export interface RlSizes {
   epsilonHigh: number;
   dpoLambda: number;
 }
+export type Normalizer = 'codes' | 'trie';
 /** Codes of every scenario and level, see `SidLayout`; a tokenizer may have another number of levels. */
 export interface TokenLayout {
   scenarios: readonly string[];
@@ -54,6 +55,8 @@ export interface RetrievalSizes extends GeneratorSizes {
   batchSize: number;
   /** H */
   historyLength: number;
+  /** codes: the softmax runs over all codes of the scenario's level; trie: over those that continue an existing SID. Default codes. */
+  normalizer?: Normalizer;
   /** Absent: a batch without reward groups. */
   rl?: RlSizes;
 }
@@ -218,6 +221,11 @@ export function codeLogits<T>(ops: Ops<T>, { layout }: GeneratorSizes, level: nu
   return linear(ops, `head.level${level + 1}`, hidden, layout.rows[level]!, HEAD_GAIN);
 }
 
+/** log p(code | prefix) where the mask is 1, about -1e9 elsewhere: [rows, V_level]. @param mask [rows, V_level] */
+function maskedLogProbs<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, hidden: T, mask: T): T {
+  return ops.logSoftmax(ops.add(codeLogits(ops, sizes, level, hidden), forbid(ops, mask)));
+}
+
 /** log p(code | prefix) over all codes of the row's scenario, about -1e9 elsewhere: [rows, V_level]. */
 function codeLogProbs<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, hidden: T, scenario: T): T {
   const { layout } = sizes;
@@ -228,7 +236,7 @@ function codeLogProbs<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, hidd
     return Array.from({ length: count }, (_, row) => (row >= from && row < to ? 1 : 0));
   });
   const mask = ops.gather(ops.constant(allowed, [layout.scenarios.length, count]), scenario);
-  return ops.logSoftmax(ops.add(codeLogits(ops, sizes, level, hidden), forbid(ops, mask)));
+  return maskedLogProbs(ops, sizes, level, hidden, mask);
 }
 
 interface TeacherForced<T> {
@@ -247,7 +255,8 @@ interface TeacherForced<T> {
 /**
  * Context, decoder and heads over the known codes. Inputs besides the history's, rows being those of the reward groups
  * (R = G x m), then those of the samples (B): row.scenario int32 [R + B], row.codes1..3 int32 [R + B] (global rows),
- * row.present [R + B]. Histories have G + B rows, groups first.
+ * row.present [R + B]; with normalizer trie row.allowed1..3 [R + B, V_level], 1 where a code continues an existing SID.
+ * Histories have G + B rows, groups first.
  */
 function teacherForced<T>(ops: Ops<T>, sizes: RetrievalSizes, dropless: boolean): TeacherForced<T> {
   const { preset, batchSize, rl } = sizes;
@@ -269,7 +278,12 @@ function teacherForced<T>(ops: Ops<T>, sizes: RetrievalSizes, dropless: boolean)
 
   const metrics: Record<string, T> = {};
   const logProbs = LEVELS.map((level) => {
-    const all = codeLogProbs(ops, sizes, level, atPosition(ops, hidden, blocks, level), scenario);
+    const at = atPosition(ops, hidden, blocks, level);
+    const shape = [rows, sizes.layout.rows[level]];
+    const all =
+      sizes.normalizer === 'trie'
+        ? maskedLogProbs(ops, sizes, level, at, ops.input(`row.allowed${level + 1}`, shape, 'float32'))
+        : codeLogProbs(ops, sizes, level, at, scenario);
     const own = ops.pick(all, codes[level]!);
     const ofSamples = ops.stopGradient(ops.slice(all, [candidates, 0], [batchSize, -1]));
     metrics[`predicted${level + 1}`] = ops.argmax(ofSamples);

@@ -1,6 +1,7 @@
 /**
- * Beam search over s1, s2, s3 (OneMall, section 3.2, inference): three batched decode steps; the trie only masks which
- * codes may follow, so log-probabilities stay those of the softmax over all codes (design note model.md, Normalizer).
+ * Beam search over s1, s2, s3 (OneMall, section 3.2, inference): three batched decode steps; the trie masks which codes may
+ * follow. Log-probabilities stay those of the softmax over all codes, or, for a policy that was trained so, become those of the
+ * softmax over the trie's children.
  */
 import type { CodeLogProbs, Decoding } from '@onemall/learning';
 import { packSid, type SidTrie, unpackSid } from './build-trie.ts';
@@ -35,6 +36,9 @@ export function candidateAt({ packed, scores, tokenLogProbs }: FoundSids, i: num
 export const candidatesOf = (found: FoundSids): BeamCandidate[] =>
   Array.from({ length: found.size }, (_, i) => candidateAt(found, i));
 
+/** What log-probabilities of a level sum to one over; the one that the policy was trained with. */
+export type Normalizer = 'codes' | 'trie';
+
 /** Which codes may follow at one level: nodes [starts[p], starts[p + 1]) of parent p, or every code where there is no trie. */
 export interface LevelChildren {
   starts: Int32Array | null;
@@ -65,8 +69,9 @@ export function beamSearch(
   decoding: Decoding,
   beamWidth: number,
   exclusion: Exclusion = NO_EXCLUSION,
+  normalizer: Normalizer = 'codes',
 ): Promise<FoundSids> {
-  return search(childrenOfTrie(trie, exclusion), decoding, beamWidth);
+  return search(childrenOfTrie(trie, exclusion), decoding, beamWidth, normalizer);
 }
 
 /** The same search with every code allowed: what the policy would say if no trie held it (legality). */
@@ -100,14 +105,20 @@ export const startOfBeam = (): Beam => ({
   parents: Int32Array.of(0),
 });
 
-async function search(children: Children, decoding: Decoding, beamWidth: number): Promise<FoundSids> {
+async function search(
+  children: Children,
+  decoding: Decoding,
+  beamWidth: number,
+  normalizer: Normalizer = 'codes',
+): Promise<FoundSids> {
   checkWidth(beamWidth);
   let beam = startOfBeam();
   for (const level of [0, 1, 2] as const) {
     const answer = await decodeBeam(decoding, level, beam);
+    const totals = normalizer === 'trie' ? logTotals(children[level], beam, answer) : null;
     const top = new TopK(beamWidth);
-    offerChildren(top, children[level], beam, answer);
-    beam = advanceBeam(beam, top.ranked(), children[level], answer);
+    offerChildren(top, children[level], beam, answer, totals);
+    beam = advanceBeam(beam, top.ranked(), children[level], answer, totals);
     if (beam.size === 0) break;
   }
   return foundSids(beam, beam.scores);
@@ -121,17 +132,43 @@ export function checkWidth(beamWidth: number): void {
 export const decodeBeam = (decoding: Decoding, level: 0 | 1 | 2, beam: Beam): Promise<CodeLogProbs> =>
   level === 0 ? decoding.first() : decoding.next(level, beam.codes.at(-1)!, beam.parents);
 
+/**
+ * log of the probability that the children of each row's node have together, what exclusions take away among them: less this,
+ * log p(code) is log p(code | one of the children). 0 where every code may follow.
+ */
+function logTotals(
+  { starts, codes }: LevelChildren,
+  { size, nodes }: Beam,
+  { data, stride }: CodeLogProbs,
+): Float64Array {
+  const totals = new Float64Array(size);
+  if (!starts || !codes) return totals;
+  for (let row = 0; row < size; row++) {
+    const at = row * stride;
+    const from = starts[nodes[row]!]!;
+    const to = starts[nodes[row]! + 1]!;
+    let most = Number.NEGATIVE_INFINITY;
+    for (let node = from; node < to; node++) most = Math.max(most, data[at + codes[node]!]!);
+    if (most === Number.NEGATIVE_INFINITY) continue;
+    let sum = 0;
+    for (let node = from; node < to; node++) sum += Math.exp(data[at + codes[node]!]! - most);
+    totals[row] = most + Math.log(sum);
+  }
+  return totals;
+}
+
 /** The hot loop: one addition and one comparison for each child that cannot enter any more. */
 function offerChildren(
   top: TopK,
   { starts, codes, gone, numCodes }: LevelChildren,
   { size, nodes, scores }: Beam,
   { data, stride }: CodeLogProbs,
+  totals: Float64Array | null,
 ): void {
   const someGone = gone.size > 0;
   for (let row = 0; row < size; row++) {
     const parent = nodes[row]!;
-    const base = scores[row]!;
+    const base = scores[row]! - (totals?.[row] ?? 0);
     const at = row * stride;
     const from = starts ? starts[parent]! : parent * numCodes;
     const to = starts ? starts[parent + 1]! : from + numCodes;
@@ -145,18 +182,19 @@ function offerChildren(
   }
 }
 
-/** The beam of those that were kept. */
+/** The beam of those that were kept. @param totals taken from the log-probabilities of each row before, see `logTotals` */
 export function advanceBeam(
   before: Beam,
   { size, scores, nodes, rows }: Ranked,
   { codes, numCodes }: LevelChildren,
   { data, stride }: CodeLogProbs,
+  totals: Float64Array | null = null,
 ): Beam {
   const code = new Int32Array(size);
   const logProb = new Float32Array(size);
   for (let i = 0; i < size; i++) {
     code[i] = codes ? codes[nodes[i]!]! : nodes[i]! % numCodes;
-    logProb[i] = data[rows[i]! * stride + code[i]!]!;
+    logProb[i] = data[rows[i]! * stride + code[i]!]! - (totals?.[rows[i]!] ?? 0);
   }
   return {
     size,

@@ -37,14 +37,14 @@ export const ONEMALL: GeneratorRecipe = {
   heads: 4,
   encoderLayers: 2,
   layers: 2,
-  ffn: 2,
+  ffn: 4,
   experts: 1,
   dropout: 0.2,
   weightDecay: 0.05,
   labelSmoothing: 0.1,
   learningRate: 2e-3,
   rows: 24,
-  epochs: 9,
+  epochs: 12,
   validateEvery: 3,
   positions: 'all',
   history: 'causal',
@@ -66,6 +66,8 @@ export const TIGER: GeneratorRecipe = {
   tokenForm: 'rq',
   frozenVectors: false,
   teacherShare: 0,
+  // the softmax over all codes also learns which of them exist, which takes longer
+  epochs: 18,
 };
 
 /** One change each from a short run without teacher, frozen vectors or contrast. */
