@@ -20,6 +20,19 @@ test('the evaluation world is frozen: its figures belong to this hash', () => {
   assert.equal(worldHash(readWorld('evaluation')), '9385b46d8231d1e1');
 });
 
+test('the tenth of the evaluation world differs from it in sizes only', () => {
+  const { name, users, topics, productCards, shortVideos, liveRooms, sellers, ...rest } =
+    readWorld('evaluation-tenth');
+  const whole = readWorld('evaluation');
+  assert.equal(name, 'evaluation-tenth');
+  const sizes = { users, topics, productCards, shortVideos, liveRooms, sellers };
+  const tenths = Object.fromEntries(
+    Object.entries(sizes).map(([key]) => [key, whole[key as keyof typeof sizes] / 10]),
+  );
+  assert.deepEqual(sizes, tenths);
+  assert.deepEqual({ ...whole, ...sizes, ...rest, name }, { ...whole, ...sizes, name });
+});
+
 test('the hash names the parameters, not their order in the file', () => {
   const demo = readWorld('demo');
   const turned = parseWorld(Object.fromEntries(Object.entries(demo).reverse()), 'turned');

@@ -88,8 +88,14 @@ export interface RetrievalTrainerOptions {
   engine?: EngineOptions;
 }
 
-/** By level, the codes that may stand there after the target's own codes before it, as of the request: views of a trie. */
-export type SidChildren = readonly [Int32Array, Int32Array, Int32Array];
+/** The codes that may stand at a level after the target's own codes before it, as of the request. */
+export interface LevelCodes {
+  codes: Int32Array;
+  /** log weight of each, added to the model's scores: how often they come up for anyone, say. Default 0. */
+  logWeights?: Float32Array;
+}
+/** By level; without a target among them it counts with weight 1. */
+export type SidChildren = readonly [LevelCodes, LevelCodes, LevelCodes];
 
 /** One positive to learn from. */
 export interface RetrievalSample {
@@ -100,7 +106,7 @@ export interface RetrievalSample {
   itemId: string;
   /** Weight in L_NTP and L_contrastive; default 1. */
   weight?: number;
-  /** With normalizer trie only. The target's own codes count as children whether they are named or not. */
+  /** With normalizer trie only. */
   children?: SidChildren;
 }
 

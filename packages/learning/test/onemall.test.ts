@@ -36,7 +36,11 @@ test('gradients of the whole model, with reward groups, agree with finite differ
     const rl = { form, groups: 2, perGroup: 3, epsilon: 0.2, epsilonHigh: 0.28, dpoLambda: 0.3 };
     const normalizer = form === 'dpo' ? 'trie' : 'codes';
     const sizes = { ...micro, rl, normalizer } as const;
-    const children = [Int32Array.of(0, 1), Int32Array.of(1, 2), Int32Array.of(0)] as const;
+    const children = [
+      { codes: Int32Array.of(0, 1), logWeights: Float32Array.of(0.5, -1) },
+      { codes: Int32Array.of(1, 2) },
+      { codes: Int32Array.of(0) },
+    ] as const;
     const samples = randomSamples(random, 2, 3, layout).map((s) => ({ ...s, children }));
     const group = randomGroup(random, 3, 3, layout);
     // ratios near 1 and inside the clip, where the surrogate is smooth

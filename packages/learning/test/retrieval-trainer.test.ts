@@ -5,6 +5,7 @@ import {
   BatchError,
   createRetrievalTrainer,
   DivergedError,
+  type LevelCodes,
   loadPolicy,
   type RetrievalSample,
   type RetrievalTrainer,
@@ -150,7 +151,10 @@ test('the learning rate warms up, stays, or falls by half a cosine where the end
   [1, 1, 0.525, 0.05, 0.05].forEach((rate, i) => {
     assert.ok(Math.abs(rates[i]! - rate) < 1e-9, `${rates}`);
   });
-  assert.throws(() => resolveOptimizer({ warmupSteps: 10, decaySteps: 10 }, 3), /decaySteps must be .* got 10/);
+  assert.throws(
+    () => resolveOptimizer({ warmupSteps: 10, decaySteps: 10 }, 3),
+    /decaySteps must be .* got 10/,
+  );
 });
 
 describe('reward groups', () => {
@@ -197,10 +201,15 @@ describe('reward groups', () => {
   });
 
   test('with the softmax over valid children, log-probabilities are those of the published policy among the children', async () => {
-    const trainer = await create({ normalizer: 'trie', rl: { form: 'grpo', maxGroups: 1, candidatesPerGroup: 4 } });
+    const trainer = await create({
+      normalizer: 'trie',
+      rl: { form: 'grpo', maxGroups: 1, candidatesPerGroup: 4 },
+    });
     const random = randomSource(12);
-    const some = (count: number, own: number): Int32Array =>
-      Int32Array.from(new Set([own, random.int(count), random.int(count), random.int(count)])).sort();
+    const some = (count: number, own: number): LevelCodes => {
+      const codes = Int32Array.from(new Set([own, random.int(count), random.int(count), random.int(count)]));
+      return { codes, logWeights: Float32Array.from(codes, () => 4 * random.next()) };
+    };
     const childrenOf = (scenario: string, codes: readonly number[]): SidChildren => {
       const [a, b, c] = codes.map((code, level) => some(NUM_CODES[scenario]![level as 0 | 1 | 2], code));
       return [a!, b!, c!];
@@ -218,8 +227,10 @@ describe('reward groups', () => {
       const found: number[] = [];
       for (const level of [0, 1, 2] as const) {
         const all = await policy.decode(context, level, Int32Array.from(codes.slice(0, level)), 1);
-        const total = children[level].reduce((sum, code) => sum + Math.exp(all[code]!), 0);
-        found.push(all[codes[level]!]! - Math.log(total));
+        const { codes: siblings, logWeights } = children[level];
+        const scores = Array.from(siblings, (code, i) => all[code]! + logWeights![i]!);
+        const total = scores.reduce((sum, score) => sum + Math.exp(score), 0);
+        found.push(scores[siblings.indexOf(codes[level]!)]! - Math.log(total));
       }
       return found;
     };
@@ -233,9 +244,7 @@ describe('reward groups', () => {
       }),
     );
     const expected = await Promise.all(
-      samples.map(({ request, target: { c1, c2, c3 }, children }) =>
-        among(request, [c1, c2, c3], children!),
-      ),
+      samples.map(({ request, target: { c1, c2, c3 }, children }) => among(request, [c1, c2, c3], children!)),
     );
     await policy.close();
     const { tokenLogProbs } = await trainer.evaluate(samples);
@@ -249,6 +258,11 @@ describe('reward groups', () => {
     await assert.rejects(
       trainer.step({ samples: [bare] }),
       (e: unknown) => e instanceof BatchError && /needs `children`/.test(e.message),
+    );
+    const odd = { codes: Int32Array.of(1, 2), logWeights: Float32Array.of(1) };
+    await assert.rejects(
+      trainer.step({ samples: [{ ...bare, children: [odd, odd, odd] }] }),
+      (e: unknown) => e instanceof BatchError && /2 children and 1 weights/.test(e.message),
     );
   });
 

@@ -14,7 +14,7 @@ import {
   unpackSid,
 } from '../src/stages/build-trie.ts';
 import { excludeSids, NO_EXCLUSION } from '../src/stages/exclude-sids.ts';
-import { beamSearch, candidatesOf, unconstrainedBeam } from '../src/stages/search-beam.ts';
+import { beamSearch, candidatesOf, type NodeWeights, unconstrainedBeam } from '../src/stages/search-beam.ts';
 import { TopK } from '../src/stages/select-top.ts';
 import { PolicyTable } from './policy-table.ts';
 
@@ -116,25 +116,32 @@ test('beam search at full width equals the exact top of a brute-force scorer', a
   );
 });
 
-test('with the softmax over the children of the trie, its SIDs have probability one together and are ranked by it', async () => {
+test('with the softmax over the children of the trie, SIDs have probability one together, weights counting', async () => {
   await fc.assert(
-    fc.asyncProperty(sids, fc.nat(1000), async (list, seed) => {
+    fc.asyncProperty(sids, fc.nat(1000), fc.boolean(), async (list, seed, weighted) => {
       const policy = new PolicyTable(NUM_CODES, seed);
       const trie = trieOf(list);
-      const found = candidatesOf(
-        await beamSearch(trie, policy.decoding(), 6 * 5 * 7, NO_EXCLUSION, 'trie'),
-      );
+      const random = new SeededRandom(seed);
+      const drawn = (n: number): Float32Array => Float32Array.from({ length: n }, () => 2 * random.normal());
+      const weights = [trie.codes1, trie.codes2, trie.codes3].map(({ length }) => drawn(length));
+      const normalizer = weighted ? (weights as unknown as NodeWeights) : 'trie';
+      const search = (width: number) =>
+        beamSearch(trie, policy.decoding(), width, NO_EXCLUSION, normalizer).then(candidatesOf);
+      const found = await search(6 * 5 * 7);
       assert.equal(found.length, list.length);
       const total = found.reduce((sum, { score }) => sum + Math.exp(score), 0);
       assert.ok(Math.abs(total - 1) < 1e-5, `${total}`);
-      for (const { c1, c2, c3, tokenLogProbs } of found) {
-        const siblings = list.filter((s) => s.c1 === c1 && s.c2 === c2);
-        const row = policy.row([c1, c2]);
-        const share = Math.exp(row[c3]!) / siblings.reduce((sum, s) => sum + Math.exp(row[s.c3]!), 0);
-        assert.ok(Math.abs(Math.exp(tokenLogProbs[2]) - share) < 1e-5);
+      const weightOf = (s: { c1: number; c2: number; c3: number }): number =>
+        Math.exp(policy.row([s.c1, s.c2])[s.c3]! + (weighted ? weights[2]![leafOf(trie, packSid(s))]! : 0));
+      for (const candidate of found) {
+        const siblings = list.filter((s) => s.c1 === candidate.c1 && s.c2 === candidate.c2);
+        const share = weightOf(candidate) / siblings.reduce((sum, s) => sum + weightOf(s), 0);
+        assert.ok(Math.abs(Math.exp(candidate.tokenLogProbs[2]) - share) < 1e-5);
+        const sum = candidate.tokenLogProbs.reduce((a, b) => a + b);
+        assert.ok(Math.abs(candidate.score - sum) < 1e-4);
       }
       for (let i = 1; i < found.length; i++) assert.ok(found[i - 1]!.score >= found[i]!.score);
-      const few = candidatesOf(await beamSearch(trie, policy.decoding(), 3, NO_EXCLUSION, 'trie'));
+      const few = await search(3);
       assert.ok(few.every(({ score }) => Number.isFinite(score)) && few.length === Math.min(3, list.length));
     }),
   );

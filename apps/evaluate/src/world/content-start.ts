@@ -58,8 +58,7 @@ function projection(from: number, to: number, seed: number): (vector: Float32Arr
   const matrix = Float32Array.from({ length: from * to }, () => random.normal() / Math.sqrt(to));
   return (vector) => {
     const out = new Float32Array(to);
-    for (let t = 0; t < to; t++)
-      for (let f = 0; f < from; f++) out[t]! += matrix[t * from + f]! * vector[f]!;
+    for (let t = 0; t < to; t++) for (let f = 0; f < from; f++) out[t]! += matrix[t * from + f]! * vector[f]!;
     return out;
   };
 }

@@ -1,11 +1,11 @@
 /** `evaluate -- world` and `evaluate -- rl`: tables on the evaluation world. A run that is stopped goes on; `--folder` names it. */
 import { parseArgs } from 'node:util';
 import { type RetrievalPresetName, retrievalPresets } from '@onemall/learning';
-import { readEvaluationPlan } from './plan.ts';
+import { planNames, readEvaluationPlan } from './plan.ts';
 import { runRl } from './rl-study.ts';
 import { runHitRates, type WorldRun } from './run-world.ts';
 
-const USAGE = `usage: world | rl [--folder DIR] [--positives N] [--requests N] [--preset NAME] [--history H] [--seed S]
+const USAGE = `usage: world | rl [--plan NAME] [--folder DIR] [--positives N] [--epochs N] [--requests N] [--preset NAME] [--history H] [--seed S]
   world: [--judge-minutes N]
   rl: [--rl-steps N] [--rollout BEAM] [--ranker-samples N]`;
 
@@ -18,7 +18,9 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
     args: [...args],
     options: {
       folder: { type: 'string', default: '.data/evaluate/world' },
+      plan: { type: 'string', default: 'evaluation' },
       positives: { type: 'string', default: '200000' },
+      epochs: { type: 'string', default: '1' },
       requests: { type: 'string', default: '20000' },
       preset: { type: 'string', default: 'small' },
       history: { type: 'string', default: '50' },
@@ -37,8 +39,11 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
   };
   if (!Object.hasOwn(retrievalPresets, values.preset))
     throw new Error(`No preset ${values.preset}: there are ${Object.keys(retrievalPresets).join(', ')}`);
+  const plan = planNames.find((name) => name === values.plan);
+  if (!plan) throw new Error(`No plan ${values.plan}: there are ${planNames.join(', ')}`);
   const run: WorldRun = {
-    plan: readEvaluationPlan(),
+    plan: readEvaluationPlan(plan),
+    epochs: count('epochs'),
     folder: values.folder,
     positives: count('positives'),
     requests: count('requests'),

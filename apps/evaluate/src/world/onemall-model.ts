@@ -9,6 +9,9 @@ import {
 } from '@onemall/features';
 import {
   createRetrievalTrainer,
+  type ItemTowerRuntime,
+  type LevelCodes,
+  loadItemTower,
   loadPolicy,
   type PolicyRuntime,
   type RetrievalSample,
@@ -18,8 +21,9 @@ import {
 } from '@onemall/learning';
 import type { SidTrie } from '@onemall/retriever/src/stages/build-trie.ts';
 import { NO_EXCLUSION } from '@onemall/retriever/src/stages/exclude-sids.ts';
-import { beamSearch, type FoundSids, type Normalizer } from '@onemall/retriever/src/stages/search-beam.ts';
+import { beamSearch, type FoundSids, type NodeWeights } from '@onemall/retriever/src/stages/search-beam.ts';
 import { firstItem, type Shelves, serveItems } from '@onemall/retriever/src/stages/serve-items.ts';
+import { hashFraction } from '@onemall/service-kit';
 import type { ScenarioName } from '@onemall/simulator/world';
 import { type RunStore, tensorFiles, tensorsOf } from './adapters/run-store.ts';
 import { startFromContent } from './content-start.ts';
@@ -27,12 +31,13 @@ import { ExistingSids } from './existing-sids.ts';
 import type { AskedRequest, ListModel } from './lists.ts';
 import { featuresAsOf } from './samples.ts';
 import { CODEBOOK_VERSION, type SemanticIds } from './semantic-ids.ts';
-import type { Popularity } from './simple-lists.ts';
+import { Popularity } from './simple-lists.ts';
 import { SCENARIOS, type WorldLog } from './world-log.ts';
 
 export interface OneMallRun {
   name: string;
-  options: Omit<RetrievalTrainerOptions, 'scenarios' | 'numCodes'>;
+  options: Omit<RetrievalTrainerOptions, 'scenarios' | 'numCodes' | 'normalizer'>;
+  normalizer: RunNormalizer;
   /** Passes over the positives. */
   epochs: number;
   /** Whether tables and heads begin as the codebooks' centroids. */
@@ -43,8 +48,11 @@ export interface OneMallRun {
 
 const LIVE: readonly string[] = ['live_stream'];
 const SMOOTHED_STEPS = 200;
-/** A softmax over the rooms of some minutes ago is as good as one over those of now, and much cheaper to keep. */
-const STALE_ROOMS_MS = 120_000;
+/** While training, rooms and popularity of some minutes ago are as good as those of now, and much cheaper to keep. */
+const TRAINING_GRID_MS = 120_000;
+
+/** codes: all codes of a level; trie: those that continue an existing SID; popular: the same, popular ones first. */
+export type RunNormalizer = 'codes' | 'trie' | 'popular';
 
 /** Turns rows of a log into what the trainer takes. */
 export class SampleEncoder {
@@ -52,13 +60,15 @@ export class SampleEncoder {
   readonly #log: WorldLog;
   readonly #sids: SemanticIds;
   readonly #historyLength: number;
-  readonly #existing: ExistingSids;
+  readonly #normalizer: RunNormalizer;
+  #existing: ExistingSids;
 
-  constructor(log: WorldLog, sids: SemanticIds, historyLength: number) {
+  constructor(log: WorldLog, sids: SemanticIds, historyLength: number, normalizer: RunNormalizer = 'codes') {
     this.#log = log;
     this.#sids = sids;
     this.#historyLength = historyLength;
-    this.#existing = new ExistingSids(log, sids, STALE_ROOMS_MS);
+    this.#normalizer = normalizer;
+    this.#existing = new ExistingSids(log, sids, new Popularity(log), TRAINING_GRID_MS);
     this.layout = sidLayout(SCENARIOS, sids.numCodes);
   }
 
@@ -91,18 +101,33 @@ export class SampleEncoder {
       target,
       item: itemTensors(described, this.#lookup(timeMs), { layout: this.layout, liveScenarios: LIVE }),
       itemId: log.itemId(item),
-      children: this.children(target, timeMs),
+      ...(this.#normalizer !== 'codes' && {
+        children: childrenFor(this.#normalizer, this.#existing, target, timeMs),
+      }),
     };
   }
 
-  children(target: SidCodes, timeMs: number): SidChildren {
-    return this.#existing.children(target, timeMs);
+  /** Positives may begin anew with the oldest: within a pass their requests must not go back. */
+  startPass(): void {
+    this.#existing = new ExistingSids(this.#log, this.#sids, new Popularity(this.#log), TRAINING_GRID_MS);
   }
 
   #lookup =
     (timeMs: number) =>
     (itemId: string): SidCodes | null =>
       this.#sids.sidAsOf(this.#log.itemNumber(itemId), timeMs);
+}
+
+function childrenFor(
+  normalizer: RunNormalizer,
+  existing: ExistingSids,
+  target: SidCodes,
+  timeMs: number,
+): SidChildren {
+  const children = existing.children(target, timeMs);
+  if (normalizer === 'popular') return children;
+  const bare = ({ codes }: LevelCodes): LevelCodes => ({ codes });
+  return [bare(children[0]), bare(children[1]), bare(children[2])];
 }
 
 /** How far a training is. */
@@ -117,7 +142,12 @@ interface Progress {
 /** Opens a trainer with the weights of the run's checkpoint, if there is one. */
 export async function openTrainer(run: OneMallRun, sids: SemanticIds, store: RunStore) {
   const { numCodes } = sids;
-  const trainer = await createRetrievalTrainer({ ...run.options, scenarios: SCENARIOS, numCodes });
+  const trainer = await createRetrievalTrainer({
+    ...run.options,
+    scenarios: SCENARIOS,
+    numCodes,
+    normalizer: run.normalizer === 'codes' ? 'codes' : 'trie',
+  });
   const name = `${run.name}/checkpoint`;
   const files = await store.files(name);
   let progress: Progress = { epoch: 0, taken: 0, seconds: 0, scalars: {} };
@@ -126,14 +156,20 @@ export async function openTrainer(run: OneMallRun, sids: SemanticIds, store: Run
     await trainer.restore({ tensors: tensorsOf(files), scalars: progress.scalars });
   } else if (run.contentStart) {
     const state = await trainer.state();
-    startFromContent(state, sids.codebooks, { scenarios: SCENARIOS, numCodes }, sids.contentDim, run.options.seed);
+    startFromContent(
+      state,
+      sids.codebooks,
+      { scenarios: SCENARIOS, numCodes },
+      sids.contentDim,
+      run.options.seed,
+    );
     await trainer.restore(state);
   }
   return { trainer, progress };
 }
 
 /**
- * Trains, or goes on with, the run on these rows in their order and returns its policy.
+ * Trains, or goes on with, the run on these rows, request by request, and returns its policy.
  * @param rows of the positives, see `positivesBefore`
  */
 export async function trainOneMall(
@@ -143,16 +179,20 @@ export async function trainOneMall(
   run: OneMallRun,
   store: RunStore,
   print: (line: string) => void,
-): Promise<PolicyRuntime> {
+): Promise<{ policy: PolicyRuntime; tower: ItemTowerRuntime }> {
+  const loaded = async (files: ReadonlyMap<string, Uint8Array>) => ({
+    policy: await loadPolicy(files),
+    tower: await loadItemTower(files),
+  });
   const done = await store.files(`${run.name}/policy`);
-  if (done) return loadPolicy(done);
+  if (done) return loaded(done);
   const { trainer, progress } = await openTrainer(run, sids, store);
   try {
     await takeSteps(
       trainer,
       progress,
-      new SampleEncoder(log, sids, trainer.historyLength),
-      rows,
+      new SampleEncoder(log, sids, trainer.historyLength, run.normalizer),
+      passOrder(log, rows),
       run,
       store,
       print,
@@ -163,10 +203,22 @@ export async function trainOneMall(
       beamWidths: [64, 512],
     });
     await store.setFiles(`${run.name}/policy`, files, { step: trainer.steps, seconds: progress.seconds });
-    return await loadPolicy(files);
+    return await loaded(files);
   } finally {
     await trainer.close();
   }
+}
+
+/**
+ * By the grid's span of the request, so that popularity as of it only ever goes on, and mixed within a span: the clicks of one page
+ * beside each other would be each other's negatives in the contrast.
+ */
+export function passOrder(log: WorldLog, rows: Int32Array): Int32Array {
+  const spanOf = (row: number): number =>
+    Math.floor(log.requests.timeMs.at(log.exposures.request.at(row)) / TRAINING_GRID_MS);
+  const keyed = Array.from(rows, (row) => ({ row, span: spanOf(row), at: hashFraction(`pass:${row}`) }));
+  keyed.sort((a, b) => a.span - b.span || a.at - b.at);
+  return Int32Array.from(keyed, ({ row }) => row);
 }
 
 async function takeSteps(
@@ -188,6 +240,7 @@ async function takeSteps(
   const report = new StepReport(run.name, print);
   for (; progress.epoch < run.epochs; progress.epoch++, progress.taken = 0) {
     let before: ReturnType<RetrievalTrainer['step']> | undefined;
+    encoder.startPass();
     while (progress.taken < rows.length) {
       const samples: RetrievalSample[] = [];
       while (samples.length < trainer.batchSize && progress.taken < rows.length) {
@@ -237,15 +290,21 @@ export class Shelf {
 
   constructor(log: WorldLog, sids: SemanticIds, popularity: Popularity) {
     this.#log = log;
-    this.#existing = new ExistingSids(log, sids);
+    this.#existing = new ExistingSids(log, sids, popularity);
     this.#popularity = popularity;
   }
 
+  /** What may follow a SID's codes, for a trainer whose policy searches this shelf. */
+  children(normalizer: RunNormalizer, sid: SidCodes, timeMs: number): SidChildren {
+    return childrenFor(normalizer, this.#existing, sid, timeMs);
+  }
+
   /** Candidates as of a moment. */
-  of(scenario: ScenarioName, timeMs: number): { trie: SidTrie; shelves: Shelves } {
-    const { trie, items } = this.#existing.asOf(scenario, timeMs);
+  of(scenario: ScenarioName, timeMs: number): { trie: SidTrie; weights: NodeWeights; shelves: Shelves } {
+    const { trie, weights, items } = this.#existing.asOf(scenario, timeMs);
     return {
       trie,
+      weights,
       shelves: {
         itemsOf: (packed) => (items.get(packed) ?? []).map((item) => this.#log.itemId(item)),
         standing: (itemId) => {
@@ -264,7 +323,7 @@ export class OneMallLists implements ListModel {
   readonly #policy: PolicyRuntime;
   readonly #encoder: SampleEncoder;
   readonly #shelf: Shelf;
-  readonly #normalizer: Normalizer;
+  readonly #normalizer: RunNormalizer;
 
   constructor(
     name: string,
@@ -272,7 +331,7 @@ export class OneMallLists implements ListModel {
     sids: SemanticIds,
     shelf: Shelf,
     policy: PolicyRuntime,
-    normalizer: Normalizer = 'codes',
+    normalizer: RunNormalizer,
   ) {
     this.name = name;
     this.#log = log;
@@ -290,10 +349,11 @@ export class OneMallLists implements ListModel {
   /** SIDs of the beam, best first. */
   async beam({ request, scenario, requestTimeMs }: AskedRequest, width: number): Promise<FoundSids> {
     const context = await this.#policy.encode(this.#encoder.request(request));
-    const { trie } = this.#shelf.of(scenario, requestTimeMs);
+    const { trie, weights } = this.#shelf.of(scenario, requestTimeMs);
+    const normalizer = this.#normalizer === 'popular' ? weights : this.#normalizer;
     const decoding = this.#policy.begin(context);
     try {
-      return await beamSearch(trie, decoding, width, NO_EXCLUSION, this.#normalizer);
+      return await beamSearch(trie, decoding, width, NO_EXCLUSION, normalizer);
     } finally {
       decoding.release();
     }

@@ -34,6 +34,9 @@ export function parsePlan(value: unknown): EvaluationPlan {
   return { ...plan, spec, hash: createHash('sha256').update(named).digest('hex').slice(0, 16) };
 }
 
-/** The plan on which the published tables stand. */
-export const readEvaluationPlan = (): EvaluationPlan =>
-  parsePlan(JSON.parse(readFileSync(new URL('../../plans/evaluation.json', import.meta.url), 'utf8')));
+/** evaluation: the published tables stand on it; evaluation-tenth: a tenth of its users, items and traffic, for what many runs need. */
+export const planNames = ['evaluation', 'evaluation-tenth'] as const;
+export type PlanName = (typeof planNames)[number];
+
+export const readEvaluationPlan = (name: PlanName = 'evaluation'): EvaluationPlan =>
+  parsePlan(JSON.parse(readFileSync(new URL(`../../plans/${name}.json`, import.meta.url), 'utf8')));

@@ -26,7 +26,7 @@ import {
   policyTable,
   REWARD,
 } from './judge-lists.ts';
-import { OneMallLists, openTrainer, SampleEncoder, Shelf, trainOneMall } from './onemall-model.ts';
+import { OneMallLists, openTrainer, passOrder, SampleEncoder, Shelf, trainOneMall } from './onemall-model.ts';
 import { rankerJudgement, trainRanker, trueJudgement } from './rankers.ts';
 import { oneMallRun, type PreparedWorld, prepareWorld, type WorldRun } from './run-world.ts';
 import { featuresAsOf, finalsBefore } from './samples.ts';
@@ -68,8 +68,9 @@ export async function runRl(run: RlRun): Promise<string> {
   const { print, historyLength } = run;
   const open: { close(): Promise<void> }[] = [sids];
   try {
-    const base = await trainOneMall(log, sids, positives, oneMallRun(run), store, print);
-    open.push(base);
+    const trained = await trainOneMall(log, sids, positives, oneMallRun(run, positives), store, print);
+    const base = trained.policy;
+    open.push(base, trained.tower);
     const finals = finalsBefore(log, cutMs);
     const rankerOf = (name: string, half: 0 | 1) =>
       trainRanker(
@@ -90,14 +91,15 @@ export async function runRl(run: RlRun): Promise<string> {
     open.push(ranker, judge);
     popularity.follow(log.numRequests - 1);
     const shelf = new Shelf(log, sids, popularity);
-    const encoder = new SampleEncoder(log, sids, base.manifest.historyLength);
+    const { normalizer } = oneMallRun(run, positives);
+    const encoder = new SampleEncoder(log, sids, base.manifest.historyLength, normalizer);
     const study: Study = { ...prepared, run, sids, shelf, encoder, ranker, scales: {} };
     study.scales = await rewardScales(study, base);
     const arms: OneMallLists[] = [];
     for (const arm of ARMS) {
       const policy = await trainArm(study, arm, base);
       open.push(policy);
-      arms.push(new OneMallLists(arm, log, sids, shelf, policy));
+      arms.push(new OneMallLists(arm, log, sids, shelf, policy, normalizer));
     }
     return await judgeArms(study, arms, judge);
   } finally {
@@ -121,7 +123,7 @@ const asked = (log: WorldLog, request: number) => ({
 /** S by scenario: the base policy's first ten, as the rewarding ranker sees them (model.md, RL). */
 async function rewardScales(study: Study, base: PolicyRuntime): Promise<Record<string, number>> {
   const { log, sids, shelf, ranker, run } = study;
-  const lists = new OneMallLists('base', log, sids, shelf, base);
+  const lists = new OneMallLists('base', log, sids, shelf, base, oneMallRun(run, study.positives).normalizer);
   const judged = new Map<string, Judgement[]>(SCENARIOS.map((s) => [s, []]));
   for (const request of rlRequests(study, SCALE_REQUESTS)) {
     const items = await lists.rank(asked(log, request), 10);
@@ -141,13 +143,9 @@ async function trainArm(study: Study, arm: Arm, base: PolicyRuntime): Promise<Po
   const name = `rl-${arm}/policy`;
   const done = await store.files(name);
   if (done) return loadPolicy(done);
-  const model = oneMallRun(run);
+  const model = oneMallRun(run, positives);
   const rl = arm === 'base' ? {} : { rl: { form: arm, maxGroups: 1 } };
-  const { trainer } = await openTrainer(
-    { ...model, options: { ...model.options, ...rl } },
-    sids,
-    store,
-  );
+  const { trainer } = await openTrainer({ ...model, options: { ...model.options, ...rl } }, sids, store);
   const publish = (version: string) =>
     trainer.exportPolicy({
       policyVersion: version,
@@ -158,15 +156,18 @@ async function trainArm(study: Study, arm: Arm, base: PolicyRuntime): Promise<Po
   try {
     const requests = arm === 'base' ? [] : rlRequests(study, run.rlSteps);
     const random = new SeededRandom(run.seed);
-    let taken = Math.max(0, positives.length - run.rlSteps * trainer.batchSize);
+    const newest = Math.max(0, positives.length - run.rlSteps * trainer.batchSize);
+    const rows = passOrder(log, positives.subarray(newest));
+    encoder.startPass();
+    let taken = 0;
     const sums = { groups: 0, reward: 0, kl: 0, skipped: 0, firstLogRatio: 0 };
-    for (let step = 0; step < run.rlSteps && taken < positives.length; step++) {
+    for (let step = 0; step < run.rlSteps && taken < rows.length; step++) {
       const samples: RetrievalSample[] = [];
-      while (samples.length < trainer.batchSize && taken < positives.length) {
-        const sample = encoder.positive(positives[taken++]!);
+      while (samples.length < trainer.batchSize && taken < rows.length) {
+        const sample = encoder.positive(rows[taken++]!);
         if (sample) samples.push(sample);
       }
-      const lists = new OneMallLists(arm, log, sids, study.shelf, reference);
+      const lists = new OneMallLists(arm, log, sids, study.shelf, reference, model.normalizer);
       const request = requests[step];
       const group = request === undefined ? null : await rewardGroup(study, lists, request, arm, random);
       if (request !== undefined && !group) sums.skipped++;
@@ -201,7 +202,8 @@ async function rewardGroup(
   arm: Arm,
   random: SeededRandom,
 ): Promise<(RewardGroup & { rewardMean: number }) | null> {
-  const { log, run, ranker, scales, encoder } = study;
+  const { log, run, ranker, scales, encoder, shelf } = study;
+  const { normalizer } = oneMallRun(run, study.positives);
   const of = asked(log, request);
   const found = foundCandidates(await lists.beam(of, run.rolloutWidth));
   const rollout: Rollout = {
@@ -238,6 +240,9 @@ async function rewardGroup(
       codes: [c1, c2, c3],
       refLogProb: tokenLogProbs.reduce((a, b) => a + b, 0),
       advantage,
+      ...(normalizer !== 'codes' && {
+        children: shelf.children(normalizer, { scenario: of.scenario, c1, c2, c3 }, of.requestTimeMs),
+      }),
     })),
   };
 }

@@ -1,8 +1,9 @@
 /** Runs on the evaluation world. A run that is stopped goes on from its folder. */
-import type { PolicyRuntime, RetrievalPresetName } from '@onemall/learning';
+import { type RetrievalPresetName, retrievalPresets } from '@onemall/learning';
 import type { Codebook } from '@onemall/quantization';
 import { readCodebook, writeCodebook } from '@onemall/quantization';
 import { RunStore } from './adapters/run-store.ts';
+import { DenseLists, ItemVectorsOf } from './dense-lists.ts';
 import { hitTable, judgeLists } from './hit-table.ts';
 import type { ListModel } from './lists.ts';
 import { OneMallLists, type OneMallRun, Shelf, trainOneMall } from './onemall-model.ts';
@@ -11,6 +12,9 @@ import { positivesBefore } from './samples.ts';
 import { encodeItems, ItemVectors, SemanticIds, trainCodebooks } from './semantic-ids.ts';
 import { Popularity } from './simple-lists.ts';
 import { SCENARIOS, WorldLog } from './world-log.ts';
+
+/** Of the trainer's default. */
+const WARMUP_STEPS = 100;
 
 export interface WorldRun {
   plan: EvaluationPlan;
@@ -24,6 +28,8 @@ export interface WorldRun {
   preset: RetrievalPresetName;
   historyLength: number;
   seed: number;
+  /** Passes over the positives; default 1. */
+  epochs?: number;
   /** Steps between checkpoints; default 500. */
   checkpointEvery?: number;
   print: (line: string) => void;
@@ -58,26 +64,37 @@ export async function prepareWorld(run: WorldRun): Promise<PreparedWorld> {
 }
 
 /** The run of OneMall that a run's options name. */
-export const oneMallRun = ({ preset, historyLength, seed, checkpointEvery = 500 }: WorldRun): OneMallRun => ({
-  name: `onemall-${preset}`,
-  options: { preset, historyLength, seed },
-  epochs: 1,
-  contentStart: false,
-  checkpointEvery,
-});
+export function oneMallRun(
+  { preset, historyLength, seed, checkpointEvery = 500, epochs = 1 }: WorldRun,
+  positives: Int32Array,
+): OneMallRun {
+  const steps = epochs * Math.ceil(positives.length / retrievalPresets[preset].batchSize);
+  return {
+    name: `onemall-${preset}`,
+    options: { preset, historyLength, seed, optimizer: steps > WARMUP_STEPS ? { decaySteps: steps } : {} },
+    normalizer: 'popular',
+    contentStart: true,
+    epochs,
+    checkpointEvery,
+  };
+}
 
 /** Simulates, trains and judges by hit rate; returns the report in Markdown. */
 export async function runHitRates(run: WorldRun): Promise<string> {
   const { plan, print } = run;
   const { log, store, popularity, sids, positives } = await prepareWorld(run);
-  const policies: PolicyRuntime[] = [];
+  const open: { close(): Promise<void> }[] = [];
   try {
     const models: ListModel[] = [];
     if (sids) {
-      const model = oneMallRun(run);
-      policies.push(await trainOneMall(log, sids, positives, model, store, print));
+      const model = oneMallRun(run, positives);
+      const { policy, tower } = await trainOneMall(log, sids, positives, model, store, print);
+      open.push(policy, tower);
       const shelf = new Shelf(log, sids, popularity);
-      models.push(new OneMallLists(model.name, log, sids, shelf, policies[0]!));
+      models.push(new OneMallLists(model.name, log, sids, shelf, policy, model.normalizer));
+      const vectors = new ItemVectorsOf(log, sids, tower, model.normalizer);
+      const { temperature } = retrievalPresets[run.preset];
+      models.push(new DenseLists(`${model.name}-dense`, log, sids, policy, vectors, popularity, temperature));
     }
     const budgetMs = (run.judgeMinutes ?? Number.POSITIVE_INFINITY) * 60_000;
     const { requests } = run;
@@ -88,7 +105,7 @@ export async function runHitRates(run: WorldRun): Promise<string> {
       hitTable(hits, names),
     ].join('\n');
   } finally {
-    for (const policy of policies) await policy.close();
+    for (const one of open) await one.close();
     await sids?.close();
   }
 }

@@ -19,24 +19,37 @@ export class Popularity {
 
   /** Counts the exposures and clicks before this request. */
   follow(request: number): void {
-    const { clicked, exposures, requests } = this.#log;
+    const [end] = this.#log.exposuresOf(request);
+    this.#take(end, this.#log.requests.timeMs.at(request));
+  }
+
+  /** Counts the exposures of requests and the clicks before this moment. */
+  followUntil(timeMs: number): void {
+    const { exposures, numRequests, requests } = this.#log;
+    const request =
+      this.#takenExposures < exposures.item.length ? exposures.request.at(this.#takenExposures) : numRequests;
+    let end = request;
+    while (end < numRequests && requests.timeMs.at(end) < timeMs) end++;
+    this.#take(end < numRequests ? requests.firstExposure.at(end) : this.#log.numExposures, timeMs);
+  }
+
+  of(item: number): number {
+    return item < this.#counts.length ? this.#counts.at(item) : 0;
+  }
+
+  #take(endExposures: number, clicksBeforeMs: number): void {
+    const { clicked, exposures } = this.#log;
     while (this.#counts.length < this.#log.numItems) this.#counts.push(0);
     const count = (row: number, weight: number): void => {
       const item = exposures.item.at(row);
       this.#counts.set(item, this.#counts.at(item) + weight);
     };
-    const [end] = this.#log.exposuresOf(request);
-    while (this.#takenExposures < end) count(this.#takenExposures++, 1);
-    const nowMs = requests.timeMs.at(request);
+    while (this.#takenExposures < endExposures) count(this.#takenExposures++, 1);
     for (; this.#takenClicks < clicked.length; this.#takenClicks++) {
       const row = clicked.at(this.#takenClicks);
-      if (exposures.clickMs.at(row) >= nowMs) break;
+      if (exposures.clickMs.at(row) >= clicksBeforeMs) break;
       count(row, CLICK_WEIGHT);
     }
-  }
-
-  of(item: number): number {
-    return item < this.#counts.length ? this.#counts.at(item) : 0;
   }
 
   /** The k most popular candidates of now, most popular first. */

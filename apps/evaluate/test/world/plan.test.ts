@@ -10,6 +10,12 @@ test('the plan of the published tables is frozen, and a table needs at least 20,
   assert.ok(plan.testExposures / plan.spec.positions >= 20_000);
 });
 
+test('the plan of a tenth has a hash of its own', () => {
+  const tenth = readEvaluationPlan('evaluation-tenth');
+  assert.equal(tenth.hash, 'e3563551ee062e1b');
+  assert.equal(10 * tenth.trainExposures, readEvaluationPlan().trainExposures);
+});
+
 test('the hash names every parameter, and a plan with a wrong key is refused', () => {
   const file = new URL('../../plans/evaluation.json', import.meta.url);
   const plan = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;

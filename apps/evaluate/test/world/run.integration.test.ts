@@ -26,7 +26,7 @@ const run = (name: string, changes: Partial<WorldRun> = {}): WorldRun => ({
 
 test('a run that was stopped in training and in judging ends with the table of one that was not', async () => {
   const whole = await runHitRates(run('whole'));
-  for (const row of ['random', 'popularity', 'onemall-tiny', 'oracle'])
+  for (const row of ['random', 'popularity', 'onemall-tiny', 'onemall-tiny-dense', 'oracle'])
     assert.match(whole, new RegExp(`\\| product_card \\| \\d+ \\| ${row} \\|`));
 
   const stopped = run('stopped', { checkpointEvery: 4 });

@@ -17,7 +17,7 @@ export function readWorld(nameOrPath: string): WorldSpec {
     text = readFileSync(file, 'utf8');
   } catch (cause) {
     throw new ConfigError(
-      `No world ${nameOrPath}: expected a preset in apps/simulator/worlds (demo, evaluation) or the path of a JSON file`,
+      `No world ${nameOrPath}: expected a preset in apps/simulator/worlds (demo, evaluation, evaluation-tenth) or the path of a JSON file`,
       { cause },
     );
   }

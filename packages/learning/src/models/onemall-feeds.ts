@@ -13,6 +13,9 @@ import type { Arrays } from '../engine/ort-sessions.ts';
 import { BatchError, type RetrievalSample, type RewardGroup, type SidChildren } from '../trainer-ports.ts';
 import type { RetrievalSizes, RlSizes } from './onemall.ts';
 
+/** Added to the score of a code that no SID goes on with; float32 holds it exactly. */
+const NO_CHILD = -1_000_000_000;
+
 /** Inputs of `evaluationPass`. @throws BatchError */
 export function evaluationFeeds(samples: readonly RetrievalSample[], sizes: RetrievalSizes): Arrays {
   const { batchSize, historyLength } = sizes;
@@ -140,7 +143,8 @@ function rowFeeds(
   const codes = [0, 1, 2].map(() => new Int32Array(rows));
   const present = new Float32Array(rows);
   const sid = new Int32Array(3);
-  const allowed = normalizer === 'trie' ? layout.rows.map((count) => new Float32Array(rows * count)) : [];
+  const priors =
+    normalizer === 'trie' ? layout.rows.map((count) => new Float32Array(rows * count).fill(NO_CHILD)) : [];
   const put = (
     row: number,
     name: string,
@@ -155,15 +159,21 @@ function rowFeeds(
     }
     for (let level = 0; level < 3; level++) codes[level]![row] = sid[level]!;
     present[row] = 1;
-    if (allowed.length === 0) return;
+    if (priors.length === 0) return;
     if (!children)
       throw new BatchError(
         'With normalizer trie every sample and candidate needs `children`, one that has none came',
       );
-    allowed.forEach((mask, level) => {
+    priors.forEach((prior, level) => {
+      const { codes: siblings, logWeights } = children[level]!;
+      if (logWeights && logWeights.length !== siblings.length)
+        throw new BatchError(
+          `Level ${level + 1} has ${siblings.length} children and ${logWeights.length} weights`,
+        );
       const first = row * layout.rows[level]! + layout.offsets.get(name)![level]!;
-      for (const code of children[level]!) mask[first + code] = 1;
-      mask[row * layout.rows[level]! + sid[level]!] = 1;
+      for (let i = 0; i < siblings.length; i++) prior[first + siblings[i]!] = logWeights?.[i] ?? 0;
+      const own = row * layout.rows[level]! + sid[level]!;
+      if (prior[own] === NO_CHILD) prior[own] = 0;
     });
   };
   groups.forEach((group, g) => {
@@ -190,7 +200,7 @@ function rowFeeds(
     'row.codes2': codes[1]!,
     'row.codes3': codes[2]!,
     'row.present': present,
-    ...Object.fromEntries(allowed.map((mask, level) => [`row.allowed${level + 1}`, mask])),
+    ...Object.fromEntries(priors.map((prior, level) => [`row.prior${level + 1}`, prior])),
   };
 }
 

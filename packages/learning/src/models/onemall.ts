@@ -221,9 +221,9 @@ export function codeLogits<T>(ops: Ops<T>, { layout }: GeneratorSizes, level: nu
   return linear(ops, `head.level${level + 1}`, hidden, layout.rows[level]!, HEAD_GAIN);
 }
 
-/** log p(code | prefix) where the mask is 1, about -1e9 elsewhere: [rows, V_level]. @param mask [rows, V_level] */
-function maskedLogProbs<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, hidden: T, mask: T): T {
-  return ops.logSoftmax(ops.add(codeLogits(ops, sizes, level, hidden), forbid(ops, mask)));
+/** log p(code | prefix): [rows, V_level]. @param prior [rows, V_level] added to the scores */
+function logProbsWith<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, hidden: T, prior: T): T {
+  return ops.logSoftmax(ops.add(codeLogits(ops, sizes, level, hidden), prior));
 }
 
 /** log p(code | prefix) over all codes of the row's scenario, about -1e9 elsewhere: [rows, V_level]. */
@@ -236,7 +236,7 @@ function codeLogProbs<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, hidd
     return Array.from({ length: count }, (_, row) => (row >= from && row < to ? 1 : 0));
   });
   const mask = ops.gather(ops.constant(allowed, [layout.scenarios.length, count]), scenario);
-  return maskedLogProbs(ops, sizes, level, hidden, mask);
+  return logProbsWith(ops, sizes, level, hidden, forbid(ops, mask));
 }
 
 interface TeacherForced<T> {
@@ -255,7 +255,8 @@ interface TeacherForced<T> {
 /**
  * Context, decoder and heads over the known codes. Inputs besides the history's, rows being those of the reward groups
  * (R = G x m), then those of the samples (B): row.scenario int32 [R + B], row.codes1..3 int32 [R + B] (global rows),
- * row.present [R + B]; with normalizer trie row.allowed1..3 [R + B, V_level], 1 where a code continues an existing SID.
+ * row.present [R + B]; with normalizer trie row.prior1..3 [R + B, V_level], added to the scores: the log weight of a code that
+ * continues an existing SID, -1e9 for any other.
  * Histories have G + B rows, groups first.
  */
 function teacherForced<T>(ops: Ops<T>, sizes: RetrievalSizes, dropless: boolean): TeacherForced<T> {
@@ -282,7 +283,7 @@ function teacherForced<T>(ops: Ops<T>, sizes: RetrievalSizes, dropless: boolean)
     const shape = [rows, sizes.layout.rows[level]];
     const all =
       sizes.normalizer === 'trie'
-        ? maskedLogProbs(ops, sizes, level, at, ops.input(`row.allowed${level + 1}`, shape, 'float32'))
+        ? logProbsWith(ops, sizes, level, at, ops.input(`row.prior${level + 1}`, shape, 'float32'))
         : codeLogProbs(ops, sizes, level, at, scenario);
     const own = ops.pick(all, codes[level]!);
     const ofSamples = ops.stopGradient(ops.slice(all, [candidates, 0], [batchSize, -1]));

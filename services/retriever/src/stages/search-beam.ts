@@ -36,8 +36,13 @@ export function candidateAt({ packed, scores, tokenLogProbs }: FoundSids, i: num
 export const candidatesOf = (found: FoundSids): BeamCandidate[] =>
   Array.from({ length: found.size }, (_, i) => candidateAt(found, i));
 
-/** What log-probabilities of a level sum to one over; the one that the policy was trained with. */
-export type Normalizer = 'codes' | 'trie';
+/** By level, a log weight for each node of a trie, added to the policy's score of its code. */
+export type NodeWeights = readonly [Float32Array, Float32Array, Float32Array];
+/**
+ * What log-probabilities of a level sum to one over; the one that the policy was trained with. codes: all codes; trie: the
+ * children of the node; weights: the same, each with its weight.
+ */
+export type Normalizer = 'codes' | 'trie' | NodeWeights;
 
 /** Which codes may follow at one level: nodes [starts[p], starts[p + 1]) of parent p, or every code where there is no trie. */
 export interface LevelChildren {
@@ -115,10 +120,11 @@ async function search(
   let beam = startOfBeam();
   for (const level of [0, 1, 2] as const) {
     const answer = await decodeBeam(decoding, level, beam);
-    const totals = normalizer === 'trie' ? logTotals(children[level], beam, answer) : null;
+    const weights = typeof normalizer === 'string' ? null : normalizer[level];
+    const totals = normalizer === 'codes' ? null : logTotals(children[level], beam, answer, weights);
     const top = new TopK(beamWidth);
-    offerChildren(top, children[level], beam, answer, totals);
-    beam = advanceBeam(beam, top.ranked(), children[level], answer, totals);
+    offerChildren(top, children[level], beam, answer, totals, weights);
+    beam = advanceBeam(beam, top.ranked(), children[level], answer, totals, weights);
     if (beam.size === 0) break;
   }
   return foundSids(beam, beam.scores);
@@ -140,6 +146,7 @@ function logTotals(
   { starts, codes }: LevelChildren,
   { size, nodes }: Beam,
   { data, stride }: CodeLogProbs,
+  weights: Float32Array | null,
 ): Float64Array {
   const totals = new Float64Array(size);
   if (!starts || !codes) return totals;
@@ -148,10 +155,12 @@ function logTotals(
     const from = starts[nodes[row]!]!;
     const to = starts[nodes[row]! + 1]!;
     let most = Number.NEGATIVE_INFINITY;
-    for (let node = from; node < to; node++) most = Math.max(most, data[at + codes[node]!]!);
+    for (let node = from; node < to; node++)
+      most = Math.max(most, data[at + codes[node]!]! + (weights?.[node] ?? 0));
     if (most === Number.NEGATIVE_INFINITY) continue;
     let sum = 0;
-    for (let node = from; node < to; node++) sum += Math.exp(data[at + codes[node]!]! - most);
+    for (let node = from; node < to; node++)
+      sum += Math.exp(data[at + codes[node]!]! + (weights?.[node] ?? 0) - most);
     totals[row] = most + Math.log(sum);
   }
   return totals;
@@ -164,6 +173,7 @@ function offerChildren(
   { size, nodes, scores }: Beam,
   { data, stride }: CodeLogProbs,
   totals: Float64Array | null,
+  weights: Float32Array | null,
 ): void {
   const someGone = gone.size > 0;
   for (let row = 0; row < size; row++) {
@@ -173,7 +183,7 @@ function offerChildren(
     const from = starts ? starts[parent]! : parent * numCodes;
     const to = starts ? starts[parent + 1]! : from + numCodes;
     for (let node = from; node < to; node++) {
-      const score = base + data[at + (codes ? codes[node]! : node - from)]!;
+      const score = base + data[at + (codes ? codes[node]! : node - from)]! + (weights ? weights[node]! : 0);
       if (score < top.worst) continue;
       // probability 0 in float32: no candidate, and no finite number to hand on
       if (score === Number.NEGATIVE_INFINITY || (someGone && gone.has(node))) continue;
@@ -182,19 +192,21 @@ function offerChildren(
   }
 }
 
-/** The beam of those that were kept. @param totals taken from the log-probabilities of each row before, see `logTotals` */
+/** The beam of those that were kept. @param totals, weights see `logTotals`; the log-probabilities are changed by both */
 export function advanceBeam(
   before: Beam,
   { size, scores, nodes, rows }: Ranked,
   { codes, numCodes }: LevelChildren,
   { data, stride }: CodeLogProbs,
   totals: Float64Array | null = null,
+  weights: Float32Array | null = null,
 ): Beam {
   const code = new Int32Array(size);
   const logProb = new Float32Array(size);
   for (let i = 0; i < size; i++) {
     code[i] = codes ? codes[nodes[i]!]! : nodes[i]! % numCodes;
-    logProb[i] = data[rows[i]! * stride + code[i]!]! - (totals?.[rows[i]!] ?? 0);
+    const added = (weights?.[nodes[i]!] ?? 0) - (totals?.[rows[i]!] ?? 0);
+    logProb[i] = data[rows[i]! * stride + code[i]!]! + added;
   }
   return {
     size,
