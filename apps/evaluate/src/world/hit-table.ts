@@ -136,17 +136,19 @@ export function hitTable(hits: readonly RequestHits[], models: readonly string[]
       }
     }
   }
-  lines.push('', 'Paired differences in HR of the viewed items, %', '');
-  lines.push(`| scenario | lists | ${KS.map((k) => `HR@${k}`).join(' | ')} |`);
-  lines.push(`|---|---|${KS.map(() => '---').join('|')}|`);
-  for (const scenario of SCENARIOS) {
-    const own = hits.filter((h) => h.scenario === scenario);
-    models.forEach((model, m) => {
-      for (const base of [POPULARITY, ...models.slice(0, m)])
-        lines.push(
-          `| ${scenario} | ${model} - ${base} | ${hitRateDifference(own, model, base, 'viewed').map(percent).join(' | ')} |`,
-        );
-    });
+  for (const variant of ['viewed', 'clicked'] as const) {
+    lines.push('', `Paired differences in HR of the ${variant} items, %`, '');
+    lines.push(`| scenario | lists | ${KS.map((k) => `HR@${k}`).join(' | ')} |`);
+    lines.push(`|---|---|${KS.map(() => '---').join('|')}|`);
+    for (const scenario of SCENARIOS) {
+      const own = hits.filter((h) => h.scenario === scenario);
+      models.forEach((model, m) => {
+        for (const base of [POPULARITY, ...models.slice(0, m)])
+          lines.push(
+            `| ${scenario} | ${model} - ${base} | ${hitRateDifference(own, model, base, variant).map(percent).join(' | ')} |`,
+          );
+      });
+    }
   }
   return lines.join('\n');
 }

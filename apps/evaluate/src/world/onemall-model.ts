@@ -22,7 +22,7 @@ import {
 import type { SidTrie } from '@onemall/retriever/src/stages/build-trie.ts';
 import { NO_EXCLUSION } from '@onemall/retriever/src/stages/exclude-sids.ts';
 import { beamSearch, type FoundSids, type NodeWeights } from '@onemall/retriever/src/stages/search-beam.ts';
-import { firstItem, type Shelves, serveItems } from '@onemall/retriever/src/stages/serve-items.ts';
+import { firstItem, type Shelves } from '@onemall/retriever/src/stages/serve-items.ts';
 import { hashFraction } from '@onemall/service-kit';
 import type { ScenarioName } from '@onemall/simulator/world';
 import { type RunStore, tensorFiles, tensorsOf } from './adapters/run-store.ts';
@@ -294,6 +294,25 @@ export class Shelf {
     this.#popularity = popularity;
   }
 
+  /**
+   * The items behind SIDs, best first: a SID's probability falls to its items by their share of its popularity, so that rare
+   * near-duplicates on a good SID do not come before what is popular on the next.
+   */
+  itemsOf({ scenario, requestTimeMs }: AskedRequest, found: FoundSids, depth: number): Int32Array {
+    const { items } = this.#existing.asOf(scenario, requestTimeMs);
+    const scored: { item: number; score: number }[] = [];
+    for (let i = 0; i < found.size; i++) {
+      const own = items.get(found.packed[i]!) ?? [];
+      const seen = own.map((item) => 1 + this.#popularity.of(item));
+      const total = seen.reduce((a, b) => a + b, 0);
+      own.forEach((item, at) => {
+        scored.push({ item, score: found.scores[i]! + Math.log(seen[at]! / total) });
+      });
+    }
+    scored.sort((a, b) => b.score - a.score || a.item - b.item);
+    return Int32Array.from(scored.slice(0, depth), ({ item }) => item);
+  }
+
   /** What may follow a SID's codes, for a trainer whose policy searches this shelf. */
   children(normalizer: RunNormalizer, sid: SidCodes, timeMs: number): SidChildren {
     return childrenFor(normalizer, this.#existing, sid, timeMs);
@@ -360,9 +379,7 @@ export class OneMallLists implements ListModel {
   }
 
   async rank(asked: AskedRequest, depth: number): Promise<Int32Array> {
-    const candidates = await this.beam(asked, depth);
-    const { shelves } = this.#shelf.of(asked.scenario, asked.requestTimeMs);
-    const served = serveItems(candidates, shelves, { k: depth, order: 'popularity' });
-    return Int32Array.from(served, ({ itemId }) => this.#log.itemNumber(itemId));
+    const found = await this.beam(asked, depth);
+    return this.#shelf.itemsOf(asked, found, depth);
   }
 }

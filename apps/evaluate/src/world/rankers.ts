@@ -6,6 +6,7 @@ import {
   type RankerPresetName,
   type RankerRuntime,
   type RankerSample,
+  rankerPresets,
 } from '@onemall/learning';
 import type { RunStore } from './adapters/run-store.ts';
 import type { Judgement } from './judge-lists.ts';
@@ -24,6 +25,8 @@ export interface RankerRun {
 }
 
 const REPORT_EVERY = 100;
+/** Few samples come in smaller batches: a ranker of fewer steps has learnt little more than the mean. */
+const LEAST_STEPS = 600;
 
 /** @param rows of the finals, see `finalsBefore` */
 export async function trainRanker(
@@ -38,9 +41,10 @@ export async function trainRanker(
   const userOf = (row: number): number => log.requests.user.at(log.exposures.request.at(row));
   const own = rows.filter((row) => userOf(row) % 2 === run.userHalf);
   const trained = own.subarray(Math.max(0, own.length - run.maxSamples));
-  const trainer = await createRankerTrainer({ preset: run.preset, scenarios: SCENARIOS, seed: run.seed });
+  const preset = rankerPresets[run.preset];
+  const batchSize = Math.max(1, Math.min(preset.batchSize, Math.floor(trained.length / LEAST_STEPS)));
+  const trainer = await createRankerTrainer({ preset, batchSize, scenarios: SCENARIOS, seed: run.seed });
   try {
-    const { batchSize } = trainer;
     for (let at = 0; at + batchSize <= trained.length; at += batchSize) {
       const batch = Array.from(trained.subarray(at, at + batchSize), (row) =>
         rankerSample(log, row, run.historyLength),

@@ -10,6 +10,7 @@ import {
   type RankerRuntime,
   type RetrievalSample,
   type RewardGroup,
+  retrievalPresets,
   selectDpoCandidates,
   selectGrpoCandidates,
 } from '@onemall/learning';
@@ -47,6 +48,8 @@ export interface RlRun extends WorldRun {
 type Arm = 'base' | 'dpo' | 'grpo';
 const ARMS: readonly Arm[] = ['base', 'dpo', 'grpo'];
 const MAX_ADVANTAGE = 5;
+/** Learning rate of the arms, as a share of the preset's. */
+const ARM_RATE = 0.2;
 /** Requests whose lists set the scales of the rewards. */
 const SCALE_REQUESTS = 60;
 
@@ -145,7 +148,13 @@ async function trainArm(study: Study, arm: Arm, base: PolicyRuntime): Promise<Po
   if (done) return loadPolicy(done);
   const model = oneMallRun(run, positives);
   const rl = arm === 'base' ? {} : { rl: { form: arm, maxGroups: 1 } };
-  const { trainer } = await openTrainer({ ...model, options: { ...model.options, ...rl } }, sids, store);
+  // the base training ended at a small rate; the arms go on at one of their own, the same for all
+  const optimizer = { learningRate: ARM_RATE * retrievalPresets[run.preset].learningRate };
+  const { trainer } = await openTrainer(
+    { ...model, options: { ...model.options, ...rl, optimizer } },
+    sids,
+    store,
+  );
   const publish = (version: string) =>
     trainer.exportPolicy({
       policyVersion: version,
