@@ -1,8 +1,8 @@
 /**
  * Runs the tests: `node scripts/test.ts quick|all [--only PATTERN]`
  *   quick  every *.test.ts that needs no broker
- *   all    those, then *.integration.test.ts on one real stack that is started once, then the end-to-end
- *          runs
+ *   all    those, then *.integration.test.ts on one real stack that is started once, then the random schedules on a stack of
+ *          their own, then the end-to-end runs
  * The last line is `N passed, N failed, N skipped`; the exit code is 1 when a test failed or none ran.
  */
 import { globSync } from 'node:fs';
@@ -34,6 +34,8 @@ function findPhases(kind: string, only: RegExp | null): Phase[] {
     .sort();
   const needsStack = (file: string): boolean => file.endsWith('.integration.test.ts');
   const endToEnd = (file: string): boolean => file.startsWith('tests/e2e/');
+  // Runs several instances of its own at a time, and takes minutes.
+  const schedules = (file: string): boolean => file === 'tests/integrity/schedules.integration.test.ts';
   const phases: Phase[] = [
     { name: 'quick', files: files.filter((f) => !needsStack(f)), concurrency: 2, fileTimeoutMs: 180_000 },
   ];
@@ -41,10 +43,11 @@ function findPhases(kind: string, only: RegExp | null): Phase[] {
     phases.push(
       {
         name: 'integration',
-        files: files.filter((f) => needsStack(f) && !endToEnd(f)),
+        files: files.filter((f) => needsStack(f) && !endToEnd(f) && !schedules(f)),
         concurrency: 2,
         fileTimeoutMs: 360_000,
       },
+      { name: 'schedules', files: files.filter(schedules), concurrency: 1, fileTimeoutMs: 1_500_000 },
       {
         name: 'end to end',
         files: files.filter((f) => needsStack(f) && endToEnd(f)),

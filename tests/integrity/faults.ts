@@ -1,11 +1,10 @@
 /** What may happen to instances while traffic flows. Each fault leaves at least one instance behind that works or will. */
 import type { SeededRandom } from '@onemall/service-kit';
-import type { Hold, TestStack } from '@onemall/testkit';
+import type { Hold } from '@onemall/testkit';
 import type { Instance, Lab } from './lab.ts';
 
 export interface World {
   lab: Lab;
-  stack: TestStack;
   random: SeededRandom;
   maxInstances: number;
   /** Lives through everything that ends others, so that its memory can be watched. */
@@ -103,12 +102,6 @@ export const FAULTS = {
   },
 } satisfies Record<string, Fault>;
 
-export const BROKER_RESTART = 'broker restart';
-export type FaultName = keyof typeof FAULTS | typeof BROKER_RESTART;
+export type FaultName = keyof typeof FAULTS;
 
-export async function happen(name: FaultName, world: World): Promise<void> {
-  if (name !== BROKER_RESTART) return FAULTS[name](world);
-  if (!world.stack.restartKafka) throw new Error('A shared stack cannot be restarted: start one of your own');
-  // In order: one that is killed and alone may forget the markers of a transaction that was being committed (see the runbook).
-  await world.stack.restartKafka('SIGTERM');
-}
+export const happen = (name: FaultName, world: World): Promise<void> => FAULTS[name](world);

@@ -3,7 +3,7 @@ import { SeededRandom } from '@onemall/service-kit';
 import type { TestStack } from '@onemall/testkit';
 import type { Verdict } from '../../services/sample-assembler/oracle/verify.ts';
 import { type Arrival, makeTraffic } from '../../services/sample-assembler/test/traffic.ts';
-import { BROKER_RESTART, FAULTS, type FaultName, happen, type World } from './faults.ts';
+import { FAULTS, type FaultName, happen, type World } from './faults.ts';
 import { Lab } from './lab.ts';
 
 export interface Plan {
@@ -20,15 +20,14 @@ export interface Plan {
   faults: { at: number; name: FaultName }[];
 }
 
-const NAMES = Object.keys(FAULTS) as (keyof typeof FAULTS)[];
+const NAMES = Object.keys(FAULTS) as FaultName[];
 
-export function planSchedule(seed: number, withBrokerRestart = false): Plan {
+export function planSchedule(seed: number): Plan {
   const random = new SeededRandom(seed);
   const faults: Plan['faults'] = Array.from({ length: 1 + random.int(3) }, () => ({
     at: 0.05 + 0.8 * random.next(),
     name: random.pick(NAMES),
   }));
-  if (withBrokerRestart) faults.push({ at: 0.3 + 0.4 * random.next(), name: BROKER_RESTART });
   return {
     seed,
     numInstances: 1 + random.int(2),
@@ -55,7 +54,7 @@ export function planSchedule(seed: number, withBrokerRestart = false): Plan {
 export async function runSchedule(stack: TestStack, plan: Plan): Promise<Verdict> {
   const lab = await Lab.create(stack, plan.env);
   try {
-    const world: World = { lab, stack, random: new SeededRandom(plan.seed + 1_000_000), maxInstances: 3 };
+    const world: World = { lab, random: new SeededRandom(plan.seed + 1_000_000), maxInstances: 3 };
     const requestEveryMs = Math.min(20, Math.floor(50_000 / plan.numRequests));
     const startMs = Date.now() - 55_000;
     const numUsers = Math.max(12, Math.floor(plan.numRequests / 20));

@@ -183,7 +183,9 @@ LEFT JOIN answers AS n ON e.xid = n.xid AND e.kind = n.kind;
 -- exposure was read at the watermark it was reported with, so only a CLICK or BUY that left at the same one is unsure.
 -- An action of another exposure of the request is left out only once that exposure was read, since until then nothing
 -- tells what request the action is of.
+-- The lists themselves are not kept: for half a million samples they are more than the memory of a machine.
 CREATE TABLE histories ENGINE = Memory AS
+SELECT xid, kind, unsure, differences FROM (
 SELECT s.exposureId AS xid, s.kind AS kind,
   arrayMap((list, kind) -> arrayFilter(h -> h.1 < s.r AND h.4 != s.exposureId AND NOT (h.5 = s.requestId AND (kind = 1 OR if(h.11 = 'LATE', h.12, h.10) < s.w)), list), [d.exposures, d.clicks, d.buys], [1, 2, 3]) AS before,
   arrayMap(list -> arrayFilter(h -> h.6 < s.w OR h.7 = '' OR h.8 < s.w, list), before) AS seen,
@@ -197,6 +199,7 @@ SELECT s.exposureId AS xid, s.kind AS kind,
     if(NOT unsure[3] AND s.hBuys != expectedLists[3], 'history.buys', '')]) AS differences
 FROM (SELECT * FROM samples WHERE (exposureId, kind) IN (SELECT xid, kind FROM expected)) AS s
 INNER JOIN did AS d ON s.userId = d.userId
+)
 SETTINGS max_block_size = 256;
 
 -- Each input record is exactly one of counted, late, dead, waiting, duplicate; nothing is reported without a reason.
