@@ -12,6 +12,8 @@ import { learnSchemas } from './learn-schemas.ts';
 import { missingOffset } from './start-checks.ts';
 
 const MAX_WAIT_MS = 500;
+/** An offset at the end of the log has no record to answer with: the broker would hold the probe for all of this. */
+const PROBE_WAIT_MS = 20;
 
 export interface ReplayRange {
   partition: number;
@@ -56,7 +58,7 @@ export async function whyNotRetained(
 ): Promise<OffsetOutOfRangeError | null> {
   await reader.assign([position]);
   try {
-    while ((await reader.poll({ maxWaitMs: MAX_WAIT_MS, maxBytesPerPartition: 1024 })).length === 0);
+    while ((await reader.poll({ maxWaitMs: PROBE_WAIT_MS, maxBytesPerPartition: 1024 })).length === 0);
     return null;
   } catch (error) {
     if (error instanceof OffsetOutOfRangeError) return error;
