@@ -105,7 +105,7 @@ export const trainerShape = {
     .describe('steps over which the weight of L_RL rises from 0 after a rollback'),
   gateMaxLegalityFall: rate
     .default(0.05)
-    .describe('as gateMaxRecallFall, for the share of an unconstrained beam that exists'),
+    .describe('as gateMaxRecallFall, for the share of an unconstrained beam that exists, once it was 0.2'),
   rlRememberedRequests: count(1).default(20_000).describe('requestIds of used groups kept to drop copies'),
   metricsEveryMs: count(100).default(3_000),
   metricsWindowSteps: count(1).default(50).describe('steps in the sliding figures'),

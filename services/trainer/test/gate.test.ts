@@ -27,6 +27,14 @@ test('a fall beyond the limit is refused with both values, a smaller one or a ri
   assert.deepEqual(gatePolicy({ recall: 0 }, null, limits), [], 'nothing to fall from');
 });
 
+test('a fall counts only from where a figure has been learned', () => {
+  const limits = [{ figure: 'legality', maxFall: 0.05, fallsFrom: 0.2 }];
+  assert.deepEqual(gatePolicy({ legality: 0 }, { legality: 0.07 }, limits), []);
+  assert.deepEqual(gatePolicy({ legality: 0.1 }, { legality: 0.2 }, limits), [
+    'legality is 0.1 after 0.2, a fall of more than 0.05',
+  ]);
+});
+
 test('every limit counts by itself; what was measured on neither side is passed over', () => {
   const limits = [
     { figure: 'recall', maxFall: 0.05 },

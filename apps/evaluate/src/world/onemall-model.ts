@@ -338,7 +338,6 @@ export class Shelf {
 /** The policy behind the beam of the retriever. */
 export class OneMallLists implements ListModel {
   readonly name: string;
-  readonly #log: WorldLog;
   readonly #policy: PolicyRuntime;
   readonly #encoder: SampleEncoder;
   readonly #shelf: Shelf;
@@ -353,7 +352,6 @@ export class OneMallLists implements ListModel {
     normalizer: RunNormalizer,
   ) {
     this.name = name;
-    this.#log = log;
     this.#policy = policy;
     this.#shelf = shelf;
     this.#normalizer = normalizer;

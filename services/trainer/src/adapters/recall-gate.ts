@@ -44,6 +44,8 @@ const LEGALITY = 'legality';
 /** Legality sorts all codes: a few requests and a narrow beam say enough, for it is a share of many SIDs. */
 const LEGALITY_REQUESTS = 50;
 const LEGALITY_BEAM = 10;
+/** The first policies have much the same beam for everyone: one SID in it more or less moves the share by tenths. */
+const LEGALITY_LEARNED = 0.2;
 const figureOf = (scenario: string): string => `${FIGURE}.${scenario}`;
 
 export class RecallGate implements ModelGate {
@@ -94,10 +96,10 @@ export class RecallGate implements ModelGate {
       this.#published &&
       (await this.#recall(this.#published, this.#inUse === this.#own ? own : this.#inUse.taken(), stopping));
     const limits = Object.keys(candidate).map(
-      (figure): GateLimit => ({
-        figure,
-        maxFall: figure === LEGALITY ? maxLegalityFall : maxRecallFall,
-      }),
+      (figure): GateLimit =>
+        figure === LEGALITY
+          ? { figure, maxFall: maxLegalityFall, fallsFrom: LEGALITY_LEARNED }
+          : { figure, maxFall: maxRecallFall },
     );
     const reasons = gatePolicy(candidate, published, limits);
     return {

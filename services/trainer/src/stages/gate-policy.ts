@@ -12,6 +12,8 @@ export interface GateLimit {
   figure: string;
   /** At most so far below the published model's. */
   maxFall?: number;
+  /** A fall counts from a published figure of so much on: what has hardly been learned yet comes and goes. */
+  fallsFrom?: number;
   /** At most so far above the published model's. */
   maxRise?: number;
   /** Bounds that hold whether or not a model is published. */
@@ -42,9 +44,10 @@ export function gatePolicy(
   });
 }
 
-function broken({ maxFall, maxRise, least, most }: GateLimit, value: number, before?: number): string[] {
+function broken(limit: GateLimit, value: number, before?: number): string[] {
+  const { maxFall, fallsFrom = 0, maxRise, least, most } = limit;
   const why: string[] = [];
-  if (maxFall !== undefined && before !== undefined && before - value > maxFall)
+  if (maxFall !== undefined && before !== undefined && before >= fallsFrom && before - value > maxFall)
     why.push(`a fall of more than ${maxFall}`);
   if (maxRise !== undefined && before !== undefined && value - before > maxRise)
     why.push(`a rise of more than ${maxRise}`);
