@@ -10,7 +10,8 @@ const MINUTE_MS = 60_000;
 const WINDOWS = { clickWindowMs: 10 * MINUTE_MS, buyWindowMs: 30 * MINUTE_MS };
 const GRACE_MS = 2 * MINUTE_MS;
 const JITTER_MS = MINUTE_MS;
-const TOPICS = [
+/** What the sample-assembler reads and writes. */
+export const TOPICS = [
   ...LOGS,
   'items',
   'item-sids',

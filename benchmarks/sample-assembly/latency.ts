@@ -5,25 +5,16 @@
 import { type Exposure, topicType } from '@onemall/contracts';
 import { connectKafka, type KafkaIo, partitionOf, type RawOutRecord } from '@onemall/kafka-io';
 import { spawnService, type TestStack } from '@onemall/testkit';
-import { LOGS, makeEvents } from './events.ts';
+import { PARTITIONS, TOPICS } from './drain.ts';
+import { makeEvents } from './events.ts';
 import { serviceEnv } from './service-env.ts';
 
 const RATE = 5_000;
 const SECONDS = 30;
 const WARM_MS = 15_000;
-const PARTITIONS = 4;
 const WINDOWS = { clickWindowMs: 5_000, buyWindowMs: 10_000 };
 const GRACE_MS = 2_000;
 const JITTER_MS = 500;
-const TOPICS = [
-  ...LOGS,
-  'items',
-  'item-sids',
-  'live-sids',
-  'training-samples',
-  'late-events',
-  'dead-letters',
-] as const;
 
 export async function measureLatency(stack: TestStack, options: { historyLength: number; folder: string }) {
   const namespace = stack.newNamespace();

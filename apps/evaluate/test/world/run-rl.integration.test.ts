@@ -1,28 +1,9 @@
 /** The offline RL loop on a small world, in a file of its own: it trains six models. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { RunStore } from '../../src/world/adapters/run-store.ts';
 import { runRl } from '../../src/world/rl-study.ts';
-import type { WorldRun } from '../../src/world/run-world.ts';
-import { smallPlan } from './small-plan.ts';
-
-const folder = mkdtempSync(path.join(tmpdir(), 'onemall-world-'));
-after(() => rmSync(folder, { recursive: true, force: true }));
-
-const run = (name: string, changes: Partial<WorldRun> = {}): WorldRun => ({
-  plan: smallPlan({ trainExposures: 3_000, testExposures: 600 }),
-  folder: path.join(folder, name),
-  positives: 200,
-  requests: 30,
-  preset: 'tiny',
-  historyLength: 6,
-  seed: 1,
-  print: () => undefined,
-  ...changes,
-});
+import { run } from './small-run.ts';
 
 test('rl: the arms go on from one policy, are judged on the same requests, and a second start repeats nothing', async () => {
   const rl = {

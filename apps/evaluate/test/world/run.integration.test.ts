@@ -1,27 +1,12 @@
 /** The whole run on a small world: it gives a table, and a run that was stopped anywhere gives the same one. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { RunStore } from '../../src/world/adapters/run-store.ts';
-import { runHitRates, type WorldRun } from '../../src/world/run-world.ts';
+import { runHitRates } from '../../src/world/run-world.ts';
 import { smallPlan } from './small-plan.ts';
-
-const folder = mkdtempSync(path.join(tmpdir(), 'onemall-world-'));
-after(() => rmSync(folder, { recursive: true, force: true }));
-
-const run = (name: string, changes: Partial<WorldRun> = {}): WorldRun => ({
-  plan: smallPlan({ trainExposures: 3_000, testExposures: 600 }),
-  folder: path.join(folder, name),
-  positives: 200,
-  requests: 30,
-  preset: 'tiny',
-  historyLength: 6,
-  seed: 1,
-  print: () => undefined,
-  ...changes,
-});
+import { folder, run } from './small-run.ts';
 
 test('a run that was stopped in training and in judging ends with the table of one that was not', async () => {
   const whole = await runHitRates(run('whole'));
