@@ -25,32 +25,11 @@ export interface RewardWeights {
 export const REWARD: RewardWeights = { alpha: 1, beta: 30, gamma: 1 };
 const GPM_RATIO = 1.25;
 
-/**
- * S: values are divided by it, so that the mean GPM of the first 10 of the base policy is 1.25 times their mean CTR. One S for
- * each scenario and judge, from the base policy's lists.
- */
-export function gpmScale(baseLists: readonly Judgement[]): number {
-  let clicks = 0;
-  let value = 0;
-  for (const list of baseLists) {
-    const n = Math.min(TOPS[0], list.pCtr.length);
-    for (let i = 0; i < n; i++) {
-      clicks += list.pCtr[i]! / n;
-      value += list.valueCents[i]! / n;
-    }
-  }
-  if (!(clicks > 0 && value > 0))
-    throw new Error(
-      `The base policy's lists have ${clicks} clicks and ${value} of value: no scale fits them`,
-    );
-  return value / (GPM_RATIO * clicks);
-}
-
 /** Means over the first K items, or over all of a shorter list; one row for each of `TOPS`. */
-export type TopMeans = readonly Record<Measure, number>[];
+export type TopMeans = readonly { ctr: number; ctcvr: number; valueCents: number }[];
 
 /** @throws Error for an empty list, of which there is no mean */
-export function topMeans(list: Judgement, scale: number, weights: RewardWeights = REWARD): TopMeans {
+export function topMeans(list: Judgement): TopMeans {
   if (list.pCtr.length === 0)
     throw new Error('An empty list has no means: leave its request out for all policies');
   const mean = (values: ArrayLike<number>, k: number): number => {
@@ -59,12 +38,29 @@ export function topMeans(list: Judgement, scale: number, weights: RewardWeights 
     for (let i = 0; i < n; i++) sum += values[i]!;
     return sum / n;
   };
-  return TOPS.map((k) => {
-    const ctr = mean(list.pCtr, k);
-    const ctcvr = mean(list.pCtcvr, k);
-    const gpm = mean(list.valueCents, k) / scale;
-    return { ctr, ctcvr, gpm, reward: weights.alpha * ctr + weights.beta * ctcvr + weights.gamma * gpm };
-  });
+  return TOPS.map((k) => ({
+    ctr: mean(list.pCtr, k),
+    ctcvr: mean(list.pCtcvr, k),
+    valueCents: mean(list.valueCents, k),
+  }));
+}
+
+/**
+ * S: values are divided by it, so that the mean GPM of the first 10 of the base policy is 1.25 times their mean CTR. One S for
+ * each scenario and judge, from the base policy's lists.
+ */
+export function gpmScale(baseLists: readonly TopMeans[]): number {
+  let clicks = 0;
+  let value = 0;
+  for (const [ten] of baseLists) {
+    clicks += ten!.ctr;
+    value += ten!.valueCents;
+  }
+  if (!(clicks > 0 && value > 0))
+    throw new Error(
+      `The base policy's lists have ${clicks} clicks and ${value} of value: no scale fits them`,
+    );
+  return value / (GPM_RATIO * clicks);
 }
 
 /** One request: the same for every policy. */
@@ -72,70 +68,156 @@ export interface JudgedRequest {
   request: number;
   scenario: string;
   /** By policy. */
-  lists: Record<string, Judgement>;
+  lists: Record<string, TopMeans>;
 }
 
 export interface PolicyRow {
   policy: string;
   top: number;
   measures: Record<Measure, number>;
-  /** Of the reward, against the base policy on the same requests; null for the base policy. */
-  difference: Interval | null;
-  /** The same as a share of the base policy's mean reward. */
-  relative: number | null;
 }
 
+/** One policy's reward minus another's on the same requests. */
+export interface PairRow {
+  policy: string;
+  against: string;
+  top: number;
+  difference: Interval;
+  /** The mean difference as a share of the other's mean reward. */
+  relative: number;
+  /** The same of each seed alone. */
+  relativeBySeed: readonly number[];
+}
+
+/** All pairs of policies, a later one against an earlier one. */
+export const pairsOf = (policies: readonly string[]): (readonly [policy: string, against: string])[] =>
+  policies.flatMap((policy, i) => policies.slice(0, i).map((against) => [policy, against] as const));
+
 /**
- * @param requests where each policy has a list that is not empty
- * @param base the policy that sets the scales and that the others are compared with
+ * Of figures of the same requests under several seeds: the bootstrap draws requests, each with all its seeds, since those are not
+ * independent of each other. The interval is one over requests; how far seeds differ is told by their own figures.
+ * @param seeds by seed, figure by request
+ */
+export function pooledBootstrap(seeds: readonly ReadonlyMap<number, number>[]): Interval {
+  const of = new Map<number, number[]>();
+  for (const seed of seeds)
+    for (const [request, value] of seed) of.set(request, [...(of.get(request) ?? []), value]);
+  return bootstrap([...of.values()].map((own) => own.reduce((a, b) => a + b, 0) / own.length));
+}
+
+const meanOf = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+
+/**
+ * @param seeds the requests of each seed, where each policy has a list that is not empty
+ * @param base the policy that sets the scales, of each seed its own
+ * @returns measures as means over the seeds, and all pairs of policies
  */
 export function comparePolicies(
-  requests: readonly JudgedRequest[],
+  seeds: readonly (readonly JudgedRequest[])[],
   base: string,
   weights: RewardWeights = REWARD,
-): { rows: PolicyRow[]; scales: Record<string, number> } {
-  const scales: Record<string, number> = {};
-  for (const scenario of new Set(requests.map((r) => r.scenario)))
-    scales[scenario] = gpmScale(requests.filter((r) => r.scenario === scenario).map((r) => r.lists[base]!));
-  const policies = Object.keys(requests[0]?.lists ?? {});
-  const means = new Map(
-    policies.map((policy) => [
-      policy,
-      requests.map(({ lists, scenario }) => topMeans(lists[policy]!, scales[scenario]!, weights)),
-    ]),
-  );
+): { rows: PolicyRow[]; pairs: PairRow[] } {
+  const policies = Object.keys(seeds[0]?.[0]?.lists ?? {});
+  const scaled = seeds.map((requests) => measured(requests, base, weights));
   const rows = policies.flatMap((policy) =>
     TOPS.map((top, t): PolicyRow => {
-      const own = means.get(policy)!;
-      const measures = Object.fromEntries(
-        MEASURES.map((m) => [m, own.reduce((sum, row) => sum + row[t]![m], 0) / own.length]),
-      ) as Record<Measure, number>;
-      if (policy === base) return { policy, top, measures, difference: null, relative: null };
-      const ofBase = means.get(base)!;
-      const difference = bootstrap(own.map((row, i) => row[t]!.reward - ofBase[i]![t]!.reward));
-      const baseReward = ofBase.reduce((sum, row) => sum + row[t]!.reward, 0) / ofBase.length;
-      return { policy, top, measures, difference, relative: difference.mean / baseReward };
+      const mean = (m: Measure): number =>
+        meanOf(scaled.map((requests) => meanOf([...requests.values()].map((r) => r[policy]![t]![m]))));
+      return {
+        policy,
+        top,
+        measures: { ctr: mean('ctr'), ctcvr: mean('ctcvr'), gpm: mean('gpm'), reward: mean('reward') },
+      };
     }),
   );
-  return { rows, scales };
+  const rewardOf = (policy: string, top: number): number =>
+    rows.find((row) => row.policy === policy && row.top === top)!.measures.reward;
+  const pairs = pairsOf(policies).flatMap(([policy, against]) =>
+    TOPS.map((top, t): PairRow => {
+      const reward = (r: Record<string, Scaled>, name: string): number => r[name]![t]!.reward;
+      const differences = scaled.map(
+        (requests) =>
+          new Map([...requests].map(([id, r]) => [id, reward(r, policy) - reward(r, against)] as const)),
+      );
+      const difference = pooledBootstrap(differences);
+      return {
+        policy,
+        against,
+        top,
+        difference,
+        relative: difference.mean / rewardOf(against, top),
+        relativeBySeed: differences.map(
+          (own, seed) =>
+            meanOf([...own.values()]) / meanOf([...scaled[seed]!.values()].map((r) => reward(r, against))),
+        ),
+      };
+    }),
+  );
+  return { rows, pairs };
 }
+
+type Scaled = readonly Record<Measure, number>[];
+
+/** The four measures by request, policy and depth, under the scales of one seed. */
+function measured(
+  requests: readonly JudgedRequest[],
+  base: string,
+  weights: RewardWeights,
+): Map<number, Record<string, Scaled>> {
+  const scales = new Map<string, number>();
+  for (const scenario of new Set(requests.map((r) => r.scenario)))
+    scales.set(
+      scenario,
+      gpmScale(requests.filter((r) => r.scenario === scenario).map((r) => r.lists[base]!)),
+    );
+  const withReward = (means: TopMeans, scale: number): Scaled =>
+    means.map(({ ctr, ctcvr, valueCents }) => {
+      const gpm = valueCents / scale;
+      return { ctr, ctcvr, gpm, reward: weights.alpha * ctr + weights.beta * ctcvr + weights.gamma * gpm };
+    });
+  return new Map(
+    requests.map(({ request, scenario, lists }) => [
+      request,
+      Object.fromEntries(
+        Object.entries(lists).map(([policy, means]) => [policy, withReward(means, scales.get(scenario)!)]),
+      ),
+    ]),
+  );
+}
+
+const four = (x: number): string => x.toFixed(4);
+/** A share as a signed percentage. */
+export const signedPercent = (share: number): string =>
+  `${share >= 0 ? '+' : ''}${(100 * share).toFixed(2)} %`;
 
 /** Rows as Markdown. */
 export function policyTable(rows: readonly PolicyRow[]): string {
-  const four = (x: number): string => x.toFixed(4);
   return [
-    '| top | policy | CTR | CTCVR | GPM | reward | reward against base | 95 % interval |',
-    '|---|---|---|---|---|---|---|---|',
+    '| top | policy | CTR | CTCVR | GPM | reward |',
+    '|---|---|---|---|---|---|',
     ...TOPS.flatMap((top) =>
       rows
         .filter((row) => row.top === top)
-        .map(({ policy, measures, difference, relative }) => {
-          const compared =
-            difference && relative !== null
-              ? `${relative >= 0 ? '+' : ''}${(100 * relative).toFixed(2)} % | ${four(difference.low)} to ${four(difference.high)}`
-              : ' | ';
-          return `| ${top} | ${policy} | ${MEASURES.map((m) => four(measures[m])).join(' | ')} | ${compared} |`;
-        }),
+        .map(
+          ({ policy, measures }) =>
+            `| ${top} | ${policy} | ${MEASURES.map((m) => four(measures[m])).join(' | ')} |`,
+        ),
+    ),
+  ].join('\n');
+}
+
+/** Pairs as Markdown. */
+export function pairTable(pairs: readonly PairRow[]): string {
+  return [
+    '| top | reward of | difference | 95 % interval | relative | by seed |',
+    '|---|---|---|---|---|---|',
+    ...TOPS.flatMap((top) =>
+      pairs
+        .filter((pair) => pair.top === top)
+        .map(
+          ({ policy, against, difference, relative, relativeBySeed }) =>
+            `| ${top} | ${policy} - ${against} | ${four(difference.mean)} | ${four(difference.low)} to ${four(difference.high)} | ${signedPercent(relative)} | ${relativeBySeed.map(signedPercent).join(', ')} |`,
+        ),
     ),
   ].join('\n');
 }

@@ -1,13 +1,14 @@
 /** `evaluate -- world` and `evaluate -- rl`: tables on the evaluation world. A run that is stopped goes on; `--folder` names it. */
+import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { type RetrievalPresetName, retrievalPresets } from '@onemall/learning';
 import { planNames, readEvaluationPlan } from './plan.ts';
-import { runRl } from './rl-study.ts';
+import { type RlRun, runRl } from './rl-study.ts';
 import { runHitRates, type WorldRun } from './run-world.ts';
 
 const USAGE = `usage: world | rl [--plan NAME] [--folder DIR] [--positives N] [--epochs N] [--requests N] [--preset NAME] [--history H] [--seed S]
   world: [--judge-minutes N]
-  rl: [--rl-steps N] [--rollout BEAM] [--ranker-samples N]`;
+  rl: [--seeds S,S,..] [--rl-steps N] [--rollout BEAM] [--ranker-samples N]`;
 
 export type WorldKind = 'world' | 'rl';
 export const isWorldKind = (kind: string): kind is WorldKind => kind === 'world' || kind === 'rl';
@@ -25,6 +26,7 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
       preset: { type: 'string', default: 'small' },
       history: { type: 'string', default: '50' },
       seed: { type: 'string', default: '1' },
+      seeds: { type: 'string' },
       'judge-minutes': { type: 'string' },
       'rl-steps': { type: 'string', default: '1000' },
       rollout: { type: 'string', default: '768' },
@@ -56,12 +58,19 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
     return runHitRates(
       values['judge-minutes'] === undefined ? run : { ...run, judgeMinutes: count('judge-minutes') },
     );
-  return runRl({
+  const rl: RlRun = {
     ...run,
     rlSteps: count('rl-steps'),
     rolloutWidth: count('rollout'),
     rankerSamples: count('ranker-samples'),
     rankerPreset: 'small',
     syncSteps: 200,
-  });
+  };
+  if (values.seeds === undefined) return runRl([rl]);
+  const seeds = values.seeds.split(',');
+  if (seeds.some((seed) => !/^\d+$/.test(seed)) || new Set(seeds).size < seeds.length)
+    throw new Error(`--seeds takes distinct whole numbers as 1,2,3; got ${values.seeds}\n${USAGE}`);
+  return runRl(
+    seeds.map((seed) => ({ ...rl, seed: Number(seed), folder: path.join(run.folder, `seed-${seed}`) })),
+  );
 }

@@ -17,19 +17,14 @@ import {
 import { candidatesOf as foundCandidates } from '@onemall/retriever/src/stages/search-beam.ts';
 import { rankerRows, scoreGroup } from '@onemall/reward-scorer/src/stages/score-candidates.ts';
 import { hashFraction, SeededRandom } from '@onemall/service-kit';
-import { DEPTH, hitRates, hitShares, KS, type RequestHits, ranksOf } from './hit-rates.ts';
+import type { RunStore } from './adapters/run-store.ts';
+import { DEPTH, hitShares, ranksOf } from './hit-rates.ts';
 import { isJudged } from './hit-table.ts';
-import {
-  comparePolicies,
-  gpmScale,
-  type JudgedRequest,
-  type Judgement,
-  policyTable,
-  REWARD,
-} from './judge-lists.ts';
+import { gpmScale, REWARD, type TopMeans, topMeans } from './judge-lists.ts';
 import { OneMallLists, openTrainer, passOrder, SampleEncoder, Shelf, trainOneMall } from './onemall-model.ts';
 import { rankerJudgement, trainRanker, trueJudgement } from './rankers.ts';
-import { oneMallRun, type PreparedWorld, prepareWorld, type WorldRun } from './run-world.ts';
+import { type JudgedArms, rlReport } from './rl-report.ts';
+import { oneMallRun, openStore, type PreparedWorld, prepareWorld, type WorldRun } from './run-world.ts';
 import { featuresAsOf, finalsBefore } from './samples.ts';
 import { CODEBOOK_VERSION, type SemanticIds } from './semantic-ids.ts';
 import { SCENARIOS, type WorldLog } from './world-log.ts';
@@ -63,8 +58,19 @@ interface Study extends PreparedWorld {
   scales: Record<string, number>;
 }
 
-/** @returns the report in Markdown */
-export async function runRl(run: RlRun): Promise<string> {
+/**
+ * @param seeds runs that differ in seed and folder, one after the other; each goes on from its folder
+ * @returns the report in Markdown
+ */
+export async function runRl(seeds: readonly RlRun[]): Promise<string> {
+  const judged: JudgedArms[][] = [];
+  for (const run of seeds) judged.push(await runSeed(run));
+  return rlReport(seeds, judged);
+}
+
+async function runSeed(run: RlRun): Promise<JudgedArms[]> {
+  const before = judgedBefore(openStore(run), run.requests);
+  if (before) return before;
   const prepared = await prepareWorld(run);
   const { log, store, sids, positives, popularity, cutMs } = prepared;
   if (!sids) throw new Error('rl needs positives to train on: --positives is 0');
@@ -127,13 +133,13 @@ const asked = (log: WorldLog, request: number) => ({
 async function rewardScales(study: Study, base: PolicyRuntime): Promise<Record<string, number>> {
   const { log, sids, shelf, ranker, run } = study;
   const lists = new OneMallLists('base', log, sids, shelf, base, oneMallRun(run, study.positives).normalizer);
-  const judged = new Map<string, Judgement[]>(SCENARIOS.map((s) => [s, []]));
+  const judged = new Map<string, TopMeans[]>(SCENARIOS.map((s) => [s, []]));
   for (const request of rlRequests(study, SCALE_REQUESTS)) {
     const items = await lists.rank(asked(log, request), 10);
     if (items.length > 0)
       judged
         .get(log.scenario(request))!
-        .push(await rankerJudgement(log, ranker, request, items, run.historyLength));
+        .push(topMeans(await rankerJudgement(log, ranker, request, items, run.historyLength)));
   }
   return Object.fromEntries(
     [...judged].filter(([, of]) => of.length > 0).map(([scenario, of]) => [scenario, gpmScale(of)]),
@@ -256,53 +262,59 @@ async function rewardGroup(
   };
 }
 
-/** Takes the log through its last span and judges the arms' lists there. */
-async function judgeArms(study: Study, arms: readonly OneMallLists[], judge: RankerRuntime): Promise<string> {
-  const { log, run, sids, popularity } = study;
+/**
+ * Takes the log through its last span and judges the arms' lists there, while the world stands at each request. What is on file
+ * already is not asked again.
+ */
+async function judgeArms(
+  study: Study,
+  arms: readonly OneMallLists[],
+  judge: RankerRuntime,
+): Promise<JudgedArms[]> {
+  const { log, run, sids, popularity, store } = study;
   const { plan } = log;
   const fraction = (run.requests * plan.spec.positions) / plan.testExposures;
-  const byTruth: JudgedRequest[] = [];
-  const byRanker: JudgedRequest[] = [];
-  const hits: RequestHits[] = [];
+  const known = new Map(store.lines<JudgedArms>('judged').map((row) => [row.request, row]));
+  const judged: JudgedArms[] = [];
   while (log.numExposures < plan.trainExposures + plan.testExposures) {
     const request = log.nextRequest();
     if (!isJudged(log.requestId(request), fraction)) continue;
-    popularity.follow(request);
-    await sids.followRooms();
-    const scenario = log.scenario(request);
-    const [from, to] = log.exposuresOf(request);
-    const viewed = log.exposures.item.rows().subarray(from, to);
-    const truth: Record<string, Judgement> = {};
-    const second: Record<string, Judgement> = {};
-    const row: RequestHits = { request, scenario, viewed: {}, clicked: {} };
-    for (const arm of arms) {
-      const items = await arm.rank(asked(log, request), DEPTH);
-      truth[arm.name] = trueJudgement(log, request, items);
-      second[arm.name] = await rankerJudgement(log, judge, request, items, run.historyLength);
-      row.viewed[arm.name] = hitShares(ranksOf(items, viewed))!;
+    let row = known.get(request);
+    if (!row) {
+      popularity.follow(request);
+      await sids.followRooms();
+      row = await judgeRequest(study, arms, judge, request);
+      store.append('judged', row);
     }
-    byTruth.push({ request, scenario, lists: truth });
-    byRanker.push({ request, scenario, lists: second });
-    hits.push(row);
-    if (hits.length % 50 === 0) run.print(`${hits.length} of about ${run.requests} requests judged`);
+    judged.push(row);
+    if (judged.length % 50 === 0) run.print(`${judged.length} of about ${run.requests} requests judged`);
   }
-  const hitRows = arms.map(({ name }) => {
-    const { at } = hitRates(hits, name, 'viewed');
-    return `| ${name} | ${at.map(({ mean }) => (100 * mean).toFixed(2)).join(' | ')} |`;
-  });
-  return [
-    `World plan ${plan.hash}, seed ${run.seed}; ${hits.length} requests of the last span, ${run.rlSteps} steps an arm, beam ${run.rolloutWidth}, one group a step.`,
-    '',
-    'Judged by the ground truth:',
-    '',
-    policyTable(comparePolicies(byTruth, 'base').rows),
-    '',
-    'Judged by a second ranker of other users:',
-    '',
-    policyTable(comparePolicies(byRanker, 'base').rows),
-    '',
-    `| policy | ${KS.map((k) => `HR@${k} of the viewed, %`).join(' | ')} |`,
-    `|---|${KS.map(() => '---').join('|')}|`,
-    ...hitRows,
-  ].join('\n');
+  store.setValue('judged', { budget: run.requests, requests: judged.map((row) => row.request) });
+  return judged;
+}
+
+async function judgeRequest(
+  { log, run }: Study,
+  arms: readonly OneMallLists[],
+  judge: RankerRuntime,
+  request: number,
+): Promise<JudgedArms> {
+  const [from, to] = log.exposuresOf(request);
+  const viewed = log.exposures.item.rows().subarray(from, to);
+  const row: JudgedArms = { request, scenario: log.scenario(request), truth: {}, second: {}, viewed: {} };
+  for (const arm of arms) {
+    const items = await arm.rank(asked(log, request), DEPTH);
+    row.truth[arm.name] = topMeans(trueJudgement(log, request, items));
+    row.second[arm.name] = topMeans(await rankerJudgement(log, judge, request, items, run.historyLength));
+    row.viewed[arm.name] = hitShares(ranksOf(items, viewed))!;
+  }
+  return row;
+}
+
+/** What an earlier start has judged for the same budget, or null. */
+function judgedBefore(store: RunStore, budget: number): JudgedArms[] | null {
+  const done = store.value<{ budget: number; requests: number[] }>('judged');
+  if (done?.budget !== budget) return null;
+  const rows = new Map(store.lines<JudgedArms>('judged').map((row) => [row.request, row]));
+  return done.requests.map((request) => rows.get(request)!);
 }

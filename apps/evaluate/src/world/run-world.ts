@@ -47,10 +47,13 @@ export interface PreparedWorld {
   cutMs: number;
 }
 
+/** The folder of a run. */
+export const openStore = ({ folder, plan }: WorldRun): RunStore => new RunStore(folder, `plan ${plan.hash}`);
+
 /** Simulates up to the cut, with semantic IDs where models are asked for. */
 export async function prepareWorld(run: WorldRun): Promise<PreparedWorld> {
   const { plan, print } = run;
-  const store = new RunStore(run.folder, `plan ${plan.hash}`);
+  const store = openStore(run);
   const log = new WorldLog(plan);
   print(`simulating ${plan.trainExposures} exposures`);
   while (log.numExposures < plan.trainExposures) log.nextRequest();

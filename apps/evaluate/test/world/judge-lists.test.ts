@@ -6,37 +6,37 @@ import {
   gpmScale,
   type JudgedRequest,
   type Judgement,
+  pairTable,
   policyTable,
   topMeans,
 } from '../../src/world/judge-lists.ts';
+import { type JudgedArms, rlReport } from '../../src/world/rl-report.ts';
 
 const near = (actual: number, expected: number): void =>
   assert.ok(Math.abs(actual - expected) < 1e-9, `${actual}, expected ${expected}`);
 /** n equal items. */
-const equal = (n: number, pCtr: number, pCtcvr: number, valueCents: number): Judgement => ({
+const list = (n: number, pCtr: number, pCtcvr: number, valueCents: number): Judgement => ({
   pCtr: Array(n).fill(pCtr),
   pCtcvr: Array(n).fill(pCtcvr),
   valueCents: Array(n).fill(valueCents),
 });
+const equal = (...of: Parameters<typeof list>) => topMeans(list(...of));
 
 test('means run over the first K, or over what a shorter list has', () => {
   // 10 items with 0.2, then 10 with 0.1: the first 10 give 0.2, the first 100 are all 20
-  const list: Judgement = {
+  const [ten, hundred, all] = topMeans({
     pCtr: [...Array(10).fill(0.2), ...Array(10).fill(0.1)],
     pCtcvr: [...Array(10).fill(0.02), ...Array(10).fill(0)],
     valueCents: [...Array(10).fill(50), ...Array(10).fill(30)],
-  };
-  const [ten, hundred, all] = topMeans(list, 200);
+  });
   near(ten!.ctr, 0.2);
   near(ten!.ctcvr, 0.02);
-  near(ten!.gpm, 0.25);
-  near(ten!.reward, 0.2 + 30 * 0.02 + 0.25);
+  near(ten!.valueCents, 50);
   near(hundred!.ctr, 0.15);
   near(hundred!.ctcvr, 0.01);
-  near(hundred!.gpm, 0.2);
-  near(hundred!.reward, 0.15 + 0.3 + 0.2);
-  near(all!.reward, hundred!.reward);
-  assert.throws(() => topMeans(equal(0, 0, 0, 0), 1), /empty list/);
+  near(hundred!.valueCents, 40);
+  assert.deepEqual(all, hundred);
+  assert.throws(() => equal(0, 0, 0, 0), /empty list/);
 });
 
 test('the scale makes GPM 1.25 times CTR in the first ten of the base policy', () => {
@@ -46,13 +46,13 @@ test('the scale makes GPM 1.25 times CTR in the first ten of the base policy', (
     pCtcvr: [...Array(10).fill(0), 0],
     valueCents: [...Array(10).fill(60), 9_999],
   };
-  near(gpmScale([equal(10, 0.1, 0, 40), long]), 50 / (1.25 * 0.2));
+  near(gpmScale([equal(10, 0.1, 0, 40), topMeans(long)]), 50 / (1.25 * 0.2));
   assert.throws(() => gpmScale([equal(3, 0.1, 0, 0)]), /no scale fits/);
 });
 
-test('policies are compared on the same requests, each scenario with its own scale', () => {
-  const requests: JudgedRequest[] = Array.from({ length: 200 }, (_, request) => {
-    // requests differ a lot; the second policy is better by 0.01 CTR in each
+/** Requests that differ a lot; `better` is better by `gain` CTR in each, `other` by 0.02 in half of them and worse in the rest. */
+const requests = (gain: number): JudgedRequest[] =>
+  Array.from({ length: 200 }, (_, request) => {
     const ctr = 0.05 + (request % 10) / 20;
     const cents = request % 2 ? 10 : 1_000;
     return {
@@ -60,28 +60,62 @@ test('policies are compared on the same requests, each scenario with its own sca
       scenario: request % 2 ? 'cheap' : 'dear',
       lists: {
         base: equal(10, ctr, 0.001, cents * ctr),
-        better: equal(10, ctr + 0.01, 0.001, cents * ctr),
+        better: equal(10, ctr + gain, 0.001, cents * ctr),
         other: equal(10, request % 4 < 2 ? ctr + 0.02 : ctr - 0.02, 0.001, cents * ctr),
       },
     };
   });
-  const { rows, scales } = comparePolicies(requests, 'base');
-  near(scales.cheap!, 10 / 1.25);
-  near(scales.dear!, 1_000 / 1.25);
-  const [base, better, other] = ['base', 'better', 'other'].map(
-    (policy) => rows.find((r) => r.policy === policy && r.top === 10)!,
-  );
-  near(base!.measures.ctr, 0.275);
-  near(base!.measures.gpm, 1.25 * 0.275);
-  near(base!.measures.reward, 0.275 + 0.03 + 1.25 * 0.275);
-  assert.equal(base!.difference, null);
-  near(better!.difference!.mean, 0.01);
-  near(better!.difference!.low, 0.01);
-  near(better!.relative!, 0.01 / base!.measures.reward);
+
+test('policies are compared in pairs on the same requests, each scenario with its own scale', () => {
+  const { rows, pairs } = comparePolicies([requests(0.01)], 'base');
+  const base = rows.find((r) => r.policy === 'base' && r.top === 10)!.measures;
+  near(base.ctr, 0.275);
+  near(base.gpm, 1.25 * 0.275); // both scenarios: 10 / 1.25 and 1,000 / 1.25 cents are worth 1
+  near(base.reward, 0.275 + 0.03 + 1.25 * 0.275);
+  const pair = (policy: string, against: string) =>
+    pairs.find((p) => p.policy === policy && p.against === against && p.top === 10)!;
+  const better = pair('better', 'base');
+  near(better.difference.mean, 0.01);
+  near(better.difference.low, 0.01);
+  near(better.relative, 0.01 / base.reward);
   // better in half of them and worse by as much in the other half: the interval holds 0
-  assert.ok(other!.difference!.low < 0 && other!.difference!.high > 0);
+  const other = pair('other', 'base');
+  assert.ok(other.difference.low < 0 && other.difference.high > 0);
+  near(pair('other', 'better').difference.mean, -0.01);
+  assert.match(policyTable(rows), /\| 10 \| better \| 0\.2850 \| 0\.0010 \| 0\.3438 \| 0\.6588 \|/);
   assert.match(
-    policyTable(rows),
-    /\| 10 \| better \| 0\.2850 \| 0\.0010 \| 0\.3438 \| 0\.6588 \| \+1\.54 % \| 0\.0100 to 0\.0100 \|/,
+    pairTable(pairs),
+    /\| 10 \| better - base \| 0\.0100 \| 0\.0100 to 0\.0100 \| \+1\.54 % \| \+1\.54 % \|/,
   );
+});
+
+test('seeds are pooled by request: means over seeds, one draw takes a request with all its seeds', () => {
+  const { rows, pairs } = comparePolicies([requests(0.03), requests(-0.01)], 'base');
+  const better = pairs.find((p) => p.policy === 'better' && p.against === 'base' && p.top === 10)!;
+  // every request has +0.03 and -0.01: its mean is 0.01 whatever is drawn, so seeds do not widen the interval over requests
+  near(better.difference.mean, 0.01);
+  near(better.difference.low, 0.01);
+  near(better.difference.high, 0.01);
+  const base = rows.find((r) => r.policy === 'base' && r.top === 10)!.measures.reward;
+  near(better.relativeBySeed[0]!, 0.03 / base);
+  near(better.relativeBySeed[1]!, -0.01 / base);
+  near(rows.find((r) => r.policy === 'better' && r.top === 10)!.measures.ctr, 0.285);
+});
+
+test('the report of two seeds has all pairs, in reward and in hits', () => {
+  const judged = (hit: number): JudgedArms[] =>
+    requests(0.01).map(({ request, scenario, lists }) => ({
+      request,
+      scenario,
+      truth: lists,
+      second: lists,
+      viewed: { base: [0.2, 0.4, 0.8], better: [0.2 + hit, 0.4, 0.8], other: [0.2, 0.4, 0.4] },
+    }));
+  const facts = (seed: number) => ({ plan: { hash: 'abc' }, seed, rlSteps: 5, rolloutWidth: 8 });
+  const report = rlReport([facts(1), facts(2)], [judged(0.01), judged(0.03)]);
+  assert.match(report, /plan abc, seed 1, 2; 200, 200 requests/);
+  for (const pair of ['better - base', 'other - base', 'other - better'])
+    assert.equal(report.split(`| ${pair} |`).length - 1, 3 + 3 + 1, pair);
+  assert.match(report, /\| better - base \| 2\.00 \(2\.00 to 2\.00\), \+10\.00 % \| 0\.00 \(/);
+  assert.match(report, /\| other \| 20\.00 \| 40\.00 \| 40\.00 \|/);
 });

@@ -1,30 +1,50 @@
 /** The offline RL loop on a small world, in a file of its own: it trains six models. */
 import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
 import { test } from 'node:test';
-import { RunStore } from '../../src/world/adapters/run-store.ts';
 import { runRl } from '../../src/world/rl-study.ts';
+import { openStore } from '../../src/world/run-world.ts';
 import { run } from './small-run.ts';
 
 test('rl: the arms go on from one policy, are judged on the same requests, and a second start repeats nothing', async () => {
-  const rl = {
-    ...run('rl', { requests: 25, positives: 300 }),
+  const rl = (seed: number) => ({
+    ...run(`rl-${seed}`, { requests: 25, positives: 300, seed }),
     rlSteps: 6,
     rolloutWidth: 24,
     rankerSamples: 600,
     rankerPreset: 'tiny' as const,
     syncSteps: 3,
-  };
-  const report = await runRl(rl);
+  });
+  const one = await runRl([rl(1)]);
   for (const arm of ['base', 'dpo', 'grpo'])
-    for (const top of [10, 100, 500])
-      assert.match(report, new RegExp(`\\| ${top} \\| ${arm} \\| 0\\.\\d{4} `));
-  const store = new RunStore(rl.folder, `plan ${rl.plan.hash}`);
+    for (const top of [10, 100, 500]) assert.match(one, new RegExp(`\\| ${top} \\| ${arm} \\| 0\\.\\d{4} `));
+  assert.match(one, /\| 10 \| grpo - dpo \| -?0\.\d{4} \|/);
+  const store = openStore(rl(1));
   for (const arm of ['dpo', 'grpo']) {
     const sums = store.value<{ groups: number; firstLogRatio: number }>(`rl-${arm}/policy`)!;
     assert.ok(sums.groups >= 3, `${arm}: ${JSON.stringify(sums)}`);
     assert.ok(sums.firstLogRatio < 1e-3, `rollout and trainer agree at lag 0: ${sums.firstLogRatio}`);
   }
   const said: string[] = [];
-  assert.equal(await runRl({ ...rl, print: (line) => said.push(line) }), report);
-  assert.ok(!said.some((line) => /step/.test(line)), 'nothing is trained again');
+  const printing = (seed: number) => ({ ...rl(seed), print: (line: string) => said.push(line) });
+  assert.equal(await runRl([printing(1)]), one);
+  assert.deepEqual(said, [], 'nothing is simulated, trained or judged again');
+
+  // a stop while the last requests were judged: the others are not asked again
+  const file = path.join(store.folder, 'judged.jsonl');
+  const lines = readFileSync(file, 'utf8').trimEnd().split('\n');
+  assert.ok(lines.length > 10);
+  writeFileSync(file, `${lines.slice(0, -2).join('\n')}\n{"request":`);
+  store.setValue('judged', null);
+  assert.equal(await runRl([rl(1)]), one);
+  assert.deepEqual(readFileSync(file, 'utf8').trimEnd().split('\n'), lines);
+
+  const two = await runRl([printing(1), printing(2)]);
+  assert.match(two, /seed 1, 2;/);
+  assert.match(two, /\| 10 \| grpo - base \| .* %, [+-]\d/);
+  assert.ok(
+    said.some((line) => /step/.test(line)),
+    'the second seed trains its own',
+  );
 });

@@ -1,0 +1,83 @@
+/** Table 4 in Markdown, of one seed or several. */
+import { type Interval, KS } from './hit-rates.ts';
+import {
+  comparePolicies,
+  type JudgedRequest,
+  pairsOf,
+  pairTable,
+  policyTable,
+  pooledBootstrap,
+  signedPercent,
+  type TopMeans,
+} from './judge-lists.ts';
+
+/** What the judges say of one request's lists, by arm. */
+export interface JudgedArms {
+  request: number;
+  scenario: string;
+  truth: Record<string, TopMeans>;
+  second: Record<string, TopMeans>;
+  /** Shares of the viewed items among the first K, one for each of `KS`. */
+  viewed: Record<string, readonly number[]>;
+}
+
+export interface RlFacts {
+  plan: { hash: string };
+  seed: number;
+  rlSteps: number;
+  rolloutWidth: number;
+}
+
+/** @param judged the requests of each seed */
+export function rlReport(seeds: readonly RlFacts[], judged: readonly (readonly JudgedArms[])[]): string {
+  const [{ plan, rlSteps, rolloutWidth }] = seeds as [RlFacts];
+  const by = (judge: 'truth' | 'second'): string[] => {
+    const { rows, pairs } = comparePolicies(
+      judged.map((own) =>
+        own.map(
+          (row): JudgedRequest => ({ request: row.request, scenario: row.scenario, lists: row[judge] }),
+        ),
+      ),
+      'base',
+    );
+    return [policyTable(rows), '', pairTable(pairs)];
+  };
+  return [
+    `World plan ${plan.hash}, seed ${seeds.map((s) => s.seed).join(', ')}; ${judged.map((own) => own.length).join(', ')} requests of the last span, ${rlSteps} steps an arm, beam ${rolloutWidth}, one group a step. Measures are means over seeds; intervals are paired, over requests with all their seeds.`,
+    '',
+    'Judged by the ground truth:',
+    '',
+    ...by('truth'),
+    '',
+    'Judged by a second ranker of other users:',
+    '',
+    ...by('second'),
+    '',
+    ...hitRows(judged),
+  ].join('\n');
+}
+
+function hitRows(judged: readonly (readonly JudgedArms[])[]): string[] {
+  const arms = Object.keys(judged[0]?.[0]?.viewed ?? {});
+  const figure = (of: (row: JudgedArms) => number): Interval =>
+    pooledBootstrap(judged.map((own) => new Map(own.map((row) => [row.request, of(row)]))));
+  const points = (x: number): string => (100 * x).toFixed(2);
+  const rows = arms.map(
+    (arm) =>
+      `| ${arm} | ${KS.map((_, k) => points(figure((row) => row.viewed[arm]![k]!).mean)).join(' | ')} |`,
+  );
+  const pairs = pairsOf(arms).map(([arm, against]) => {
+    const cells = KS.map((_, k) => {
+      const { mean, low, high } = figure((row) => row.viewed[arm]![k]! - row.viewed[against]![k]!);
+      const relative = mean / figure((row) => row.viewed[against]![k]!).mean;
+      return `${points(mean)} (${points(low)} to ${points(high)}), ${signedPercent(relative)}`;
+    });
+    return `| ${arm} - ${against} | ${cells.join(' | ')} |`;
+  });
+  return [
+    `| policy | ${KS.map((k) => `HR@${k} of the viewed, %`).join(' | ')} |`,
+    `|---|${KS.map(() => '---').join('|')}|`,
+    ...rows,
+    ...pairs,
+  ];
+}
