@@ -52,6 +52,7 @@ const benchmark: Benchmark = async (print) => {
       ONEMALL_OUT_OF_ORDERNESS_MS: String(OUT_OF_ORDERNESS_MS),
       ONEMALL_ARTIFACTS_URI: path.join(folder, 'artifacts'),
       ONEMALL_TRAINER_PRESET: 'small',
+      ONEMALL_CONTENT_START: 'false', // its codebooks are records without artifacts
       ONEMALL_METRICS_EVERY_MS: '1000',
     };
     const start = async (name: string, more: Record<string, string> = {}) => {

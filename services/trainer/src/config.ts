@@ -3,6 +3,7 @@ import { type CommonConfig, ConfigError, loadConfig, z } from '@onemall/service-
 
 const count = (least: number) => z.coerce.number().int().min(least);
 const rate = z.coerce.number().min(0).max(1);
+const flag = z.union([z.boolean(), z.enum(['true', 'false']).transform((text) => text === 'true')]);
 
 export const trainerShape = {
   model: z.enum(['retriever', 'ranker']).default('retriever').describe('which model this process trains'),
@@ -17,6 +18,9 @@ export const trainerShape = {
   historyLength: count(1).optional().describe('H: events per behaviour that the model reads'),
   learningRate: z.coerce.number().positive().optional().describe('of the retriever'),
   rankerLearningRate: z.coerce.number().positive().optional(),
+  contentStart: flag
+    .default(true)
+    .describe("a new retriever's tables and heads begin as the centroids of its codebooks"),
   warmupSteps: count(0).default(100),
   gradClipNorm: z.coerce.number().positive().default(1),
   intraOpNumThreads: count(1).default(1).describe('threads of one operator; 1 is bit-exact from run to run'),
@@ -31,8 +35,7 @@ export const trainerShape = {
     .describe(
       'of the samples that would train, the share that does, by seeded hash: for traffic beyond the capacity',
     ),
-  fork: z
-    .union([z.boolean(), z.enum(['true', 'false']).transform((text) => text === 'true')])
+  fork: flag
     .default(false)
     .describe(
       'this process waits for newer codebooks, carries the retriever over to them and takes over when it passes the gate',
@@ -111,8 +114,7 @@ export const trainerShape = {
   metricsWindowSteps: count(1).default(50).describe('steps in the sliding figures'),
   egpmMinExposures: count(2).default(5_000).describe('exposures before the EGPM scale of a scenario is set'),
   egpmMinBuys: count(1).default(20),
-  acceptLostSamples: z
-    .union([z.boolean(), z.enum(['true', 'false']).transform((text) => text === 'true')])
+  acceptLostSamples: flag
     .default(false)
     .describe('go on from the earliest retained sample where the needed ones are gone'),
 };

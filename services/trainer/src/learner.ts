@@ -2,7 +2,7 @@
  * What the training loop needs of a model. `retriever-learner.ts` and `ranker-learner.ts` fill it; the loop, the batches,
  * the manifests and the checkpoints are the same for both.
  */
-import type { ModelKind, RewardBatch, TrainingSample } from '@onemall/contracts';
+import type { Codebook, ModelKind, RewardBatch, TrainingSample } from '@onemall/contracts';
 import type { TrainerState } from '@onemall/learning';
 import type { LeftOut } from './stages/select-sample.ts';
 
@@ -59,6 +59,11 @@ export interface Codebooks {
   codebookVersions: Readonly<Record<string, number>>;
   numCodes: Readonly<Record<string, readonly [number, number, number]>>;
 }
+
+export const codebooksOf = (records: readonly Codebook[]): Codebooks => ({
+  codebookVersions: Object.fromEntries(records.map((c) => [c.scenario, c.codebookVersion])),
+  numCodes: Object.fromEntries(records.map((c) => [c.scenario, c.numCodes as [number, number, number]])),
+});
 
 /** @typeParam B samples as the model's tensors */
 export interface Learner<B = unknown> {

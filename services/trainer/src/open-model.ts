@@ -1,3 +1,6 @@
+import type { Codebook as CodebookRecord } from '@onemall/contracts';
+import { readCodebook } from '@onemall/quantization';
+import type { ArtifactStore } from '@onemall/service-kit';
 import { CodebookWatch } from './adapters/codebook-watch.ts';
 import { openRankerLearner } from './adapters/ranker-learner.ts';
 import { type MeasuredSide, RecallGate, type RecallGateRules } from './adapters/recall-gate.ts';
@@ -6,11 +9,12 @@ import { SampleEncoder } from './adapters/sample-encoder.ts';
 import { SidTables } from './adapters/sid-tables.ts';
 import type { OpenLearner } from './compose.ts';
 import type { TrainerConfig } from './config.ts';
-import type { Codebooks } from './learner.ts';
+import { type Codebooks, codebooksOf } from './learner.ts';
+import { type StartingCodebook, startFromContent } from './stages/start-from-content.ts';
 
 /** The configured model: a checkpoint's codebook versions, else the newest ones. */
 export const openModel: OpenLearner = async (context, io, open, scenarios, checkpoint, inUse) => {
-  const { config, log, clock, meter, fail, stopping } = context;
+  const { artifacts, config, log, clock, meter, fail, stopping } = context;
   if (config.model === 'ranker')
     return {
       learner: open.add(await openRankerLearner(config, scenarios, meter)),
@@ -19,13 +23,21 @@ export const openModel: OpenLearner = async (context, io, open, scenarios, check
       gate: null,
     };
   const watch = open.add(await CodebookWatch.open(io, scenarios, log, meter, fail));
-  const chosen = checkpoint ?? (await watch.all(clock, stopping));
-  if (!chosen) return null;
-  const codebooks = { codebookVersions: chosen.codebookVersions, numCodes: chosen.numCodes };
+  const newest = checkpoint ? [] : await watch.all(clock, stopping);
+  if (!newest) return null;
+  const { codebookVersions, numCodes } = checkpoint ?? codebooksOf(newest);
+  const codebooks = { codebookVersions, numCodes };
   watch.keepTo(codebooks);
   log.info(codebooks, 'training on these codebook versions');
   const tables = open.add(await SidTables.open(io, clock, codebooks, meter, fail));
   const learner = open.add(await openRetrieverLearner(config, scenarios, codebooks, tables, meter));
+  if (!checkpoint && config.contentStart) {
+    const state = await learner.save();
+    const stored = await storedCodebooks(artifacts, newest);
+    startFromContent(state.trainer, stored, { scenarios, numCodes }, config.seed);
+    await learner.restore(state);
+    log.info('tables and heads begin as the centroids of the codebooks');
+  }
   const sideOf = (books: Codebooks, sids: SidTables): MeasuredSide => {
     const { historyLength } = learner;
     const encoder = new SampleEncoder({ scenarios, codebooks: books, tables: sids, historyLength, meter });
@@ -49,6 +61,17 @@ export const openModel: OpenLearner = async (context, io, open, scenarios, check
   );
   return { learner, tables, codebooks, gate };
 };
+
+const storedCodebooks = (
+  artifacts: ArtifactStore,
+  records: readonly CodebookRecord[],
+): Promise<StartingCodebook[]> =>
+  Promise.all(
+    records.map(async (record) => ({
+      codebook: readCodebook(await artifacts.get(record)),
+      fromTower: record.towerVersion !== null,
+    })),
+  );
 
 const gateRules = (config: TrainerConfig, scenarios: readonly string[]): RecallGateRules => ({
   perScenario: Math.ceil(config.gateRequests / scenarios.length),

@@ -51,6 +51,8 @@ export async function openWorld(
       ONEMALL_GRACE_MS: '0',
       ONEMALL_LONGEST_OUTAGE_MS: '0',
       ONEMALL_TRAINER_PRESET: 'tiny',
+      // the codebooks of this world are records without artifacts
+      ONEMALL_CONTENT_START: 'false',
       ONEMALL_RANKER_PRESET: 'tiny',
       ONEMALL_HELD_BACK_FRACTION: '0',
       ONEMALL_MAX_BATCH_WAIT_MS: '300',
@@ -101,7 +103,10 @@ export async function untilGauge(trainer: SpawnedService, name: string, least: n
 /** What the newest checkpoint of a model holds. */
 export async function newestCheckpoint(folder: string, model: string) {
   const store = new FolderArtifactStore(path.join(folder, 'artifacts'));
-  const uri = (await store.list(`checkpoints/${model}`)).at(-1)!;
+  return checkpointAt(store, (await store.list(`checkpoints/${model}`)).at(-1)!);
+}
+
+export async function checkpointAt(store: FolderArtifactStore, uri: string) {
   const sha256 = uri.slice(uri.lastIndexOf('-') + 1);
   const files = await store.get({ uri, sha256 });
   return { uri, ...decodeCheckpoint(files), tensorBytes: files.get('tensors.bin')! };

@@ -5,9 +5,11 @@ import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { itemTensors, sidLayout } from '@onemall/features';
 import { loadItemTower, loadPolicy, loadRanker } from '@onemall/learning';
-import { FolderArtifactStore, isHeldBack } from '@onemall/service-kit';
+import { writeCodebook } from '@onemall/quantization';
+import { FolderArtifactStore, isHeldBack, SeededRandom } from '@onemall/service-kit';
 import { startTestStack, type TestStack, waitFor } from '@onemall/testkit';
 import {
+  checkpointAt,
   newestCheckpoint,
   newFolder,
   openWorld,
@@ -17,7 +19,7 @@ import {
   untilGauge,
   type World,
 } from './preloaded.ts';
-import { itemName, liveSids, SCENARIOS, sidOf } from './synthetic.ts';
+import { codebook, itemName, liveSids, NUM_CODES, SCENARIOS, sidOf } from './synthetic.ts';
 
 let stack: TestStack;
 let world: World;
@@ -233,6 +235,57 @@ const catalogued = (itemId: string, scenario: string, i: number) => ({
     ...{ priceCents: 100 + i, sellerId: `s${i % 9}`, productId: null, contentVideo: false, embedding: null },
   },
 });
+
+test('a new retriever begins as the centroids of its codebooks, and names a codebook that it cannot read', async (t) => {
+  const own = await openWorld(stack);
+  const folder = await newFolder();
+  t.after(async () => {
+    await folder.remove();
+    await own.close();
+  });
+  const fromContent = { ...env, ONEMALL_CONTENT_START: 'true', ONEMALL_CHECKPOINT_EVERY_STEPS: '1' };
+  await own.addSamples(samplesFrom(0, 300));
+  const without = await startTrainer(own, folder.path, fromContent);
+  assert.equal((await without.exited).code, 1);
+  assert.match(without.logTail(50), /codebooks\/live_stream\/1/);
+
+  const artifacts = new FolderArtifactStore(path.join(folder.path, 'artifacts'));
+  const dim = 8;
+  const random = new SeededRandom(11);
+  const centroids = Float32Array.from({ length: NUM_CODES[0] * dim }, () => random.normal());
+  // three families of alike codes: 0, 3, 6, .. belong together
+  for (let i = 3 * dim; i < centroids.length; i++)
+    centroids[i] = centroids[i - 3 * dim]! + 0.1 * centroids[i]!;
+  for (const scenario of SCENARIOS) {
+    const level = { kind: 'kmeans' as const, numCodes: NUM_CODES[0], centroids };
+    const files = writeCodebook({
+      ...{ scenario, version: 1, numCodes: NUM_CODES, dim, cutoffMs: 0 },
+      levels: [level, level, level],
+    });
+    const stored = await artifacts.put(`codebooks/${scenario}/1`, files);
+    await own.send([{ topic: 'codebooks', key: scenario, value: { ...codebook(scenario), ...stored } }]);
+  }
+  const trainer = await startTrainer(own, folder.path, fromContent);
+  await untilGauge(trainer, 'training_steps', 1);
+  assert.equal(await trainer.stop(), 0);
+  const [first] = await artifacts.list('checkpoints/retriever');
+  const { tensors } = await checkpointAt(artifacts, first!);
+  const { rows, offsets } = sidLayout(SCENARIOS, Object.fromEntries(SCENARIOS.map((s) => [s, NUM_CODES])));
+  const table = tensors.get('sid.level1')!;
+  const width = table.length / rows[0];
+  for (const scenario of SCENARIOS) {
+    const row = (code: number) => {
+      const at = (offsets.get(scenario)![0] + code) * width;
+      return table.subarray(at, at + width);
+    };
+    // one step has moved them a little
+    assert.ok(cosine(row(9), row(12)) > 0.9, `${scenario}: ${cosine(row(9), row(12))}`);
+    assert.ok(cosine(row(9), row(13)) < 0.8, `${scenario}: ${cosine(row(9), row(13))}`);
+  }
+});
+
+const cosine = (a: Float32Array, b: Float32Array): number =>
+  a.reduce((sum, x, i) => sum + x * b[i]!, 0) / Math.hypot(...a) / Math.hypot(...b);
 
 test('a loss spike ends the process with the reason and keeps the last good checkpoint', async (t) => {
   const folder = await newFolder();

@@ -25,8 +25,8 @@ import { beamSearch, type FoundSids, type NodeWeights } from '@onemall/retriever
 import { firstItem, type Shelves } from '@onemall/retriever/src/stages/serve-items.ts';
 import { hashFraction } from '@onemall/service-kit';
 import type { ScenarioName } from '@onemall/simulator/world';
+import { startFromContent } from '@onemall/trainer/src/stages/start-from-content.ts';
 import { type RunStore, tensorFiles, tensorsOf } from './adapters/run-store.ts';
-import { startFromContent } from './content-start.ts';
 import { ExistingSids } from './existing-sids.ts';
 import type { AskedRequest, ListModel } from './lists.ts';
 import { featuresAsOf } from './samples.ts';
@@ -158,9 +158,8 @@ export async function openTrainer(run: OneMallRun, sids: SemanticIds, store: Run
     const state = await trainer.state();
     startFromContent(
       state,
-      sids.codebooks,
+      sids.codebooks.map((codebook) => ({ codebook, fromTower: false })),
       { scenarios: SCENARIOS, numCodes },
-      sids.contentDim,
       run.options.seed,
     );
     await trainer.restore(state);

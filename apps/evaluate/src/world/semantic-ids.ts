@@ -191,11 +191,6 @@ export class SemanticIds {
     return new SemanticIds(log, vectors, codebooks, items, live && (await CodebookEncoder.open(live)));
   }
 
-  /** Length of the content embedding of an item. */
-  get contentDim(): number {
-    return this.#log.world.spec.embeddingDim;
-  }
-
   /** Encodes the versions of rooms that the log has taken since the last call. */
   async followRooms(): Promise<void> {
     const { rooms } = this.#log;

@@ -71,7 +71,7 @@ export class CodebookWatch {
    * The newest codebook of every scenario; waits while one is missing, and says so in the log and in the gauge
    * codebooks_missing. null when the service stops before.
    */
-  async all(clock: Clock, stopping: AbortSignal): Promise<Codebooks | null> {
+  async all(clock: Clock, stopping: AbortSignal): Promise<Codebook[] | null> {
     while (this.#missing().length > 0) {
       this.#meter.set('codebooks_missing', this.#missing().length, 'Scenarios whose codebook is waited for');
       this.#log.info({ missing: this.#missing() }, 'waiting for codebooks of these scenarios');
@@ -79,11 +79,7 @@ export class CodebookWatch {
       if (stopping.aborted) return null;
     }
     this.#meter.set('codebooks_missing', 0);
-    const chosen = [...this.#newest.values()].filter((c) => this.#scenarios.includes(c.scenario));
-    return {
-      codebookVersions: Object.fromEntries(chosen.map((c) => [c.scenario, c.codebookVersion])),
-      numCodes: Object.fromEntries(chosen.map((c) => [c.scenario, c.numCodes as [number, number, number]])),
-    };
+    return this.#scenarios.map((scenario) => this.#newest.get(scenario)!);
   }
 
   /** The versions that the weights belong to; newer ones are reported from now on. */

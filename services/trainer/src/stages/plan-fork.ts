@@ -1,6 +1,6 @@
 /** When a fork of the retriever begins, and where (model.md, Codebook change). */
 import type { Codebook, PolicyVersion } from '@onemall/contracts';
-import type { Codebooks } from '../learner.ts';
+import { type Codebooks, codebooksOf } from '../learner.ts';
 import type { Progress } from './checkpoint-format.ts';
 import { freshLossGuard } from './guard-loss.ts';
 
@@ -24,10 +24,7 @@ export function planFork(
   const newer = chosen.filter((c) => c.codebookVersion > (inUse.codebookVersions[c.scenario] ?? 0));
   if (newer.length === 0) return wait('no codebook is newer than those of the policy in use');
   if (newer.some((c) => nowMs - c.createdMs < quietMs)) return wait('codebooks are still coming');
-  const to = {
-    codebookVersions: Object.fromEntries(chosen.map((c) => [c.scenario, c.codebookVersion])),
-    numCodes: Object.fromEntries(chosen.map((c) => [c.scenario, c.numCodes as [number, number, number]])),
-  };
+  const to = codebooksOf(chosen);
   const missing = missingSids(to.codebookVersions, inUse.codebookVersions);
   if (missing > 0) return wait(`${missing} items have no SID in the newer codebooks yet`);
   return { kind: 'fork', inUse, to };

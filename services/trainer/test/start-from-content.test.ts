@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { sidLayout } from '@onemall/features';
 import type { Codebook } from '@onemall/quantization';
 import { SeededRandom } from '@onemall/service-kit';
-import { startFromContent } from '../../src/world/content-start.ts';
+import { startFromContent } from '../src/stages/start-from-content.ts';
 
 const random = new SeededRandom(3);
 const normals = (n: number): Float32Array => Float32Array.from({ length: n }, () => random.normal());
@@ -38,7 +38,12 @@ function started(dim: number) {
     tensors.set(`head.level${level + 1}`, normals(dim * layout.rows[level]));
   }
   const before = new Map([...tensors].map(([name, values]) => [name, values.slice()]));
-  startFromContent({ tensors, scalars: {} }, codebooks, { scenarios, numCodes }, CONTENT, 1);
+  startFromContent(
+    { tensors, scalars: {} },
+    codebooks.map((codebook) => ({ codebook, fromTower: false })),
+    { scenarios, numCodes },
+    1,
+  );
   const row = (level: number, i: number) =>
     tensors.get(`sid.level${level + 1}`)!.slice(i * dim, (i + 1) * dim);
   const column = (level: number, i: number) => {

@@ -10,37 +10,46 @@ import { SeededRandom } from '@onemall/service-kit';
 /** Length of a head's column. Small: the first guess is vague. */
 const HEAD_LENGTH = 0.5;
 
+/** A codebook, and whether its vectors m come from an item tower instead of the items' content. */
+export interface StartingCodebook {
+  codebook: Codebook;
+  fromTower: boolean;
+}
+
 /**
- * Overwrites rows of `sid.level1`, `sid.level2`, `head.level1` and `head.level2` in the state.
- * @param contentDim length of an item's content embedding; a longer m holds several side by side, which are added up
+ * Overwrites rows of `sid.level1`, `sid.level2`, `head.level1` and `head.level2` in the state. Scenarios whose m holds content
+ * embeddings share a space, so that a video's code lies near that of the card it shows: the shortest m is one embedding, a
+ * multiple of it several side by side, which are added up. Any other m, and that of a tower, gets a space of its own.
  */
 export function startFromContent(
   { tensors }: TrainerState,
-  codebooks: readonly Codebook[],
+  codebooks: readonly StartingCodebook[],
   { scenarios, numCodes }: Pick<SidLayout, 'scenarios' | 'numCodes'>,
-  contentDim: number,
   seed: number,
 ): void {
   const layout = sidLayout(scenarios, numCodes);
   const dim = tensors.get('sid.level1')!.length / layout.rows[0];
-  const project = projection(contentDim, dim, seed);
-  for (const codebook of codebooks) {
+  const contentDim = Math.min(...codebooks.filter((c) => !c.fromTower).map((c) => c.codebook.dim));
+  for (const { codebook, fromTower } of codebooks) {
+    const apart = fromTower || codebook.dim % contentDim !== 0;
+    const length = apart ? codebook.dim : contentDim;
+    const project = projection(length, dim, apart ? seed + 1 : seed);
     const offsets = layout.offsets.get(codebook.scenario)!;
     const centroids = [0, 1].flatMap((level) => {
       const of = codebook.levels[level]!;
-      return of.kind === 'kmeans' ? [folded(of.centroids, codebook.dim, contentDim)] : [];
+      return of.kind === 'kmeans' ? [folded(of.centroids, codebook.dim, length)] : [];
     });
-    const mean = meanRow(centroids[0]!, contentDim);
-    for (let at = 0; at < centroids[0]!.length; at++) centroids[0]![at]! -= mean[at % contentDim]!;
+    const mean = meanRow(centroids[0]!, length);
+    for (let at = 0; at < centroids[0]!.length; at++) centroids[0]![at]! -= mean[at % length]!;
     // one scale for both levels: a residual is as much shorter as it is
-    const scale = 1 / meanLength(centroids[0]!, contentDim);
+    const scale = inverse(meanLength(centroids[0]!, length));
     centroids.forEach((rows, level) => {
       const table = tensors.get(`sid.level${level + 1}`)!;
       const head = tensors.get(`head.level${level + 1}`)!;
       const columns = layout.rows[level]!;
-      const headScale = HEAD_LENGTH / meanLength(rows, contentDim);
-      for (let code = 0; code < rows.length / contentDim; code++) {
-        const vector = project(rows.subarray(code * contentDim, (code + 1) * contentDim));
+      const headScale = HEAD_LENGTH * inverse(meanLength(rows, length));
+      for (let code = 0; code < rows.length / length; code++) {
+        const vector = project(rows.subarray(code * length, (code + 1) * length));
         const row = offsets[level]! + code;
         for (let d = 0; d < dim; d++) {
           table[row * dim + d] = vector[d]! * scale;
@@ -63,10 +72,12 @@ function projection(from: number, to: number, seed: number): (vector: Float32Arr
   };
 }
 
-function folded(rows: Float32Array, length: number, contentDim: number): Float32Array {
-  const out = new Float32Array((rows.length / length) * contentDim);
-  for (let at = 0; at < rows.length; at++)
-    out[Math.floor(at / length) * contentDim + ((at % length) % contentDim)]! += rows[at]!;
+/** 0 for codebooks whose centroids are all alike: their rows then begin as zeros. */
+const inverse = (length: number): number => (length > 0 ? 1 / length : 0);
+
+function folded(rows: Float32Array, from: number, to: number): Float32Array {
+  const out = new Float32Array((rows.length / from) * to);
+  for (let at = 0; at < rows.length; at++) out[Math.floor(at / from) * to + ((at % from) % to)]! += rows[at]!;
   return out;
 }
 
