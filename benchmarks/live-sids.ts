@@ -11,6 +11,7 @@ import { SeededRandom } from '@onemall/service-kit';
 import { type SpawnedService, spawnService, startTestStack, waitFor } from '@onemall/testkit';
 import { load, versions } from './report/machine.ts';
 import type { Benchmark } from './report/result.ts';
+import { cpuSecondsOf, cpuSecondsOfTree, machineBusySeconds } from './sample-assembly/process-facts.ts';
 
 const ROOMS = 10_000;
 const ITEMS = 2_000;
@@ -157,8 +158,20 @@ async function paced(
   kafka: KafkaIo,
   readable: Readable,
   changes: Changes,
-): Promise<{ sent: number; latenciesMs: number[] }> {
+  { pid }: SpawnedService,
+): Promise<{
+  sent: number;
+  latenciesMs: number[];
+  updaterCpuMsPerChange: number;
+  allCpuMsPerChange: number;
+  busyCores: number;
+}> {
   const writer = await kafka.openWriter();
+  const cpuBefore = {
+    updater: cpuSecondsOf(pid),
+    all: cpuSecondsOfTree(process.pid),
+    machine: machineBusySeconds(),
+  };
   const begun = performance.now();
   let sent = 0;
   let warm = 0;
@@ -184,7 +197,16 @@ async function paced(
     intervalMs: 5,
   });
   await writer.close();
-  return { sent, latenciesMs: readable.latenciesMs.slice(warm) };
+  const seconds = (performance.now() - begun) / 1000;
+  return {
+    sent,
+    latenciesMs: readable.latenciesMs.slice(warm),
+    updaterCpuMsPerChange: ((cpuSecondsOf(pid) - cpuBefore.updater) * 1000) / sent,
+    /** Kafka and the reader and writer of this process with it. */
+    allCpuMsPerChange: ((cpuSecondsOfTree(process.pid) - cpuBefore.all) * 1000) / sent,
+    /** Of the whole machine, others included. */
+    busyCores: (machineBusySeconds() - cpuBefore.machine) / seconds,
+  };
 }
 
 /** From the moment before a card is sent to items to the moment at which a reader of item-sids has its SID; changes go on beside. */
@@ -263,7 +285,7 @@ const benchmark: Benchmark = async (print) => {
     service = full.service;
     const { service: __, ...figures } = full;
     print(`burst: ${JSON.stringify(figures)}`);
-    const { sent, latenciesMs } = await paced(kafka, readable, changes);
+    const { sent, latenciesMs, ...cpu } = await paced(kafka, readable, changes, service);
     const newItemsMs = await newItems(kafka, readable, changes);
     const items = {
       sent: NEW_ITEMS,
@@ -278,6 +300,7 @@ const benchmark: Benchmark = async (print) => {
       p50Ms: percentile(latenciesMs, 0.5),
       p99Ms: percentile(latenciesMs, 0.99),
       maxMs: Math.max(...latenciesMs),
+      ...cpu,
     };
     print(`paced: ${JSON.stringify(latency)}`);
     return {

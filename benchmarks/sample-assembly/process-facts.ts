@@ -1,5 +1,5 @@
 /** What a child process has used, from /proc: Linux only. */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 
 const TICKS_PER_S = 100;
 
@@ -23,4 +23,22 @@ export function machineBusySeconds(): number {
     .split(/\s+/)
     .map(Number);
   return (user! + nice! + system! + irq! + softirq! + steal!) / TICKS_PER_S;
+}
+
+/** CPU seconds of a process and of all that it has started and that still run. */
+export function cpuSecondsOfTree(root: number): number {
+  const children = new Map<number, number[]>();
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    try {
+      const stat = readFileSync(`/proc/${entry}/stat`, 'utf8');
+      const parent = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
+      children.set(parent, [...(children.get(parent) ?? []), Number(entry)]);
+    } catch {
+      // It has ended meanwhile.
+    }
+  }
+  const sum = (pid: number): number =>
+    (children.get(pid) ?? []).reduce((seconds, child) => seconds + sum(child), cpuSecondsOf(pid));
+  return sum(root);
 }

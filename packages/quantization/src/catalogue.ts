@@ -189,7 +189,10 @@ export class Catalogue {
   /** The item's own embedding, or that of its text; null for an unknown item, and for a text that waits for `embedTexts`. */
   contentEmbedding(itemId: string): Float32Array | null {
     const entry = this.#entries.get(itemId);
-    if (!entry) return null;
+    return entry ? this.#content(entry) : null;
+  }
+
+  #content(entry: Entry): Float32Array | null {
     if (!this.#textEncoder && entry.text && entry.embedding?.length !== this.contentDim(entry.scenario))
       entry.embedding = textEmbedding(entry.text, this.contentDim(entry.scenario));
     return entry.embedding;
@@ -258,8 +261,8 @@ export class Catalogue {
   }
 
   #product(itemId: string | null): Float32Array | null {
-    if (itemId === null || this.scenarioOf(itemId) !== PRODUCT_CARD) return null;
-    return this.contentEmbedding(itemId);
+    const entry = itemId === null ? undefined : this.#entries.get(itemId);
+    return entry?.scenario === PRODUCT_CARD ? this.#content(entry) : null;
   }
 
   #check(itemId: string, scenario: string, embedding: readonly number[]): void {

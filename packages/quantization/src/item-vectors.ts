@@ -26,18 +26,22 @@ export function roomVector(
   products: readonly (Float32Array | null)[],
   explained: number,
 ): Float32Array | null {
-  let sum: Float64Array | undefined;
+  const dim = products.find((product) => product !== null)?.length;
+  if (dim === undefined) return null;
+  const sum = new Float64Array(dim);
   let weights = 0;
-  for (const [i, product] of products.entries()) {
+  for (let i = 0; i < products.length; i++) {
+    const product = products[i];
     if (!product) continue;
-    const weight = i === explained ? EXPLAINED_WEIGHT : 1;
-    sum ??= new Float64Array(product.length);
-    if (product.length !== sum.length)
+    if (product.length !== dim)
       throw new QuantizationError(
-        `Products of one room have embeddings of one length, got ${sum.length} and ${product.length}`,
+        `Products of one room have embeddings of one length, got ${dim} and ${product.length}`,
       );
-    for (let d = 0; d < product.length; d++) sum[d]! += weight * product[d]!;
+    const weight = i === explained ? EXPLAINED_WEIGHT : 1;
+    for (let d = 0; d < dim; d++) sum[d]! += weight * product[d]!;
     weights += weight;
   }
-  return sum ? Float32Array.from(sum, (v) => v / weights) : null;
+  const mean = new Float32Array(dim);
+  for (let d = 0; d < dim; d++) mean[d] = sum[d]! / weights;
+  return mean;
 }

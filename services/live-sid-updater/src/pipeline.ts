@@ -3,8 +3,9 @@
  * produces        item-sids, live-sids, codebooks (the first ones), sid-metrics, dead-letters
  * waits for       a codebook per scenario; trains the first one itself once enough items are there and quiet
  * is unblocked by a new item, a product change, a codebook
- * commits when    live SIDs are written: they and the offset before the oldest change that no live SID reflects are one
- *                 transaction of the partition's owner. item-sids need no offset: what the catalogue lacks is computed
+ * commits when    live SIDs are written: a transaction of the partition's owner, which once a second and with every
+ *                 tombstone moves the offset to the oldest change that no live SID reflects. Changes read again are
+ *                 skipped by the rooms' sourceOffset. item-sids need no offset: what the catalogue lacks is computed
  */
 import { TOPICS, type TopicName } from '@onemall/contracts';
 import {
@@ -101,6 +102,7 @@ export async function startPipeline(
     await committed();
     if (changes.owns(partition)) await publishLiveSids({ all: true, partition });
     await committed();
+    if (changes.owns(partition)) await commit(partition, []);
     state.disown(partition);
     await changes.release(partition);
     log.info({ partition }, 'gave a partition back');
@@ -149,13 +151,14 @@ export async function startPipeline(
   async function publishLiveSids(options: { all?: boolean; partition?: number } = {}): Promise<void> {
     if (state.encoders(LIVE_STREAM).length === 0) return;
     const due = state.rooms.settle(clock.nowMs(), { ...options, except: committing });
-    for (const [partition, rooms] of Map.groupBy(due, (room) => room.partition)) {
-      const result = await computeLiveSids(state, rooms, clock.nowMs());
-      reporter.countComputed(result);
-      for (const room of rooms) state.rooms.stored(room);
-      for (const { liveId, causeMs, untilMs } of result.held) state.rooms.hold(liveId, causeMs, untilMs);
-      if (result.records.length > 0) commitBeside(partition, rooms, result.records);
-    }
+    if (due.length === 0) return;
+    const result = await computeLiveSids(state, due, clock.nowMs());
+    reporter.countComputed(result);
+    for (const room of due) state.rooms.stored(room);
+    for (const { liveId, causeMs, untilMs } of result.held) state.rooms.hold(liveId, causeMs, untilMs);
+    const rooms = Map.groupBy(due, (room) => room.partition);
+    for (const [partition, records] of Map.groupBy(result.records, (record) => record.sourcePartition))
+      commitBeside(partition, rooms.get(partition)!, records);
   }
 
   function commitBeside(
@@ -193,7 +196,7 @@ export async function startPipeline(
     records: readonly LiveSidRecord[],
   ): Promise<TransactionFailedError | null> {
     try {
-      await changes.commit(partition, records, state.rooms.oldestUnstored(partition));
+      await changes.commit(partition, records, state.rooms.oldestUnstored(partition), clock.nowMs());
     } catch (error) {
       if (!(error instanceof TransactionFailedError)) throw error;
       return error;
@@ -217,7 +220,7 @@ export async function startPipeline(
   /** Not while the partition has a transaction under way. */
   async function commit(partition: number, records: readonly OutRecord[]): Promise<boolean> {
     try {
-      await changes.commit(partition, records, state.rooms.oldestUnstored(partition));
+      await changes.commit(partition, records, state.rooms.oldestUnstored(partition), clock.nowMs());
       return true;
     } catch (error) {
       if (!(error instanceof TransactionFailedError)) throw error;

@@ -2,7 +2,13 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { Codebook, LiveSid, ProductChange, ProductChangeKind, Sid } from '@onemall/contracts';
 import fc from 'fast-check';
-import { applyChange, EMPTY_ROOM, forgetOldChanges, type RoomState } from '../src/stages/apply-change.ts';
+import {
+  applyChange,
+  applyChanges,
+  EMPTY_ROOM,
+  forgetOldChanges,
+  type RoomState,
+} from '../src/stages/apply-change.ts';
 import { chooseVersions, MissingCodebookError } from '../src/stages/choose-versions.ts';
 import { decideItemSid } from '../src/stages/decide-item-sid.ts';
 import { decideLiveSid } from '../src/stages/decide-live-sid.ts';
@@ -98,6 +104,23 @@ describe('applyChange', () => {
         );
       }),
       { seed: 33 },
+    );
+  });
+
+  test('a burst is its changes one by one, and the room before it stays as it was', () => {
+    fc.assert(
+      fc.property(changes, fc.nat(25), fc.nat(24), (list, cut, endAt) => {
+        const ended = (list as ProductChange[]).toSpliced(endAt, 0, change('ROOM_ENDED', null, 100));
+        const before = ended.slice(0, cut).reduce(applyChange, EMPTY_ROOM);
+        const copy = structuredClone(before);
+        assert.deepEqual(
+          applyChanges(before, ended.slice(cut)),
+          ended.slice(cut).reduce(applyChange, before),
+        );
+        assert.deepEqual(before, copy);
+        assert.equal(EMPTY_ROOM.changedMs.size, 0);
+      }),
+      { seed: 34, numRuns: 300 },
     );
   });
 

@@ -1,6 +1,6 @@
 /**
  * live-product-changes as one owner per partition reads it: membership, a reader at the committed offsets, and per owned
- * partition a transactional writer that puts live SIDs and the offset into one transaction and fences the owner before.
+ * partition a transactional writer of live SIDs and the offset, which fences the owner before.
  */
 import type {
   FetchedPartition,
@@ -12,6 +12,11 @@ import type {
 } from '@onemall/kafka-io';
 
 const TOPIC = 'live-product-changes';
+/**
+ * The offset costs a transaction two more requests, one after the other, and is no part of the rooms' state: changes that
+ * a record of live-sids reflects are skipped by its sourceOffset when they are read again.
+ */
+const OFFSET_EVERY_MS = 1_000;
 
 interface OwnedPartition {
   partition: number;
@@ -19,6 +24,8 @@ interface OwnedPartition {
   /** Position after the newest fetch; null before the first one. */
   nextOffset: number | null;
   committedOffset: number;
+  /** Records alone are committed before this time. */
+  offsetDueMs: number;
 }
 
 export interface PartitionChange {
@@ -102,7 +109,7 @@ export class ChangeLog {
       await this.#reader.assign([
         { topic: TOPIC, partition, offset: committedOffset >= 0 ? committedOffset : -2 },
       ]);
-      this.#owned.set(partition, { partition, writer, nextOffset: null, committedOffset });
+      this.#owned.set(partition, { partition, writer, nextOffset: null, committedOffset, offsetDueMs: 0 });
     } catch (error) {
       await writer.close();
       throw error;
@@ -130,7 +137,8 @@ export class ChangeLog {
   }
 
   /**
-   * Writes the partition's records and the offset from which its changes are read again, as one.
+   * Writes the partition's records as one, and with them once a second the offset from which its changes are read again.
+   * Tombstones always take it along: a room that ended is no longer in live-sids and could not tell what it reflects.
    * @param oldestUnstored oldest change that no record reflects yet
    * @throws TransactionFailedError: the outcome may be unknown; release the partition and take it again
    */
@@ -138,16 +146,21 @@ export class ChangeLog {
     partition: number,
     records: readonly OutRecord[],
     oldestUnstored: number | null,
+    nowMs: number,
   ): Promise<void> {
     const owned = this.#owned.get(partition)!;
     const offset = oldestUnstored ?? owned.nextOffset ?? owned.committedOffset;
-    const moves = offset > owned.committedOffset;
+    const due =
+      records.length === 0 || nowMs >= owned.offsetDueMs || records.some(({ value }) => value === null);
+    const moves = due && offset > owned.committedOffset;
     if (records.length === 0 && !moves) return;
     await owned.writer.commit({
       records,
       ...(moves && { offsets: { groupId: this.#groupId, positions: [{ topic: TOPIC, partition, offset }] } }),
     });
-    if (moves) owned.committedOffset = offset;
+    if (!moves) return;
+    owned.committedOffset = offset;
+    owned.offsetDueMs = nowMs + OFFSET_EVERY_MS;
   }
 
   /** Changes behind the end. */

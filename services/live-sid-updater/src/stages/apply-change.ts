@@ -27,29 +27,44 @@ export const EMPTY_ROOM: RoomState = {
  *
  * applyChange(EMPTY_ROOM, ADDED a) -> selling [a]; then EXPLAINING b -> selling [a, b], explaining b
  */
-export function applyChange(room: RoomState, change: ProductChange): RoomState {
-  const { kind, itemId, eventTimeMs } = change;
-  if (room.endedMs !== null && eventTimeMs <= room.endedMs) return room;
-  if (kind === 'ROOM_ENDED') return { ...EMPTY_ROOM, endedMs: eventTimeMs };
-  if (itemId === null) return room;
-  const open = room.endedMs === null ? room : EMPTY_ROOM;
-  if (eventTimeMs < (open.changedMs.get(itemId) ?? Number.NEGATIVE_INFINITY)) return open;
-  const changedMs = new Map(open.changedMs).set(itemId, eventTimeMs);
-  if (kind === 'REMOVED') {
-    const explained = open.explainingItemId === itemId;
-    return {
-      ...open,
-      changedMs,
-      sellingItemIds: open.sellingItemIds.filter((id) => id !== itemId),
-      explainingItemId: explained ? null : open.explainingItemId,
-    };
+export const applyChange = (room: RoomState, change: ProductChange): RoomState =>
+  applyChanges(room, [change]);
+
+interface RoomDraft extends RoomState {
+  sellingItemIds: readonly string[];
+  explainingItemId: string | null;
+  changedMs: Map<string, number>;
+  explainingSinceMs: number;
+}
+
+/** One change after the other, as `applyChange`, with one copy of what the room holds. */
+export function applyChanges(room: RoomState, changes: readonly ProductChange[]): RoomState {
+  let after = room;
+  let draft: RoomDraft | null = null;
+  for (const { kind, itemId, eventTimeMs } of changes) {
+    if (after.endedMs !== null && eventTimeMs <= after.endedMs) continue;
+    if (kind === 'ROOM_ENDED') {
+      after = { ...EMPTY_ROOM, endedMs: eventTimeMs };
+      draft = null;
+      continue;
+    }
+    if (itemId === null) continue;
+    const open: RoomState = after.endedMs === null ? after : EMPTY_ROOM;
+    if (eventTimeMs < (open.changedMs.get(itemId) ?? Number.NEGATIVE_INFINITY)) continue;
+    draft ??= { ...open, changedMs: new Map(open.changedMs) };
+    after = draft;
+    draft.changedMs.set(itemId, eventTimeMs);
+    if (kind === 'REMOVED') {
+      draft.sellingItemIds = draft.sellingItemIds.filter((id) => id !== itemId);
+      if (draft.explainingItemId === itemId) draft.explainingItemId = null;
+      continue;
+    }
+    if (!draft.sellingItemIds.includes(itemId)) draft.sellingItemIds = [...draft.sellingItemIds, itemId];
+    if (kind !== 'EXPLAINING' || eventTimeMs < draft.explainingSinceMs) continue;
+    draft.explainingItemId = itemId;
+    draft.explainingSinceMs = eventTimeMs;
   }
-  const sellingItemIds = open.sellingItemIds.includes(itemId)
-    ? open.sellingItemIds
-    : [...open.sellingItemIds, itemId];
-  if (kind === 'EXPLAINING' && eventTimeMs >= open.explainingSinceMs)
-    return { ...open, changedMs, sellingItemIds, explainingItemId: itemId, explainingSinceMs: eventTimeMs };
-  return { ...open, changedMs, sellingItemIds };
+  return after;
 }
 
 /** Forgets change times of products that are off sale for longer than any disorder of the log. */

@@ -1,6 +1,6 @@
 /** The live rooms of this process: their state, and the changes that wait for the debounce. Time is passed in. */
 import type { LiveSid, ProductChange, SidReason } from '@onemall/contracts';
-import { applyChange, EMPTY_ROOM, forgetOldChanges, type RoomState } from '../stages/apply-change.ts';
+import { applyChanges, EMPTY_ROOM, forgetOldChanges, type RoomState } from '../stages/apply-change.ts';
 
 export interface TakenChange {
   partition: number;
@@ -49,6 +49,8 @@ export class Rooms {
   readonly #selling = new Map<string, Set<string>>();
   /** Rooms with pending changes or dirty. */
   readonly #waiting = new Set<Room>();
+  /** By partition, rooms with changes that no durable record reflects. */
+  readonly #unstored = new Map<number, Set<Room>>();
   /** In order of their end. */
   readonly #ended: string[] = [];
   readonly #debounceMs: number;
@@ -80,9 +82,9 @@ export class Rooms {
       sellingItemIds: record.sellingItemIds,
       explainingItemId: record.explainingItemId,
     };
-    this.#unindex(before);
+    if (before) this.#remove(before);
     const room = this.#newRoom(record.liveId, record.sourcePartition, state, record.sourceOffset);
-    this.#index(room);
+    this.#index(room.liveId, state.sellingItemIds);
   }
 
   /** @returns false for a change that the restored state already holds */
@@ -91,7 +93,7 @@ export class Rooms {
     const room = this.#rooms.get(liveId) ?? this.#newRoom(liveId, taken.partition, EMPTY_ROOM, -1);
     if (taken.offset <= room.offset) return false;
     room.offset = taken.offset;
-    room.unstoredOffset ??= taken.offset;
+    if (room.unstoredOffset === null) this.#setUnstored(room, taken.offset);
     if (room.pending.length === 0) room.firstPendingMs = nowMs;
     room.lastPendingMs = nowMs;
     room.pending.push(taken);
@@ -155,7 +157,7 @@ export class Rooms {
   stored(settled: SettledRoom): void {
     const room = this.#rooms.get(settled.liveId);
     if (!room || room.partition !== settled.partition) return;
-    room.unstoredOffset = room.pending[0]?.offset ?? null;
+    this.#setUnstored(room, room.pending[0]?.offset ?? null);
     if (settled.state.endedMs === null) return;
     this.#ended.push(room.liveId);
     if (this.#ended.length <= MAX_ENDED_ROOMS) return;
@@ -167,9 +169,8 @@ export class Rooms {
   /** Offset from which changes of the partition must be read again after a crash; null where all are stored. */
   oldestUnstored(partition: number): number | null {
     let oldest: number | null = null;
-    for (const room of this.#rooms.values())
-      if (room.partition === partition && room.unstoredOffset !== null)
-        oldest = Math.min(oldest ?? room.unstoredOffset, room.unstoredOffset);
+    for (const { unstoredOffset } of this.#unstored.get(partition) ?? [])
+      oldest = Math.min(oldest ?? unstoredOffset!, unstoredOffset!);
     return oldest;
   }
 
@@ -185,11 +186,23 @@ export class Rooms {
   /** Another process owns the partition now. */
   forget(partition: number): void {
     for (const room of this.#rooms.values()) {
-      if (room.partition !== partition) continue;
-      this.#unindex(room);
-      this.#waiting.delete(room);
-      this.#rooms.delete(room.liveId);
+      if (room.partition === partition) this.#remove(room);
     }
+  }
+
+  #remove(room: Room): void {
+    this.#unindex(room.liveId, room.state.sellingItemIds);
+    this.#waiting.delete(room);
+    this.#setUnstored(room, null);
+    this.#rooms.delete(room.liveId);
+  }
+
+  #setUnstored(room: Room, offset: number | null): void {
+    room.unstoredOffset = offset;
+    const unstored = this.#unstored.get(room.partition);
+    if (offset === null) unstored?.delete(room);
+    else if (unstored) unstored.add(room);
+    else this.#unstored.set(room.partition, new Set([room]));
   }
 
   #settleRoom(room: Room): SettledRoom {
@@ -197,13 +210,15 @@ export class Rooms {
       (a, b) => a.change.eventTimeMs - b.change.eventTimeMs || a.offset - b.offset,
     );
     room.pending = [];
-    this.#unindex(room);
-    let state = room.state;
-    for (const { change } of pending) state = applyChange(state, change);
+    const before = room.state;
+    let state = applyChanges(
+      before,
+      pending.map(({ change }) => change),
+    );
     const newestMs = pending.at(-1)?.change.eventTimeMs;
     if (newestMs !== undefined) state = forgetOldChanges(state, newestMs - DISORDER_MS);
     room.state = state;
-    this.#index(room);
+    this.#reindex(room, before.sellingItemIds);
     const dirty = room.dirty;
     room.dirty = null;
     room.heldUntilMs = 0;
@@ -241,17 +256,27 @@ export class Rooms {
     this.#waiting.add(room);
   }
 
-  #index(room: Room): void {
-    for (const itemId of room.state.sellingItemIds) {
-      const rooms = this.#selling.get(itemId) ?? new Set();
-      this.#selling.set(itemId, rooms.add(room.liveId));
+  /** Most changes add a product at the end or only explain one: what both lists begin with stays as it is. */
+  #reindex(room: Room, before: readonly string[]): void {
+    const after = room.state.sellingItemIds;
+    let same = 0;
+    while (same < before.length && before[same] === after[same]) same++;
+    this.#unindex(room.liveId, before.slice(same));
+    this.#index(room.liveId, after.slice(same));
+  }
+
+  #index(liveId: string, itemIds: readonly string[]): void {
+    for (const itemId of itemIds) {
+      const rooms = this.#selling.get(itemId);
+      if (rooms) rooms.add(liveId);
+      else this.#selling.set(itemId, new Set([liveId]));
     }
   }
 
-  #unindex(room: Room | undefined): void {
-    for (const itemId of room?.state.sellingItemIds ?? []) {
+  #unindex(liveId: string, itemIds: readonly string[]): void {
+    for (const itemId of itemIds) {
       const rooms = this.#selling.get(itemId);
-      rooms?.delete(room!.liveId);
+      rooms?.delete(liveId);
       if (rooms?.size === 0) this.#selling.delete(itemId);
     }
   }
