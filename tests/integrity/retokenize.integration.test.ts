@@ -2,11 +2,14 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { ItemSid } from '@onemall/contracts';
+import { encode, readCodebook, stackVectors, writePairs } from '@onemall/quantization';
 import { createLogger, systemClock } from '@onemall/service-kit';
 import { startTestStack, type TestStack } from '@onemall/testkit';
+import { readTable } from '../../services/job-runner/src/adapters/read-table.ts';
 import type { JobConfig } from '../../services/job-runner/src/config.ts';
 import type { JobContext, JobProgress } from '../../services/job-runner/src/jobs/job.ts';
 import { retokenizeCatalogue } from '../../services/job-runner/src/jobs/retokenize-catalogue.ts';
+import { trainCodebooks } from '../../services/job-runner/src/jobs/train-codebooks.ts';
 import { newest, PipelineScene, productItem } from './pipeline-scene.ts';
 
 let stack: TestStack;
@@ -15,7 +18,7 @@ before(async () => {
 });
 after(() => stack.stop());
 
-test('wrong SIDs of a whole catalogue are put right by the job, beside new items and product changes', async (t) => {
+test('wrong SIDs of a whole catalogue are put right beside the stream, and a projector changes that for nobody', async (t) => {
   const scenarios = ['live_stream', 'product_card'];
   const scene = await PipelineScene.create(stack, { scenarios, env: { ONEMALL_ITEMS_PER_TURN: '7' } });
   t.after(() => scene.close());
@@ -83,4 +86,44 @@ test('wrong SIDs of a whole catalogue are put right by the job, beside new items
   await scene.put(productItem(62));
   await scene.until('one more item', () => newest(itemSids, 'p62:1'));
   assert.equal(itemSids.length, written + 1);
+
+  // A version with a projector: the job that trained it, the updater and this job give an item one SID.
+  const catalogue = Array.from({ length: 63 }, (_, n) => productItem(n)).filter(
+    ({ itemId }) => itemId !== 'p60',
+  );
+  const neighbours = catalogue.flatMap((_, n) => [1, 2].flatMap((d) => [n, (n + d) % catalogue.length]));
+  const pairs = await scene.artifacts.put(
+    'pairs/1',
+    writePairs({
+      itemIds: catalogue.map(({ itemId }) => itemId),
+      commercial: Int32Array.from(neighbours),
+      watching: new Int32Array(0),
+      filters: {},
+      cutoffMs: 1,
+    }),
+  );
+  const training: JobContext = {
+    ...context,
+    progress: async () => {},
+    config: {
+      ...{ scenarios: { product_card: {} }, seed: 1, textEmbeddingDim: 8, textEncoderFolder: '' },
+      ...{ minItemsForCodebook: 10, lastLevel: 'fsq', maxTrainingVectors: 1_000, trainingThreads: 1 },
+      ...{ maxExcessConflict: 1, minCodeUsage: 0, maxRelativeError: 1, maxMovedShare: 1 },
+      ...{ trainingStateEveryMs: 60_000, retokenizeTimeoutMs: 120_000 },
+      ...{ projectorPairs: `${pairs.uri}@${pairs.sha256}`, projectorSteps: 40, projectorDim: 6 },
+    } as unknown as JobConfig,
+  };
+  await trainCodebooks(training);
+  const record = (await readTable(scene.kafka, 'codebooks')).get('product_card')!;
+  const codebook = readCodebook(await scene.artifacts.get(record));
+  assert.deepEqual([codebook.version, codebook.dim, codebook.projector?.outDim], [2, 8, 6]);
+  await scene.until('the second version', () =>
+    catalogue.every(({ itemId }) => newest(itemSids, `${itemId}:2`)),
+  );
+  const codes = await encode(codebook, stackVectors(catalogue.map(({ embedding }) => embedding!)));
+  for (const [i, { itemId }] of catalogue.entries()) {
+    const { c1, c2, c3 } = newest(itemSids, `${itemId}:2`)!.sid;
+    assert.deepEqual([c1, c2, c3], [...codes.subarray(3 * i, 3 * i + 3)], itemId);
+  }
+  assert.deepEqual(await retokenizeCatalogue(training), { items: 62, wrongBefore: 0 });
 });

@@ -1,16 +1,20 @@
-/** All levels of a codebook as one graph on onnxruntime: vectors in, codes and what each level leaves over out. */
+/**
+ * A codebook's projector, where it has one, and all its levels as one graph on onnxruntime: vectors in, codes and what each
+ * level leaves over out.
+ */
 import { cpuSession, GraphBuilder, type Value } from '@onemall/learning/onnx';
 import * as ort from 'onnxruntime-node';
-import { type Codebook, type CodebookLevel, NUM_LEVELS } from './codebook.ts';
+import { type Codebook, type CodebookLevel, levelDim, NUM_LEVELS } from './codebook.ts';
 import { type FsqLevel, fsqLayers } from './fsq.ts';
 import { emitNearest, ROWS_PER_RUN, runInRows } from './nearest-search.ts';
+import { ProjectorRunner } from './projector.ts';
 import { toSource, type VectorSource } from './vector-source.ts';
 import { QuantizationError, requireFinite, type Vectors } from './vectors.ts';
 
 export interface Encoded {
   /** int32 [N, 3] */
   codes: Int32Array;
-  /** Per level: mean squared length of what is left after it, as a share of that of the vectors. */
+  /** Per level: mean squared length of what is left after it, as a share of that of the vectors, which are projected ones where the codebook has a projector. */
   relativeErrors: number[];
 }
 
@@ -21,15 +25,19 @@ export interface Encoded {
 export class CodebookEncoder {
   readonly codebook: Codebook;
   readonly #session: ort.InferenceSession;
+  readonly #projector: ProjectorRunner | null;
 
-  private constructor(codebook: Codebook, session: ort.InferenceSession) {
+  private constructor(codebook: Codebook, session: ort.InferenceSession, projector: ProjectorRunner | null) {
     this.codebook = codebook;
     this.#session = session;
+    this.#projector = projector;
   }
 
+  /** @throws QuantizationError where the codebook's projector is no model of the lengths that it names */
   static async open(codebook: Codebook, numThreads = 1): Promise<CodebookEncoder> {
+    const projector = codebook.projector ? await ProjectorRunner.open(codebook.projector, numThreads) : null;
     const session = await ort.InferenceSession.create(encoderGraph(codebook), cpuSession(numThreads));
-    return new CodebookEncoder(codebook, session);
+    return new CodebookEncoder(codebook, session, projector);
   }
 
   /**
@@ -48,7 +56,8 @@ export class CodebookEncoder {
     for await (const chunk of toSource(vectors).chunks()) {
       this.#check(chunk);
       const codes = new Int32Array(chunk.numVectors * NUM_LEVELS);
-      await runInRows(this.#session, chunk, (outputs, from, count) => {
+      const quantized = this.#projector ? await this.#projector.project(chunk) : chunk;
+      await runInRows(this.#session, quantized, (outputs, from, count) => {
         const errors = outputs.errors!.data as Float32Array;
         const ofRows = (outputs.codes!.data as Int32Array).subarray(0, count * NUM_LEVELS);
         codes.set(ofRows, from * NUM_LEVELS);
@@ -69,8 +78,9 @@ export class CodebookEncoder {
     return { codes, relativeErrors: Array.from(left, (sum) => (whole > 0 ? sum / whole : 0)) };
   }
 
-  close(): Promise<void> {
-    return this.#session.release();
+  async close(): Promise<void> {
+    await this.#projector?.close();
+    await this.#session.release();
   }
 
   #check(vectors: Vectors): void {
@@ -101,14 +111,14 @@ export async function withEncoder<T>(
 export const encode = (codebook: Codebook, vectors: Vectors): Promise<Int32Array> =>
   withEncoder(codebook, (encoder) => encoder.encode(vectors));
 
-/** Input x float32 [R, dim]; outputs codes int32 [R, 3], errors float32 [R, 4]: |x|^2, then what each level leaves. */
-function encoderGraph({ levels, dim }: Codebook): Uint8Array {
+/** Input x float32 [R, levelDim]; outputs codes int32 [R, 3], errors float32 [R, 4]: |x|^2, then what each level leaves. */
+function encoderGraph(codebook: Codebook): Uint8Array {
   const g = new GraphBuilder({ portable: true });
-  let rest = g.input('x', [ROWS_PER_RUN, dim], 'float32');
+  let rest = g.input('x', [ROWS_PER_RUN, levelDim(codebook)], 'float32');
   const squares = (x: Value): Value => g.reduce('ReduceSum', g.mul(x, x), [1], true);
   const codes: Value[] = [];
   const errors = [squares(rest)];
-  for (const [l, level] of levels.entries()) {
+  for (const [l, level] of codebook.levels.entries()) {
     const { code, restored } = emitLevel(g, rest, level, `level${l + 1}`);
     codes.push(g.reshape(code, [ROWS_PER_RUN, 1]));
     rest = g.sub(rest, restored);

@@ -1,12 +1,15 @@
 /**
- * A codebook as artifact files: codebook.json (what it is) and one level<N>.bin per level (float32, little endian).
+ * A codebook as artifact files: codebook.json (what it is), one level<N>.bin per level (float32, little endian), and
+ * projector.onnx where it has a projector; `projector` in codebook.json is null where it quantizes m itself.
  * The bytes depend on the codebook alone, so equal codebooks are equal artifacts.
  */
 import { type Codebook, type CodebookLevel, NUM_LEVELS } from './codebook.ts';
 import { fsqNumWeights } from './fsq.ts';
 import type { CodeMatch } from './match-codebooks.ts';
+import type { Projector } from './projector.ts';
 
 const FORMAT_VERSION = 1;
+const PROJECTOR = 'projector.onnx';
 
 /** Files that are not a codebook of this format, or a damaged one. */
 export class CodebookFileError extends Error {
@@ -21,6 +24,12 @@ interface LevelHeader {
   hidden?: number;
   scale?: number;
 }
+interface ProjectorHeader {
+  file: string;
+  inDim: number;
+  outDim: number;
+  trainedOn: string;
+}
 interface Header {
   format: 'onemall-codebook';
   formatVersion: number;
@@ -29,10 +38,13 @@ interface Header {
   dim: number;
   cutoffMs: number;
   textEncoder?: string;
+  /** Null, or absent in files of an older build: the identity. */
+  projector?: ProjectorHeader | null;
   levels: LevelHeader[];
 }
 
 export function writeCodebook(codebook: Codebook): Map<string, Uint8Array> {
+  const { projector } = codebook;
   const header: Header = {
     format: 'onemall-codebook',
     formatVersion: FORMAT_VERSION,
@@ -41,6 +53,14 @@ export function writeCodebook(codebook: Codebook): Map<string, Uint8Array> {
     dim: codebook.dim,
     cutoffMs: codebook.cutoffMs,
     ...(codebook.textEncoder !== undefined && { textEncoder: codebook.textEncoder }),
+    projector: projector
+      ? {
+          file: PROJECTOR,
+          inDim: projector.inDim,
+          outDim: projector.outDim,
+          trainedOn: projector.trainedOn,
+        }
+      : null,
     levels: codebook.levels.map((level, l) => ({
       kind: level.kind,
       numCodes: level.numCodes,
@@ -53,6 +73,7 @@ export function writeCodebook(codebook: Codebook): Map<string, Uint8Array> {
   ]);
   for (const [l, level] of codebook.levels.entries())
     files.set(`level${l + 1}.bin`, toLittleEndian(level.kind === 'kmeans' ? level.centroids : level.weights));
+  if (projector) files.set(PROJECTOR, projector.model);
   return files;
 }
 
@@ -84,7 +105,8 @@ export function readCodebook(files: ReadonlyMap<string, Uint8Array>): Codebook {
   expect(isCount(dim), 'dim to be a whole number of at least 1', dim);
   expect(Number.isFinite(cutoffMs), 'cutoffMs to be a number', cutoffMs);
   expect(Array.isArray(levels) && levels.length === NUM_LEVELS, `${NUM_LEVELS} levels`, levels?.length);
-  const read = levels!.map((level) => readLevel(level, dim!, files, expect));
+  const projector = header.projector ? readProjector(header.projector, dim!, files, expect) : undefined;
+  const read = levels!.map((level) => readLevel(level, projector?.outDim ?? dim!, files, expect));
   return {
     scenario: scenario!,
     version: version!,
@@ -92,8 +114,24 @@ export function readCodebook(files: ReadonlyMap<string, Uint8Array>): Codebook {
     dim: dim!,
     levels: read,
     cutoffMs: cutoffMs!,
+    ...(projector && { projector }),
     ...(textEncoder !== undefined && { textEncoder }),
   };
+}
+
+/** Its graph is compared with these lengths when it is opened. */
+function readProjector(
+  { file, inDim, outDim, trainedOn }: ProjectorHeader,
+  dim: number,
+  files: ReadonlyMap<string, Uint8Array>,
+  expect: (ok: boolean, what: string, got: unknown) => void,
+): Projector {
+  expect(inDim === dim, `projector.inDim to be the codebook's dim, ${dim}`, inDim);
+  expect(isCount(outDim), 'projector.outDim to be a whole number of at least 1', outDim);
+  expect(typeof trainedOn === 'string', 'projector.trainedOn to say where its weights are from', trainedOn);
+  const model = files.get(file);
+  if (!model) throw new CodebookFileError(`codebook.json names ${file}, which the artifact does not have`);
+  return { inDim, outDim, trainedOn, model };
 }
 
 function readLevel(

@@ -5,6 +5,7 @@
 import { type FsqLevel, type FsqTraining, trainFsq } from './fsq.ts';
 import { type KmeansState, trainKmeans } from './kmeans.ts';
 import { NearestSearch } from './nearest-search.ts';
+import { type Projector, ProjectorRunner } from './projector.ts';
 import { isInMemory, mapSource, sampleVectors, toSource, type VectorSource } from './vector-source.ts';
 import { seededSource, type Vectors } from './vectors.ts';
 
@@ -27,11 +28,17 @@ export interface Codebook {
   /** Length of m. */
   dim: number;
   levels: readonly CodebookLevel[];
+  /** Stands before the first level, which quantizes m itself where there is none. */
+  projector?: Projector;
   /** Nothing that happened later went into it. */
   cutoffMs: number;
   /** Encoder of the texts that its vectors are from; absent for hashed n-grams and for items with embeddings of their own. */
   textEncoder?: string;
 }
+
+/** Length of the vectors that the levels quantize. */
+export const levelDim = ({ dim, projector }: Pick<Codebook, 'dim' | 'projector'>): number =>
+  projector?.outDim ?? dim;
 
 export interface CodebookTraining {
   scenario: string;
@@ -41,6 +48,8 @@ export interface CodebookTraining {
   cutoffMs: number;
   seed: number;
   textEncoder?: string;
+  /** Projects the vectors before the first level, and becomes part of the codebook. */
+  projector?: Projector;
   maxIterations?: number;
   tolerance?: number;
   maxVectorsPerCode?: number;
@@ -71,6 +80,21 @@ export async function trainCodebook(
   vectors: Vectors | VectorSource,
   options: CodebookTraining,
 ): Promise<Codebook> {
+  const { projector, numThreads = 1 } = options;
+  if (!projector) return trainLevels(vectors, options);
+  const runner = await ProjectorRunner.open(projector, numThreads);
+  try {
+    const project = (chunk: Vectors): Promise<Vectors> => runner.project(chunk);
+    const projected = isInMemory(vectors)
+      ? await project(vectors)
+      : mapSource(vectors, project, projector.outDim);
+    return { ...(await trainLevels(projected, options)), dim: projector.inDim, projector };
+  } finally {
+    await runner.close();
+  }
+}
+
+async function trainLevels(vectors: Vectors | VectorSource, options: CodebookTraining): Promise<Codebook> {
   const { numCodes, numThreads = 1, resume, onState } = options;
   const levels: CodebookLevel[] = [];
   let rest = vectors;

@@ -13,6 +13,7 @@ export * from './pairs/pair.ts';
 export * from './pairs/pair-files.ts';
 export * from './pairs/swing.ts';
 export * from './pairs/watching-pairs.ts';
+export * from './projector.ts';
 export * from './sid-metrics.ts';
 export * from './text-embedding.ts';
 export * from './vector-source.ts';

@@ -2,16 +2,17 @@
  * A new codebook version keeps the code indices of the one before: codes of the new one are renumbered so that each stands
  * where the old one meant about the same. What a policy has learnt of a code then still holds for most items.
  */
-import type { Codebook, CodebookLevel } from './codebook.ts';
-import { NUM_LEVELS } from './codebook.ts';
+import { type Codebook, type CodebookLevel, levelDim, NUM_LEVELS } from './codebook.ts';
 import type { CodebookEncoder } from './codebook-encoder.ts';
 import { nearestCodes, squaredDistance } from './nearest-search.ts';
+import { sameProjector } from './projector.ts';
 import { toSource, type VectorSource } from './vector-source.ts';
 import type { Vectors } from './vectors.ts';
 
-/** Whether codes of the two can mean the same: equal lengths, kinds and numbers of codes. */
-export const canMatch = (before: Codebook, after: Pick<Codebook, 'dim' | 'numCodes' | 'levels'>): boolean =>
+/** Whether codes of the two can mean the same: one space, equal kinds and numbers of codes. */
+export const canMatch = (before: Codebook, after: Codebook): boolean =>
   before.dim === after.dim &&
+  sameProjector(before.projector, after.projector) &&
   after.numCodes.every((k, l) => k === before.numCodes[l]) &&
   after.levels.every((level, l) => level.kind === before.levels[l]!.kind);
 
@@ -20,7 +21,7 @@ export function matchCodebook(before: Codebook, after: Codebook): Codebook {
   const levels = after.levels.map((level, l): CodebookLevel => {
     const old = before.levels[l]!;
     if (level.kind !== 'kmeans' || old.kind !== 'kmeans') return level;
-    const { dim } = after;
+    const dim = levelDim(after);
     const places = assign(squaredDistances(old.centroids, level.centroids, dim), level.numCodes);
     const centroids = new Float32Array(level.centroids.length);
     for (const [place, code] of places.entries())
@@ -104,7 +105,10 @@ export async function matchedCodes(before: Codebook, after: Codebook): Promise<C
       if (!fits || !old) return match;
       if (level.kind !== 'kmeans' || old.kind !== 'kmeans') return match.map((_, code) => code);
       const data = level.centroids;
-      const nearest = await nearestCodes({ data, numVectors: level.numCodes, dim: after.dim }, old.centroids);
+      const nearest = await nearestCodes(
+        { data, numVectors: level.numCodes, dim: levelDim(after) },
+        old.centroids,
+      );
       return match.map((_, code) => (nearest[code] === code ? code : -1));
     }),
   );

@@ -4,6 +4,7 @@ import { trainCodebook } from './codebook.ts';
 import { withEncoder } from './codebook-encoder.ts';
 import { readCodebook, writeCodebook, writeContinues } from './codebook-files.ts';
 import { canMatch, matchCodebook, matchedCodes, movedShares } from './match-codebooks.ts';
+import { sameProjector } from './projector.ts';
 import { measureCodebook } from './sid-metrics.ts';
 import type { ThreadMessage, ThreadTask } from './training-thread.ts';
 
@@ -15,6 +16,7 @@ const send = (message: ThreadMessage): void => parentPort!.postMessage(message);
 const before = previous ? readCodebook(previous) : null;
 const start =
   before?.dim === vectors.dim &&
+  sameProjector(before.projector, task.projector) &&
   before.numCodes.every((k, l) => k === task.numCodes[l]) &&
   before.levels.at(-1)!.kind === task.lastLevel
     ? before

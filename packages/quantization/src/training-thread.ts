@@ -2,6 +2,7 @@
 import { Worker } from 'node:worker_threads';
 import type { TrainingState } from './codebook.ts';
 import type { MovedShares } from './match-codebooks.ts';
+import type { Projector } from './projector.ts';
 import type { CodebookMetrics } from './sid-metrics.ts';
 import type { Vectors } from './vectors.ts';
 
@@ -14,6 +15,7 @@ export interface TrainingTask {
   cutoffMs: number;
   seed: number;
   textEncoder?: string;
+  projector?: Projector;
   numThreads?: number;
   /** Files of the version before, whose code indices are kept where they fit. */
   previous?: ReadonlyMap<string, Uint8Array>;

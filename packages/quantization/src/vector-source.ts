@@ -11,13 +11,14 @@ export const isInMemory = (vectors: Vectors | VectorSource): vectors is Vectors 
 export const toSource = (vectors: Vectors | VectorSource): VectorSource =>
   isInMemory(vectors) ? { dim: vectors.dim, chunks: () => [vectors] } : vectors;
 
-/** The vectors with each chunk replaced, as it is read. */
+/** The vectors with each chunk replaced, as it is read, by one of vectors of `dim` numbers. */
 export function mapSource(
   source: VectorSource,
   map: (chunk: Vectors) => Vectors | Promise<Vectors>,
+  dim = source.dim,
 ): VectorSource {
   return {
-    dim: source.dim,
+    dim,
     async *chunks() {
       for await (const chunk of source.chunks()) yield await map(chunk);
     },

@@ -31,6 +31,15 @@ export const jobShape = {
     .preprocess((v) => (typeof v === 'string' ? v === 'true' : v), z.boolean())
     .default(true)
     .describe('codebooks of live rooms are made from the item tower of the policy in use, once there is one'),
+  projectorPairs: z
+    .string()
+    .regex(/^(pairs\/.+@[0-9a-f]{64})?$/, 'expected uri@sha256, as collect-pairs prints it')
+    .default('')
+    .describe(
+      'pairs on which the projector of the next codebook of product cards is trained; empty: that of the version before, or none',
+    ),
+  projectorSteps: count(1).default(600).describe('of 256 pairs'),
+  projectorDim: count(1).default(64).describe('length of what the levels quantize'),
   maxExcessConflict: share.default(0.5).describe('conflict beyond what equal vectors explain'),
   minCodeUsage: share.default(0.5).describe('share of first-level codes in use'),
   maxMovedShare: share

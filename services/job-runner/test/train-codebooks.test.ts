@@ -6,6 +6,7 @@ import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { Codebook } from '@onemall/contracts';
 import type { KafkaIo } from '@onemall/kafka-io';
+import { encode, readCodebook, stackVectors, writePairs } from '@onemall/quantization';
 import { createLogger, FolderArtifactStore, SeededRandom, systemClock } from '@onemall/service-kit';
 import type { JobConfig } from '../src/config.ts';
 import { type JobContext, JobRefusedError } from '../src/jobs/job.ts';
@@ -36,6 +37,9 @@ const CONFIG = {
   maxMovedShare: 0.5,
   trainingStateEveryMs: 0,
   trainingThreads: 1,
+  projectorPairs: '',
+  projectorSteps: 60,
+  projectorDim: 6,
 };
 
 /** One job's surroundings; `attempt` runs it until the given state is kept, or to its end. */
@@ -65,12 +69,12 @@ async function oneJob(t: TestContext, config: Partial<typeof CONFIG> = {}) {
   } as unknown as KafkaIo;
   let data: Record<string, unknown> = {};
   const log = createLogger('test', 'silent');
-  const attempt = (stopAfterStates = Number.POSITIVE_INFINITY) => {
+  const attempt = (stopAfterStates = Number.POSITIVE_INFINITY, more: Partial<typeof CONFIG> = {}) => {
     const stop = new AbortController();
     let states = 0;
     const context: JobContext = {
       jobId: '7',
-      config: { ...CONFIG, ...config } as unknown as JobConfig,
+      config: { ...CONFIG, ...config, ...more } as unknown as JobConfig,
       kafka,
       artifacts,
       clock: systemClock,
@@ -152,4 +156,58 @@ test('the next version keeps most first-level codes, and one that moves too many
   );
   assert.equal(strict.tables.codebooks.length, 1);
   assert.deepEqual(await strict.artifacts.list('checkpoints/codebooks'), []);
+});
+
+test('pairs train a projector, which the next versions keep, and SIDs go through it', async (t) => {
+  const job = await oneJob(t);
+  await job.attempt();
+  // Items belong together that are close in their first two numbers; the others are noise to the pairs.
+  const embeddings = job.tables.items.map(({ embedding }) => embedding!);
+  const pairs = embeddings.flatMap(([x, y], a) => {
+    const near = embeddings
+      .map(([u, v], b) => ({ b, far: (x! - u!) ** 2 + (y! - v!) ** 2 }))
+      .filter(({ b }) => b > a)
+      .toSorted((p, q) => p.far - q.far);
+    return near.slice(0, 5).flatMap(({ b }) => [a, b]);
+  });
+  const ref = await job.artifacts.put(
+    'pairs/1',
+    writePairs({
+      itemIds: job.tables.items.map(({ itemId }) => itemId),
+      commercial: Int32Array.from(pairs),
+      watching: new Int32Array(0),
+      filters: {},
+      cutoffMs: 1,
+    }),
+  );
+  const projectorPairs = `${ref.uri}@${ref.sha256}`;
+  job.forget();
+  await job.attempt(undefined, { projectorPairs });
+  job.forget();
+  await job.attempt();
+  const [first, second, third] = await Promise.all(
+    job.tables.codebooks.map(async (record) => readCodebook(await job.artifacts.get(record))),
+  );
+  assert.equal(first!.projector, undefined);
+  assert.deepEqual([second!.dim, second!.projector!.outDim], [8, 6]);
+  assert.equal(second!.projector!.trainedOn, projectorPairs);
+  const { projectorRecall50Before: before, projectorRecall50After: after } = job.tables.codebooks[1]!.metrics;
+  assert.ok(after! > before!, `${after} above ${before}`);
+  // Another space: nothing of the first version goes on. The third one keeps the projector, and so most codes.
+  assert.equal(job.tables.codebooks[1]!.metrics.moved, undefined);
+  assert.deepEqual(third!.projector, second!.projector);
+  assert.ok(job.tables.codebooks[2]!.metrics.moved1! < 0.2);
+  const codes = await encode(second!, stackVectors(embeddings));
+  assert.equal(codes.length, 3 * NUM_ITEMS);
+
+  job.forget();
+  job.tables.items = items(2).map((value) => ({ ...value, itemId: `other-${value.itemId}` }));
+  await assert.rejects(
+    job.attempt(undefined, { projectorPairs: projectorPairs.replace('pairs/1@', 'pairs/2@') }),
+    /pairs\/2 is not in/,
+  );
+  const fresh = await oneJob(t);
+  fresh.tables.items = job.tables.items;
+  await fresh.artifacts.put('pairs/1', await job.artifacts.get(ref));
+  await assert.rejects(fresh.attempt(undefined, { projectorPairs }), /leave 0 pairs of the catalogue/);
 });

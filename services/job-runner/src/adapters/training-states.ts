@@ -1,7 +1,7 @@
 /** Where a training is, as an artifact that the job's data names: a later attempt of the same job goes on there. */
 import { createHash } from 'node:crypto';
 import { deserialize, serialize } from 'node:v8';
-import type { TrainingState, Vectors } from '@onemall/quantization';
+import type { Projector, TrainingState, Vectors } from '@onemall/quantization';
 import type { ArtifactRef } from '@onemall/service-kit';
 import type { JobContext } from '../jobs/job.ts';
 
@@ -10,9 +10,13 @@ interface KeptState extends ArtifactRef {
 }
 
 /** What must be equal for a state to be of use. */
-export function trainingFingerprint({ data }: Vectors, options: object): string {
+export function trainingFingerprint(
+  { data }: Vectors,
+  { projector, ...options }: { projector?: Projector } & object,
+): string {
   const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  return createHash('sha256').update(JSON.stringify(options)).update(bytes).digest('hex');
+  const hash = createHash('sha256').update(JSON.stringify(options)).update(bytes);
+  return (projector ? hash.update(projector.model) : hash).digest('hex');
 }
 
 export class TrainingStates {

@@ -95,7 +95,15 @@ export async function collectPairs(context: JobContext): Promise<Record<string, 
       cutoffMs,
     }),
   );
-  return { ...ref, ...numPairs, filters, numUsers, ...coverage, cutoffMs };
+  return {
+    ...ref,
+    projectorPairs: `${ref.uri}@${ref.sha256}`,
+    ...numPairs,
+    filters,
+    numUsers,
+    ...coverage,
+    cutoffMs,
+  };
 
   function newInteractions(): Interactions {
     const limits = { maxUsers: config.pairsMaxUsers, maxPerUser: config.pairsMaxPerUser };

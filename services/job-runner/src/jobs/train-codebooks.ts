@@ -11,12 +11,14 @@ import {
   LIVE_STREAM,
   type MovedShares,
   namedMetrics,
+  readCodebook,
 } from '@onemall/quantization';
 import { trainInThread } from '@onemall/quantization/thread';
 import { SeededRandom } from '@onemall/service-kit';
 import { fillCatalogue } from '../adapters/fill-catalogue.ts';
 import { readTable } from '../adapters/read-table.ts';
 import { TrainingStates, trainingFingerprint } from '../adapters/training-states.ts';
+import { chooseProjector } from './choose-projector.ts';
 import { type JobContext, JobRefusedError } from './job.ts';
 import { liveTowerVectors } from './live-tower-vectors.ts';
 
@@ -79,8 +81,17 @@ async function trainOne(
   const { lastLevel, seed } = config;
   const version = (newest?.codebookVersion ?? 0) + 1;
   const textEncoder = tower ? null : catalogue.textEncoderName;
+  const previous = newest ? await artifacts.get(newest) : null;
+  const { projector, metrics: ofProjector } = await chooseProjector(
+    context,
+    scenario,
+    vectors,
+    catalogue,
+    previous ? readCodebook(previous).projector : undefined,
+  );
   const options = {
     ...{ scenario, version, numCodes, lastLevel, cutoffMs, seed },
+    ...(projector && { projector }),
     ...(textEncoder !== null && { textEncoder }),
   };
   const states = new TrainingStates(context, scenario, trainingFingerprint(vectors, options));
@@ -93,7 +104,7 @@ async function trainOne(
       vectors,
       ...options,
       numThreads: config.trainingThreads,
-      ...(newest && { previous: await artifacts.get(newest) }),
+      ...(previous && { previous }),
       ...(resume && { resume }),
     },
     {
@@ -137,7 +148,7 @@ async function trainOne(
     ...ref,
     numCodes: [...numCodes],
     dim,
-    metrics: { ...namedMetrics(metrics), ...(moved && namedMoves(moved)) },
+    metrics: { ...namedMetrics(metrics), ...(moved && namedMoves(moved)), ...ofProjector },
     towerVersion: tower?.version ?? null,
     // Beside the codebook itself: policies are removed after a while, a frozen tower is not.
     towerUri: tower ? uri : null,
