@@ -9,7 +9,7 @@ import { RunFolder } from './adapters/run-folder.ts';
 import { GeneratorRun } from './models/generator-run.ts';
 import type { GeneratorRecipe } from './models/recipes.ts';
 import { SASREC, type SasrecRecipe, SasrecRun } from './models/sasrec-run.ts';
-import { makeTokens, textVectors } from './models/tokens.ts';
+import { makeTokenizer, textVectors } from './models/tokens.ts';
 import { generatorLists, judge, type ListResult } from './rank-lists.ts';
 import { type Question, questions, trainingSequences, validationQuestions } from './stages/leave-one-out.ts';
 import { DataError, type SequenceSet } from './stages/parse-sequences.ts';
@@ -85,7 +85,7 @@ export class Study {
       text: () => textVectors(this.#set),
       given: () => this.#givenVectors(),
     }[recipe.tokenSource]();
-    const tokens = await makeTokens(source, recipe.tokenForm, seed);
+    const { tokens } = await makeTokenizer(source, recipe.tokenForm, seed);
     const sasrec = usesSasrec ? (await this.#trainedSasrec(seed, report)).model : undefined;
     const teacher = recipe.teacherShare > 0 ? await this.#teacher(sasrec!, seed, report) : undefined;
     const run = await GeneratorRun.start(this.#set, seed, recipe, {

@@ -4,10 +4,10 @@ import { parseArgs } from 'node:util';
 import { type RetrievalPresetName, retrievalPresets } from '@onemall/learning';
 import { planNames, readEvaluationPlan } from './plan.ts';
 import { type RlRun, runRl } from './rl-study.ts';
-import { runHitRates, type WorldRun } from './run-world.ts';
+import { runHitRates, WORLD_MODELS, type WorldRun } from './run-world.ts';
 
 const USAGE = `usage: world | rl [--plan NAME] [--folder DIR] [--positives N] [--epochs N] [--requests N] [--preset NAME] [--history H] [--seed S]
-  world: [--judge-minutes N]
+  world: [--models onemall,sasrec,tiger] [--judge-minutes N]
   rl: [--seeds S,S,..] [--rl-steps N] [--rollout BEAM] [--ranker-samples N]`;
 
 export type WorldKind = 'world' | 'rl';
@@ -27,6 +27,7 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
       history: { type: 'string', default: '50' },
       seed: { type: 'string', default: '1' },
       seeds: { type: 'string' },
+      models: { type: 'string', default: WORLD_MODELS.join() },
       'judge-minutes': { type: 'string' },
       'rl-steps': { type: 'string', default: '1000' },
       rollout: { type: 'string', default: '768' },
@@ -43,7 +44,13 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
     throw new Error(`No preset ${values.preset}: there are ${Object.keys(retrievalPresets).join(', ')}`);
   const plan = planNames.find((name) => name === values.plan);
   if (!plan) throw new Error(`No plan ${values.plan}: there are ${planNames.join(', ')}`);
+  const models = values.models.split(',').map((name) => {
+    const model = WORLD_MODELS.find((known) => known === name);
+    if (!model) throw new Error(`No model ${name}: there are ${WORLD_MODELS.join(', ')}\n${USAGE}`);
+    return model;
+  });
   const run: WorldRun = {
+    models,
     plan: readEvaluationPlan(plan),
     epochs: count('epochs'),
     folder: values.folder,

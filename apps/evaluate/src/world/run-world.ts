@@ -4,17 +4,23 @@ import type { Codebook } from '@onemall/quantization';
 import { readCodebook, writeCodebook } from '@onemall/quantization';
 import { RunStore } from './adapters/run-store.ts';
 import { DenseLists, ItemVectorsOf } from './dense-lists.ts';
+import { DEPTH } from './hit-rates.ts';
 import { hitTable, judgeLists } from './hit-table.ts';
 import type { ListModel } from './lists.ts';
 import { OneMallLists, type OneMallRun, Shelf, trainOneMall } from './onemall-model.ts';
 import type { EvaluationPlan } from './plan.ts';
 import { positivesBefore } from './samples.ts';
+import { SasrecLists, trainSasrec } from './sasrec-lists.ts';
 import { encodeItems, ItemVectors, SemanticIds, trainCodebooks } from './semantic-ids.ts';
 import { Popularity } from './simple-lists.ts';
+import { trainTiger } from './tiger-lists.ts';
 import { SCENARIOS, WorldLog } from './world-log.ts';
 
 /** Of the trainer's default. */
 const WARMUP_STEPS = 100;
+
+export const WORLD_MODELS = ['onemall', 'sasrec', 'tiger'] as const;
+export type WorldModel = (typeof WORLD_MODELS)[number];
 
 export interface WorldRun {
   plan: EvaluationPlan;
@@ -25,6 +31,8 @@ export interface WorldRun {
   requests: number;
   /** Time for judging; what is judged by then is reported. No limit where absent. */
   judgeMinutes?: number;
+  /** What is compared, besides the lists that need no model; `evaluate -- rl` needs onemall alone. */
+  models: readonly WorldModel[];
   preset: RetrievalPresetName;
   historyLength: number;
   seed: number;
@@ -89,7 +97,8 @@ export async function runHitRates(run: WorldRun): Promise<string> {
   const open: { close(): Promise<void> }[] = [];
   try {
     const models: ListModel[] = [];
-    if (sids) {
+    const asked = new Set(sids ? run.models : []);
+    if (sids && asked.has('onemall')) {
       const model = oneMallRun(run, positives);
       const { policy, tower } = await trainOneMall(log, sids, positives, model, store, print);
       open.push(policy, tower);
@@ -98,6 +107,18 @@ export async function runHitRates(run: WorldRun): Promise<string> {
       const vectors = new ItemVectorsOf(log, sids, tower, model.normalizer);
       const { temperature } = retrievalPresets[run.preset];
       models.push(new DenseLists(`${model.name}-dense`, log, sids, policy, vectors, popularity, temperature));
+    }
+    const contents = new ItemVectors(log);
+    if (asked.has('sasrec')) {
+      const sasrec = await trainSasrec(log, contents, positives, run);
+      open.push(sasrec);
+      models.push(new SasrecLists('sasrec', log, sasrec, null));
+      models.push(new SasrecLists('sasrec-popular', log, sasrec, popularity));
+    }
+    if (asked.has('tiger')) {
+      const tiger = await trainTiger(log, contents, positives, DEPTH, run);
+      open.push(tiger);
+      models.push(tiger);
     }
     const budgetMs = (run.judgeMinutes ?? Number.POSITIVE_INFINITY) * 60_000;
     const { requests } = run;

@@ -79,6 +79,22 @@ export class ItemVectors {
     return { data, numVectors: versions.length, dim: this.#dim };
   }
 
+  /** Length of a content embedding. */
+  get dim(): number {
+    return this.#dim;
+  }
+
+  /** Content of any item of the log: its own embedding, of a room as it opened what it sold. */
+  contentOf(item: number): Float32Array {
+    const { world, rooms } = this.#log;
+    const { catalogue } = world;
+    if (item < catalogue.size) return this.#of(item);
+    const version = rooms.versionAt(item - catalogue.size, this.#log.facts(item).validFromMs);
+    return version < 0 || rooms.products(version).length === 0
+      ? new Float32Array(this.#dim)
+      : this.rooms([version]).data;
+  }
+
   #of(index: number): Float32Array {
     return this.#embeddings.subarray(index * this.#dim, (index + 1) * this.#dim);
   }

@@ -7,7 +7,7 @@ import { RunFolder } from '../../src/sequences/adapters/run-folder.ts';
 import { GeneratorRun } from '../../src/sequences/models/generator-run.ts';
 import { type GeneratorRecipe, ONEMALL, TIGER } from '../../src/sequences/models/recipes.ts';
 import { SASREC, SasrecRun } from '../../src/sequences/models/sasrec-run.ts';
-import { makeTokens } from '../../src/sequences/models/tokens.ts';
+import { makeTokenizer } from '../../src/sequences/models/tokens.ts';
 import { generatorLists } from '../../src/sequences/rank-lists.ts';
 import { questions } from '../../src/sequences/stages/leave-one-out.ts';
 import { parseSequences, type SequenceSet } from '../../src/sequences/stages/parse-sequences.ts';
@@ -80,7 +80,7 @@ for (const [name, change] of Object.entries({
   test(`${name} learns what always comes next`, async (t) => {
     const set = cycle(120);
     const recipe = { ...small, ...change };
-    const tokens = await makeTokens(vectors, recipe.tokenForm, 1);
+    const { tokens } = await makeTokenizer(vectors, recipe.tokenForm, 1);
     const run = await GeneratorRun.start(set, 1, recipe, { tokens });
     t.after(() => run.trainer.close());
     await run.train(new RunFolder(folder(t)), quiet);

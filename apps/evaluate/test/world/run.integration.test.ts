@@ -41,6 +41,22 @@ test('a run that was stopped in training and in judging ends with the table of o
   assert.equal(await runHitRates(stopped), whole);
 });
 
+test('the baselines are asked the same requests, from their checkpoints the second time', async () => {
+  const first = await runHitRates(run('baselines', { models: ['sasrec', 'tiger'] }));
+  for (const row of ['popularity', 'sasrec', 'sasrec-popular', 'tiger', 'oracle'])
+    for (const scenario of ['product_card', 'short_video', 'live_stream'])
+      assert.match(first, new RegExp(`\\| ${scenario} \\| \\d+ \\| ${row} \\| \\d`));
+
+  const printed: string[] = [];
+  const ranks = path.join(folder, 'baselines', 'ranks.jsonl');
+  const before = readFileSync(ranks, 'utf8');
+  writeFileSync(ranks, '');
+  const print = (line: string) => printed.push(line);
+  assert.equal(await runHitRates(run('baselines', { models: ['sasrec', 'tiger'], print })), first);
+  assert.equal(readFileSync(ranks, 'utf8'), before);
+  assert.ok(!printed.some((line) => /^(sasrec|tiger): epoch/.test(line)), printed.join('\n'));
+});
+
 test('a folder of another plan is refused', async () => {
   await runHitRates(run('other', { positives: 0, requests: 5 }));
   const plan = { ...smallPlan({ trainExposures: 3_000, testExposures: 600 }), hash: 'another' };

@@ -15,6 +15,7 @@ export const run = (name: string, changes: Partial<WorldRun> = {}): WorldRun => 
   folder: path.join(folder, name),
   positives: 200,
   requests: 30,
+  models: ['onemall'],
   preset: 'tiny',
   historyLength: 6,
   seed: 1,

@@ -60,6 +60,13 @@ export interface Ranked {
   user?: Float32Array;
 }
 
+/** What a beam may find. */
+export interface BeamGround {
+  trie: SidTrie;
+  /** Of each item among the items of its SID. */
+  logShare: Float64Array;
+}
+
 const VALIDATION_BEAM = 20;
 const ITEM_ROWS = 1024;
 const DENSE_ROWS = 128;
@@ -73,9 +80,10 @@ export class GeneratorRun {
   readonly #inputs: GeneratorInputs;
   readonly #model: SequenceModel;
   readonly #training: Int32Array[];
-  readonly #logShare: Float64Array;
+  readonly logShare: Float64Array;
   readonly #logQ: Float32Array;
   readonly #vectors: Float32Array | undefined;
+  readonly #buckets: readonly Bucket[];
 
   private constructor(
     trainer: ModelTrainer,
@@ -84,8 +92,10 @@ export class GeneratorRun {
     seed: number,
     recipe: GeneratorRecipe,
     inputs: GeneratorInputs,
+    buckets: readonly Bucket[],
   ) {
     this.trainer = trainer;
+    this.#buckets = buckets;
     this.#model = model;
     this.#set = set;
     this.#seed = seed;
@@ -97,7 +107,7 @@ export class GeneratorRun {
     const counts = new Float64Array(set.numItems).fill(1);
     for (const sequence of this.#training) for (const item of sequence) counts[item - 1]!++;
     const total = counts.reduce((a, b) => a + b);
-    this.#logShare = logShares(this.trie, counts);
+    this.logShare = logShares(this.trie, counts);
     this.#logQ = Float32Array.from(counts, (c) => Math.log(c / total));
     this.#vectors = inputs.vectors && unitVariance(inputs.vectors.data);
   }
@@ -107,6 +117,7 @@ export class GeneratorRun {
     seed: number,
     recipe: GeneratorRecipe,
     inputs: GeneratorInputs,
+    buckets: readonly Bucket[] = BEAM_BUCKETS,
   ): Promise<GeneratorRun> {
     const model: SequenceModel = {
       preset: presetOf(recipe),
@@ -122,7 +133,7 @@ export class GeneratorRun {
       vectorDim: inputs.vectors?.dim ?? 0,
     };
     const forwards: Record<string, ForwardPass> = {};
-    for (const { rows, length } of BEAM_BUCKETS) {
+    for (const { rows, length } of buckets) {
       forwards[`context${length}`] = (ops) => sequenceContext(ops, model, { rows, length });
       for (const width of new Set([VALIDATION_BEAM, recipe.beam]))
         for (let level = 0; level < model.layout.rows.length; level++)
@@ -140,7 +151,7 @@ export class GeneratorRun {
       seed,
       dropout: recipe.dropout,
     });
-    return new GeneratorRun(trainer, model, set, seed, recipe, inputs);
+    return new GeneratorRun(trainer, model, set, seed, recipe, inputs, buckets);
   }
 
   train(folder: RunFolder, report: Report): Promise<RunProgress> {
@@ -176,12 +187,12 @@ export class GeneratorRun {
     );
   }
 
-  /** Beam search for each question, in any order. */
-  async search(asked: readonly Question[], width: number): Promise<Ranked[]> {
+  /** Beam search for each question, in any order, among the items of the set or those given. */
+  async search(asked: readonly Question[], width: number, among: BeamGround = this): Promise<Ranked[]> {
     const items = this.#model.contrast.at === 'bos' ? await this.itemVectors() : undefined;
     const ranked: Ranked[] = [];
-    for (const { bucket, questions: batch } of bucketed(asked, BEAM_BUCKETS))
-      ranked.push(...(await this.#searchBatch(bucket, batch, width, items)));
+    for (const { bucket, questions: batch } of bucketed(asked, this.#buckets))
+      ranked.push(...(await this.#searchBatch(bucket, batch, width, items, among)));
     return ranked;
   }
 
@@ -229,6 +240,7 @@ export class GeneratorRun {
     batch: readonly Question[],
     width: number,
     items: Float32Array | undefined,
+    { trie, logShare }: BeamGround,
   ): Promise<Ranked[]> {
     const { rows, length } = bucket;
     const { dim, temperature } = this.#model.preset;
@@ -250,7 +262,7 @@ export class GeneratorRun {
     let users: Float32Array | undefined;
     // Keys and values of BOS, and of each code of every beam.
     let caches: Float32Array[] = [];
-    for (let level = 0; level < this.trie.numLevels; level++) {
+    for (let level = 0; level < trie.numLevels; level++) {
       const wide = level === 0 ? 1 : width;
       const code = new Int32Array(rows * wide);
       beams.forEach((beam, row) => {
@@ -265,9 +277,9 @@ export class GeneratorRun {
         ...Object.fromEntries(caches.map((cache, l) => [`cache${l}`, cache.slice()])),
       });
       users ??= result.user as Float32Array | undefined;
-      const stride = wide * this.trie.numCodes[level]!;
+      const stride = wide * trie.numCodes[level]!;
       beams = beams.map((beam, row) =>
-        extendBeam(beam, this.trie, {
+        extendBeam(beam, trie, {
           scores: result.scores as Float32Array,
           begin: row * stride,
           normalized: this.#model.normalizer === 'codes',
@@ -277,7 +289,7 @@ export class GeneratorRun {
       if (result.cache) caches = this.#moved([...caches, result.cache as Float32Array], beams, rows, width);
     }
     return batch.map((question, row) => {
-      const candidates = itemsOf(beams[row]!, this.trie, this.#logShare);
+      const candidates = itemsOf(beams[row]!, trie, logShare);
       if (!users || !items) return { question, candidates };
       const user = users.slice(row * dim, (row + 1) * dim);
       const dense = Float64Array.from(

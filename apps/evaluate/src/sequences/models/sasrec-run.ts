@@ -101,6 +101,23 @@ export class SasrecRun {
     return new SasrecRun(trainer, set, seed, recipe);
   }
 
+  get numItems(): number {
+    return this.#set.numItems;
+  }
+
+  /** Replaces the first rows of the items; a checkpoint that `train` takes up replaces them again. @param rows float32 [numItems, dim] */
+  async beginWithItems(rows: Float32Array): Promise<void> {
+    const state = await this.trainer.state();
+    state.tensors.get(SASREC_ITEMS)!.set(rows, this.#dim);
+    await this.trainer.restore(state);
+  }
+
+  /** Hidden state [dim] after a history, oldest first. */
+  async hiddenAfter(history: Int32Array): Promise<Float32Array> {
+    const [only] = await this.#hidden([{ user: 0, history, target: 0 }]);
+    return only!.hidden;
+  }
+
   train(folder: RunFolder, report: Report): Promise<RunProgress> {
     const { sequences, numItems } = this.#set;
     const training = trainingSequences(sequences);

@@ -10,6 +10,11 @@ export interface Tokens {
   conflict: number;
   exclusive: number;
 }
+export interface Tokenizer {
+  tokens: Tokens;
+  /** Codes of items that come later, int32 [items, levels]; -1 for one whose SID has no number left. */
+  encodeLater(data: Float32Array): Promise<Int32Array>;
+}
 
 /**
  * fsq: two k-means levels and FSQ (OneMall); rq: three k-means levels and a token that numbers the items of a SID (TIGER).
@@ -33,13 +38,15 @@ export function textVectors(set: SequenceSet): { data: Float32Array; dim: number
   return { data, dim: TEXT_DIM };
 }
 
-export async function makeTokens(
+export async function makeTokenizer(
   vectors: { data: Float32Array; dim: number },
   form: TokenForm,
   seed: number,
-): Promise<Tokens> {
-  const numVectors = vectors.data.length / vectors.dim;
-  const unit = { data: centredUnit(vectors), dim: vectors.dim, numVectors };
+): Promise<Tokenizer> {
+  const { dim } = vectors;
+  const numVectors = vectors.data.length / dim;
+  const mean = meanOf(vectors);
+  const unit = { data: centredUnit(vectors, mean), dim, numVectors };
   const k = codesPerLevel(numVectors);
   const codebook = await trainCodebook(unit, {
     scenario: 'sequences',
@@ -51,34 +58,59 @@ export async function makeTokens(
   });
   const codes = await encode(codebook, unit);
   const { conflict, exclusive } = measureSids(codes, codebook.numCodes);
-  if (form === 'fsq') return { codes, numCodes: [...codebook.numCodes], conflict, exclusive };
-  return { ...numbered(codes, codebook.numCodes), conflict, exclusive };
+  const numbers = form === 'rq' ? new Numbers(codebook.numCodes) : null;
+  const all = numbers?.added(codes) ?? codes;
+  const numCodes = [...codebook.numCodes, ...(numbers ? [numbers.most] : [])];
+  return {
+    tokens: { codes: all, numCodes, conflict, exclusive },
+    async encodeLater(data) {
+      const later = { data: centredUnit({ data, dim }, mean), dim, numVectors: data.length / dim };
+      const own = await encode(codebook, later);
+      return numbers?.added(own, numCodes.at(-1)) ?? own;
+    },
+  };
 }
 
-/** Adds a last token that tells the items of one SID apart, in the order of their ids. */
-function numbered(codes: Int32Array, numCodes: readonly number[]): { codes: Int32Array; numCodes: number[] } {
-  const levels = numCodes.length;
-  const numItems = codes.length / levels;
-  const seen = new Map<string, number>();
-  const out = new Int32Array(numItems * (levels + 1));
-  let most = 1;
-  for (let i = 0; i < numItems; i++) {
-    const sid = codes.subarray(i * levels, (i + 1) * levels);
-    const key = sid.join();
-    const earlier = seen.get(key) ?? 0;
-    seen.set(key, earlier + 1);
-    out.set(sid, i * (levels + 1));
-    out[i * (levels + 1) + levels] = earlier;
-    most = Math.max(most, earlier + 1);
+/** A last token that tells the items of one SID apart, in the order in which they come. */
+class Numbers {
+  /** Most items on one SID so far. */
+  most = 1;
+  readonly #levels: number;
+  readonly #seen = new Map<string, number>();
+
+  constructor(numCodes: readonly number[]) {
+    this.#levels = numCodes.length;
   }
-  return { codes: out, numCodes: [...numCodes, most] };
+
+  /** @param limit numbers below it; all codes of an item that would get a higher one are -1 */
+  added(codes: Int32Array, limit = Number.POSITIVE_INFINITY): Int32Array {
+    const levels = this.#levels;
+    const numItems = codes.length / levels;
+    const out = new Int32Array(numItems * (levels + 1)).fill(-1);
+    for (let i = 0; i < numItems; i++) {
+      const sid = codes.subarray(i * levels, (i + 1) * levels);
+      const key = sid.join();
+      const earlier = this.#seen.get(key) ?? 0;
+      if (earlier >= limit) continue;
+      this.#seen.set(key, earlier + 1);
+      this.most = Math.max(this.most, earlier + 1);
+      out.set(sid, i * (levels + 1));
+      out[i * (levels + 1) + levels] = earlier;
+    }
+    return out;
+  }
 }
 
-/** Rows minus their mean, of length 1. */
-function centredUnit({ data, dim }: { data: Float32Array; dim: number }): Float32Array {
+function meanOf({ data, dim }: { data: Float32Array; dim: number }): Float64Array {
   const n = data.length / dim;
   const mean = new Float64Array(dim);
   for (let i = 0; i < data.length; i++) mean[i % dim]! += data[i]! / n;
+  return mean;
+}
+
+/** Rows minus the mean, of length 1. */
+function centredUnit({ data, dim }: { data: Float32Array; dim: number }, mean: Float64Array): Float32Array {
+  const n = data.length / dim;
   const out = new Float32Array(data.length);
   for (let row = 0; row < n; row++) {
     let squares = 1e-12;
