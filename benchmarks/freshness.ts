@@ -158,7 +158,7 @@ async function prepare(io: KafkaIo): Promise<void> {
       ...{ topic: 'codebooks' as const, key: scenario },
       value: {
         ...{ ...codebook, scenario, codebookVersion: 1, uri: `codebooks/${scenario}/1` },
-        ...{ towerVersion: null, towerUri: null, createdMs },
+        ...{ towerVersion: null, towerUri: null, createdMs, oldestVersion: 1 },
       },
     },
     ...Array.from({ length: ITEMS_PER_SCENARIO }, (_, i): AnyOutRecord[] => {

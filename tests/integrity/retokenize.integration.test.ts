@@ -8,6 +8,7 @@ import { startTestStack, type TestStack } from '@onemall/testkit';
 import { readTable } from '../../services/job-runner/src/adapters/read-table.ts';
 import type { JobConfig } from '../../services/job-runner/src/config.ts';
 import type { JobContext, JobProgress } from '../../services/job-runner/src/jobs/job.ts';
+import { retireCodebooks } from '../../services/job-runner/src/jobs/retire-codebooks.ts';
 import { retokenizeCatalogue } from '../../services/job-runner/src/jobs/retokenize-catalogue.ts';
 import { trainCodebooks } from '../../services/job-runner/src/jobs/train-codebooks.ts';
 import { newest, PipelineScene, productItem } from './pipeline-scene.ts';
@@ -126,4 +127,39 @@ test('wrong SIDs of a whole catalogue are put right beside the stream, and a pro
     assert.deepEqual([c1, c2, c3], [...codes.subarray(3 * i, 3 * i + 3)], itemId);
   }
   assert.deepEqual(await retokenizeCatalogue(training), { items: 62, wrongBefore: 0 });
+
+  // The policy in use reads version 2: version 1 goes when nobody needs it any more, and says so before.
+  const policy = (createdMs: number, cards: number) => ({
+    topic: 'policy-versions' as const,
+    key: 'RETRIEVER',
+    value: {
+      ...{ model: 'RETRIEVER' as const, policyVersion: `p${cards}`, uri: 'policies/1', sha256: '', step: 1 },
+      ...{ codebookVersions: { product_card: cards, live_stream: 1 }, metrics: {}, createdMs },
+    },
+  });
+  const retiring = (more: object, dryRun = false): JobContext => ({
+    ...training,
+    config: {
+      ...training.config,
+      ...{ scenarios: { product_card: { clickWindowMs: 1, buyWindowMs: 1_000 } } },
+      ...{ graceMs: 500, longestOutageMs: 500, retireAfterMs: 0, ...more },
+    } as unknown as JobConfig,
+    kept: () => ({ dryRun }),
+  });
+  await assert.rejects(retireCodebooks(retiring({})), /No policy of the retriever is in use/);
+  const createdMs = systemClock.nowMs() - 60_000;
+  await scene.writer.send([policy(createdMs, 1), policy(createdMs + 1, 2), policy(createdMs + 2, 2)]);
+  const plan = { scenario: 'product_card', oldestVersion: 2, retires: [1], dueMs: null, sids: 62 };
+  assert.deepEqual(await retireCodebooks(retiring({}, true)), { dryRun: true, plan: [plan] });
+  assert.deepEqual(await retireCodebooks(retiring({ retireAfterMs: 3_600_000 })), {
+    plan: [{ ...plan, dueMs: createdMs + 1 + 3_600_000 }],
+  });
+  const before = itemSids.length;
+  assert.deepEqual(await retireCodebooks(retiring({})), { plan: [plan] });
+  await scene.until('the tombstones at a reader', () => itemSids.length === before + 62);
+  assert.ok(itemSids.slice(before).every(({ key, value }) => value === null && key.endsWith(':1')));
+  assert.equal(newest(liveSids, 'room:1')!.sellingItemIds.length, 2, 'rooms keep the version that is in use');
+  assert.deepEqual(await retireCodebooks(retiring({}, true)), {
+    ...{ dryRun: true, plan: [{ ...plan, retires: [], sids: 0 }] },
+  });
 });

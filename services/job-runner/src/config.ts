@@ -51,6 +51,11 @@ export const jobShape = {
   retokenizeTimeoutMs: ms
     .default(600_000)
     .describe('after this long an attempt to tokenize a catalogue again is given up'),
+  retireAfterMs: ms
+    .default(86_400_000)
+    .describe(
+      'codebook versions are retired this long after the policy in use went on to newer ones, and not before the largest window, grace and longest outage are over',
+    ),
   trainingThreads: count(1).default(2).describe('of one training'),
 
   pairsMaxSamples: count(1).default(2_000_000).describe('newest samples that pairs are made of'),

@@ -7,11 +7,19 @@ import { readConfig } from './config.ts';
 import { JOB_NAMES, type JobName, type JobProgress } from './jobs/job.ts';
 
 const USAGE = `npm run job -- ${JOB_NAMES.join('|')}`;
+/** Says what would be done, and does nothing. */
+const DRY_RUN = '--dry-run';
+const WITH_DRY_RUN: JobName = 'retire-codebooks';
 
 async function main(): Promise<number> {
-  const [name] = process.argv.slice(2);
+  const [name, ...flags] = process.argv.slice(2);
   if (!JOB_NAMES.includes(name as JobName)) {
     console.error(name === undefined ? USAGE : `No job is called ${name}. ${USAGE}`);
+    return 2;
+  }
+  const dryRun = flags.includes(DRY_RUN) && name === WITH_DRY_RUN;
+  if (flags.length > (dryRun ? 1 : 0)) {
+    console.error(`${name} takes no ${flags.join(' ')}: only ${WITH_DRY_RUN} has a flag, ${DRY_RUN}`);
     return 2;
   }
   const config = readConfig();
@@ -25,7 +33,7 @@ async function main(): Promise<number> {
     await events.waitUntilReady();
     if ((await queue.getWorkersCount()) === 0)
       console.error('No job-runner is at work: the job waits until one starts (npm start).');
-    const job = await queue.add(name!, {});
+    const job = await queue.add(name!, dryRun ? { dryRun } : {});
     console.log(`job ${job.id} ${name}`);
     events.on('progress', ({ jobId, data }) => {
       if (jobId !== job.id) return;

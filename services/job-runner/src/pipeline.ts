@@ -14,6 +14,7 @@ import type { JobConfig } from './config.ts';
 import { collectPairs } from './jobs/collect-pairs.ts';
 import { evaluateHitRate } from './jobs/evaluate-hit-rate.ts';
 import { JOB_NAMES, type JobName, JobRefusedError, type RunJob } from './jobs/job.ts';
+import { retireCodebooks } from './jobs/retire-codebooks.ts';
 import { retokenizeCatalogue } from './jobs/retokenize-catalogue.ts';
 import { trainCodebooks } from './jobs/train-codebooks.ts';
 
@@ -21,6 +22,7 @@ const JOBS: Record<JobName, RunJob> = {
   'collect-pairs': collectPairs,
   'train-codebooks': trainCodebooks,
   'retokenize-catalogue': retokenizeCatalogue,
+  'retire-codebooks': retireCodebooks,
   'evaluate-hit-rate': evaluateHitRate,
 };
 

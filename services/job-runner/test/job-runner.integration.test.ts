@@ -160,7 +160,7 @@ describe('job-runner', () => {
     assert.equal(code, 2);
     assert.match(
       stderr,
-      /No job is called dance\. npm run job -- collect-pairs\|train-codebooks\|retokenize-catalogue\|evaluate-hit-rate/,
+      /No job is called dance\. npm run job -- collect-pairs\|train-codebooks\|retokenize-catalogue\|retire-codebooks\|evaluate-hit-rate/,
     );
   });
 });

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import type { Codebook } from '@onemall/contracts';
 import { isHeldBack } from '@onemall/service-kit';
 import fc from 'fast-check';
 import { groupRequests } from '../src/stages/group-requests.ts';
 import { HitRates, hitShare } from '../src/stages/hit-rates.ts';
+import { planRetirement } from '../src/stages/plan-retirement.ts';
 import { item, sample } from './samples.ts';
 
 describe('hitShare', () => {
@@ -87,4 +89,54 @@ test('HitRates: the policy, popularity and random by hand', () => {
   near('popularity_clicked_50', 1);
   near('random_viewed_50', 0.25);
   near('random_viewed_500', 1);
+});
+
+describe('planRetirement', () => {
+  const record = (scenario: string, oldestVersion = 1) => ({ scenario, oldestVersion }) as Codebook;
+  const plan = (more: Partial<Parameters<typeof planRetirement>[0]>) =>
+    planRetirement({
+      newest: [record('product_card'), record('live_stream')],
+      used: new Map([
+        ['product_card', { version: 3, sinceMs: 1_000 }],
+        ['live_stream', { version: 2, sinceMs: 5_000 }],
+      ]),
+      ...{ readByTower: null, waitMs: 100, nowMs: 10_000, ...more },
+    });
+
+  test('retires what lies below the policy in use, after the wait', () => {
+    assert.deepEqual(plan({}), [
+      { scenario: 'product_card', oldestVersion: 3, retires: [1, 2], dueMs: null },
+      { scenario: 'live_stream', oldestVersion: 2, retires: [1], dueMs: null },
+    ]);
+    // Towers of the live version before are needed as long as it is: cards wait for both.
+    assert.deepEqual(
+      plan({ nowMs: 5_050 }).map(({ dueMs }) => dueMs),
+      [5_100, 5_100],
+    );
+    assert.deepEqual(
+      plan({ nowMs: 5_100 }).map(({ dueMs }) => dueMs),
+      [null, null],
+    );
+  });
+
+  test('a version that a live tower reads stays', () => {
+    assert.deepEqual(plan({ readByTower: 2 })[0], {
+      ...{ scenario: 'product_card', oldestVersion: 2, retires: [1], dueMs: null },
+    });
+    assert.deepEqual(plan({ readByTower: 1 })[0]!.retires, []);
+  });
+
+  test('a scenario that no policy reads, or whose policy went back, keeps all it has', () => {
+    const newest = [record('short_video', 2), record('product_card', 3)];
+    assert.deepEqual(
+      plan({ newest, used: new Map([['product_card', { version: 2, sinceMs: 0 }]]) }).map((p) => [
+        p.oldestVersion,
+        p.retires,
+      ]),
+      [
+        [2, []],
+        [3, []],
+      ],
+    );
+  });
 });

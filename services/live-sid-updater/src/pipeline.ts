@@ -75,7 +75,14 @@ export async function startPipeline(
 
   async function adoptCodebooks(): Promise<void> {
     for (const scenario of state.scenarios) {
-      const known = state.codebookRecords.get(scenario) ?? [];
+      for (const { codebook, tower } of state.stopRetired(scenario)) {
+        await codebook.close();
+        await tower?.close();
+        log.info({ scenario, codebookVersion: codebook.codebook.version }, 'a codebook is retired');
+      }
+      const known = (state.codebookRecords.get(scenario) ?? []).filter(
+        ({ codebookVersion }) => !state.isRetired(scenario, codebookVersion),
+      );
       const served = new Set(state.encoders(scenario).map(({ codebook }) => codebook.version));
       if (known.every((record) => served.has(record.codebookVersion))) continue;
       const published = served.size > 0 ? served : state.publishedVersions(scenario);
@@ -161,6 +168,29 @@ export async function startPipeline(
       commitBeside(partition, rooms.get(partition)!, records);
   }
 
+  /** A part each turn; their artifacts stay. */
+  async function endRetiredSids(): Promise<void> {
+    const { items, rooms } = state.retiredSids(config.itemsPerTurn, committing);
+    if (items.length === 0 && rooms.length === 0) return;
+    const timestampMs = clock.nowMs();
+    const ends = items.map((key) => ({ topic: 'item-sids', key, value: null, timestampMs }) as const);
+    if (ends.length > 0) await writer.send(ends);
+    for (const { key, value } of ends) state.applyItemSid(key, value, timestampMs);
+    meter.recordOut(ends.length);
+    for (const [partition, mine] of Map.groupBy(rooms, (room) => room.partition))
+      commitBeside(
+        partition,
+        [],
+        mine.map(({ key }) => ({
+          topic: 'live-sids',
+          key,
+          value: null,
+          timestampMs,
+          sourcePartition: partition,
+        })),
+      );
+  }
+
   function commitBeside(
     partition: number,
     rooms: readonly SettledRoom[],
@@ -240,6 +270,7 @@ export async function startPipeline(
     await adoptCodebooks();
     await publishItemSids();
     await publishLiveSids();
+    await endRetiredSids();
     await tables.flushRefused(writer);
     if (changes.owns(BOOTSTRAP_PARTITION)) {
       const record = await bootstrap.step();

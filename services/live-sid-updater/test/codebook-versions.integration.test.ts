@@ -14,8 +14,8 @@ after(() => stack.stop());
 
 const products = Array.from({ length: 50 }, (_, n) => item(`p${n}`, { embedding: vectorOf(n) }));
 
-/** Publishes version 2 of a scenario's codebook, as a training job does. */
-async function publishSecond(h: Harness, scenario: string): Promise<void> {
+/** Publishes version 2 of a scenario's codebook, as a training job does, and again to retire the one before, as a job does too. */
+async function publishSecond(h: Harness, scenario: string, oldestVersion = 1): Promise<void> {
   const codebook = await trainCodebook(stackVectors(products.map((p) => p.embedding!)), {
     scenario,
     version: 2,
@@ -34,6 +34,7 @@ async function publishSecond(h: Harness, scenario: string): Promise<void> {
     metrics: {},
     towerVersion: null,
     towerUri: null,
+    oldestVersion,
     cutoffMs: 1_000,
     createdMs: 2_000,
   };
@@ -58,7 +59,7 @@ describe('a second codebook version', () => {
     await publishSecond(h, 'live_stream');
     const second = () => h.itemSids.filter((r) => r.key.endsWith(':2'));
     const rooms = (version: number) =>
-      h.liveSids.filter((r) => r.key === `room:${version}`).map((r) => r.value!);
+      h.liveSids.filter((r) => r.key === `room:${version}` && r.value).map((r) => r.value!);
     await h.until('SIDs of version 2', () => second().length === products.length && rooms(2).length === 1);
     assert.ok(second().every(({ value }) => value!.reason === 'NEW_CODEBOOK' && value!.validFromMs === 0));
     assert.deepEqual(
@@ -73,6 +74,23 @@ describe('a second codebook version', () => {
     await h.until('a new item in both', () =>
       ['new:1', 'new:2'].every((key) => h.itemSids.some((r) => r.key === key)),
     );
+
+    // Nobody reads version 1 any more: its SIDs end, also while rooms and items go on.
+    const newest = () => new Map([...h.itemSids, ...h.liveSids].map((r) => [r.key, r.value]));
+    const alive = (version: number) =>
+      [...newest()].filter(([key, value]) => value !== null && key.endsWith(`:${version}`)).length;
+    await publishSecond(h, 'product_card', 2);
+    await publishSecond(h, 'live_stream', 2);
+    await h.change('room', 'ADDED', 'p3', 7_000);
+    await h.until('the end of version 1', () => alive(1) === 0 && rooms(2).length === 3);
+    assert.equal(alive(2), products.length + 2);
+    const written = h.itemSids.length + h.liveSids.length;
+    await h.restart();
+    await h.put(item('newer', { embedding: vectorOf(8) }));
+    await h.change('room', 'REMOVED', 'p1', 8_000);
+    await h.until('version 2 alone', () => newest().has('newer:2') && rooms(2).length === 4);
+    assert.deepEqual(rooms(2)[3]!.sellingItemIds, ['p2', 'p3']);
+    assert.deepEqual([alive(1), h.itemSids.length + h.liveSids.length], [0, written + 2]);
   });
 
   test('is left alone where it is not, also by a restart', async (t) => {

@@ -46,7 +46,7 @@ async function towered(t: TestContext) {
   const ref = await artifacts.put('codebooks/live_stream/2', new Map([...writeCodebook(codebook), ...files]));
   const record: CodebookRecord = {
     ...{ scenario: LIVE_STREAM, codebookVersion: 2, ...ref, numCodes: [4, 4, 4], dim: codebook.dim },
-    ...{ metrics: {}, towerVersion: '7-abc', towerUri: ref.uri, cutoffMs: 0, createdMs: 0 },
+    ...{ metrics: {}, towerVersion: '7-abc', towerUri: ref.uri, oldestVersion: 1, cutoffMs: 0, createdMs: 0 },
   };
   return { artifacts, record, tower };
 }

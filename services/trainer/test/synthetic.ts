@@ -38,6 +38,7 @@ export const codebook = (scenario: string, codebookVersion = CODEBOOK_VERSION): 
   metrics: {},
   towerVersion: null,
   towerUri: null,
+  oldestVersion: 1,
   cutoffMs: 0,
   createdMs: START_MS,
 });

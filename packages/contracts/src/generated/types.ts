@@ -41,6 +41,8 @@ export interface Codebook {
   /** Nothing that happened later went into it. */
   cutoffMs: number;
   createdMs: number;
+  /** Versions below are retired: nobody serves them, and their SIDs are tombstoned. */
+  oldestVersion: number;
 }
 
 /** A record that no service can use. Key: that of the source. */

@@ -31,6 +31,7 @@ export async function schedule(queue: Queue, config: JobConfig, nowMs: number): 
     'train-codebooks': config.trainCodebooksEveryMs,
     // By hand: who changes nothing has nothing to tokenize again.
     'retokenize-catalogue': 0,
+    'retire-codebooks': 0,
     'evaluate-hit-rate': config.evaluateHitRateEveryMs,
   };
   for (const [name, everyMs] of Object.entries(every)) {

@@ -6,6 +6,7 @@ export const JOB_NAMES = [
   'collect-pairs',
   'train-codebooks',
   'retokenize-catalogue',
+  'retire-codebooks',
   'evaluate-hit-rate',
 ] as const;
 export type JobName = (typeof JOB_NAMES)[number];

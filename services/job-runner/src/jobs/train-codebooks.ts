@@ -152,6 +152,7 @@ async function trainOne(
     towerVersion: tower?.version ?? null,
     // Beside the codebook itself: policies are removed after a while, a frozen tower is not.
     towerUri: tower ? uri : null,
+    oldestVersion: newest?.oldestVersion ?? 1,
     cutoffMs,
     createdMs: clock.nowMs(),
   };

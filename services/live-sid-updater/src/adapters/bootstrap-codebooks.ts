@@ -72,6 +72,7 @@ export class CodebookBootstrap {
         dim: vectors.dim,
         towerVersion: null,
         towerUri: null,
+        oldestVersion: 1,
         cutoffMs,
         createdMs: nowMs,
       },

@@ -67,6 +67,11 @@ export class PublishedItemSids {
         }
     return versions;
   }
+  /** Keys of SIDs in versions of which `is` says so. */
+  *keysIn(is: (scenario: string, version: number) => boolean): Iterable<string> {
+    for (const [version, sids] of this.#versions)
+      for (const [id, { scenario }] of sids) if (is(scenario, version)) yield sidKey(id, version);
+  }
   get size(): number {
     let size = 0;
     for (const sids of this.#versions.values()) size += sids.size;
@@ -105,8 +110,15 @@ export class PublishedLiveSids {
     return this.#records.get(key)?.sourcePartition ?? null;
   }
   /** Records whose changes came from this partition. */
-  *ofPartition(partition: number): Iterable<LiveSid> {
-    for (const record of this.#records.values()) if (record.sourcePartition === partition) yield record;
+  *ofPartition(
+    partition: number,
+  ): Iterable<{ key: string; liveId: string; version: number; record: LiveSid }> {
+    for (const [key, record] of this.#records)
+      if (record.sourcePartition === partition)
+        yield { key, record, liveId: record.liveId, version: parseSidKey(key).version };
+  }
+  has(liveId: string, version: number): boolean {
+    return this.#records.has(sidKey(liveId, version));
   }
   versions(): Set<number> {
     return new Set([...this.#records.keys()].map((key) => parseSidKey(key).version));

@@ -44,6 +44,10 @@ export class UpdaterState {
   readonly #served = new Map<string, CodebookEncoder[]>();
   /** Frozen towers by version of the live codebook; a version without one takes the mean of the products. */
   readonly #towers = new Map<number, LiveTower>();
+  /** By scenario: versions below are retired. */
+  readonly #oldest = new Map<string, number>();
+  /** SIDs of retired versions may be left. */
+  #retiredLeft = false;
   readonly #roomFacts = new Map<string, RoomFacts>();
   /** Items to encode, with the stamp of the record that asks for it; null where none does. */
   readonly dirtyItems = new Map<string, number | null>();
@@ -80,8 +84,11 @@ export class UpdaterState {
   /** Records come back to their writer, older than what it knows: a version only moves forward. */
   takeItemSid(key: string, value: ItemSid | null, timestampMs: number): void {
     const { id, version } = parseSidKey(key);
-    if (!value && this.catalogue.has(id)) return;
     const known = this.itemSids.get(id, version);
+    const scenario = value?.sid.scenario ?? this.catalogue.scenarioOf(id);
+    const retired = scenario !== null && this.isRetired(scenario, version);
+    if (!value && this.catalogue.has(id) && !retired) return;
+    if (value && retired) this.#retiredLeft = true;
     if (value && known && known.validFromMs > value.validFromMs) return;
     this.applyItemSid(key, value, timestampMs);
   }
@@ -114,7 +121,9 @@ export class UpdaterState {
 
   takeLiveSid(key: string, value: LiveSid | null, timestampMs: number): void {
     const { id, version } = parseSidKey(key);
-    if (!value && this.rooms.isLive(id)) return;
+    const retired = this.isRetired(LIVE_STREAM, version);
+    if (!value && this.rooms.isLive(id) && !retired) return;
+    if (value && retired) this.#retiredLeft = true;
     const known = this.liveSids.get(id, version);
     if (value && known && known.sourceOffset >= value.sourceOffset && known.validFromMs >= value.validFromMs)
       return;
@@ -123,6 +132,10 @@ export class UpdaterState {
 
   takeCodebook(record: CodebookRecord): void {
     const records = this.codebookRecords.get(record.scenario) ?? [];
+    if (record.oldestVersion > this.oldestVersion(record.scenario)) {
+      this.#oldest.set(record.scenario, record.oldestVersion);
+      this.#retiredLeft = true;
+    }
     const { scenario, codebookVersion: version, createdMs } = record;
     const known = records.find((r) => r.codebookVersion === version);
     const served = this.encoders(scenario).some(({ codebook }) => codebook.version === version);
@@ -134,9 +147,65 @@ export class UpdaterState {
     ]);
   }
 
-  /** Versions in which SIDs of a scenario are published. */
+  /** Versions of a scenario below this one are retired. */
+  oldestVersion(scenario: string): number {
+    return this.#oldest.get(scenario) ?? 1;
+  }
+  isRetired(scenario: string, version: number): boolean {
+    return version < this.oldestVersion(scenario);
+  }
+
+  /** Versions in which SIDs of a scenario are published, retired ones left out. */
   publishedVersions(scenario: string): Set<number> {
-    return scenario === LIVE_STREAM ? this.liveSids.versions() : this.itemSids.versionsIn(scenario);
+    const published =
+      scenario === LIVE_STREAM ? this.liveSids.versions() : this.itemSids.versionsIn(scenario);
+    return new Set([...published].filter((version) => !this.isRetired(scenario, version)));
+  }
+
+  /** Takes the retired versions of a scenario out of use. @returns what is to be closed */
+  stopRetired(scenario: string): { codebook: CodebookEncoder; tower: LiveTower | null }[] {
+    const [kept, gone]: [CodebookEncoder[], CodebookEncoder[]] = [[], []];
+    for (const encoder of this.encoders(scenario))
+      (this.isRetired(scenario, encoder.codebook.version) ? gone : kept).push(encoder);
+    if (gone.length > 0) this.#served.set(scenario, kept);
+    return gone.map((codebook) => {
+      const { version } = codebook.codebook;
+      const tower = scenario === LIVE_STREAM ? this.tower(version) : null;
+      if (tower) this.#towers.delete(version);
+      return { codebook, tower };
+    });
+  }
+
+  /**
+   * Keys of SIDs in retired versions that this process owns, at most `count` of each kind; in most turns none, without a
+   * look. A room that lives keeps its SID until it has one in a version that goes on: live-sids is its state.
+   * @param except partitions of rooms that are left out this time
+   */
+  retiredSids(
+    count: number,
+    except: { has(partition: number): boolean },
+  ): { items: string[]; rooms: { key: string; partition: number }[] } {
+    if (!this.#retiredLeft) return { items: [], rooms: [] };
+    const items: string[] = [];
+    const rooms: { key: string; partition: number }[] = [];
+    for (const key of this.itemSids.keysIn((scenario, version) => this.isRetired(scenario, version))) {
+      if (items.length === count) break;
+      if (this.#ownsItem(parseSidKey(key).id)) items.push(key);
+    }
+    let later = false;
+    const served = this.encoders(LIVE_STREAM).map(({ codebook }) => codebook.version);
+    for (const partition of this.#owned) {
+      if (except.has(partition)) later = true;
+      else
+        for (const { liveId, key, version } of this.liveSids.ofPartition(partition)) {
+          if (!this.isRetired(LIVE_STREAM, version)) continue;
+          const goesOn = served.some((v) => !this.isRetired(LIVE_STREAM, v) && this.liveSids.has(liveId, v));
+          if (rooms.length === count || (this.rooms.isLive(liveId) && !goesOn)) later = true;
+          else rooms.push({ key, partition });
+        }
+    }
+    this.#retiredLeft = later || items.length > 0 || rooms.length > 0;
+    return { items, rooms };
   }
 
   /** Puts a codebook to use: everything of its scenario is to be encoded. */
@@ -174,7 +243,8 @@ export class UpdaterState {
   /** The partition is this process's: its rooms come back from live-sids, its items are compared with item-sids. */
   own(partition: number): void {
     this.#owned.add(partition);
-    for (const record of this.liveSids.ofPartition(partition)) {
+    this.#retiredLeft = true;
+    for (const { record } of this.liveSids.ofPartition(partition)) {
       this.rooms.restore(record);
       // A product may have changed while nobody looked.
       const causeMs = Math.max(0, ...record.sellingItemIds.map((id) => this.catalogue.validFromMs(id)));
