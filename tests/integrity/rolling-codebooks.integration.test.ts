@@ -134,7 +134,7 @@ test('a new codebook version is trained, served beside the old one, forked to an
       ...{ scenarios: Object.fromEntries(SCENARIOS.map((s) => [s, {}])), seed: 3, textEmbeddingDim: 8 },
       ...{ minItemsForCodebook: NUM_ROOMS, lastLevel: 'fsq', maxTrainingVectors: 1_000, trainingThreads: 1 },
       ...{ maxExcessConflict: 1, minCodeUsage: 0, maxRelativeError: 1, maxMovedShare: 1 },
-      ...{ trainingStateEveryMs: 60_000, liveTower: true },
+      ...{ trainingStateEveryMs: 60_000, liveTower: true, projectorPairs: '' },
     } as unknown as JobConfig,
     kafka: scene.kafka,
     artifacts: scene.artifacts,

@@ -31,7 +31,7 @@ const cosine = (a: Float32Array, b: Float32Array): number => {
   return dot / Math.hypot(...a) / Math.hypot(...b);
 };
 
-function started(dim: number) {
+function started(dim: number, from: readonly Codebook[] = codebooks) {
   const tensors = new Map<string, Float32Array>();
   for (const level of [0, 1, 2] as const) {
     tensors.set(`sid.level${level + 1}`, normals(layout.rows[level] * dim));
@@ -40,7 +40,7 @@ function started(dim: number) {
   const before = new Map([...tensors].map(([name, values]) => [name, values.slice()]));
   startFromContent(
     { tensors, scalars: {} },
-    codebooks.map((codebook) => ({ codebook, fromTower: false })),
+    from.map((codebook) => ({ codebook, fromTower: false })),
     { scenarios, numCodes },
     1,
   );
@@ -75,6 +75,17 @@ test('rows and columns of a code begin as its centroid, the second level in the 
   const lengths = Array.from({ length: 5 }, (_, code) => Math.hypot(...row(0, code)));
   assert.ok(Math.abs(lengths.reduce((a, b) => a + b, 0) / 5 - 1) < 1e-5);
   for (const name of ['sid.level3', 'head.level3']) assert.deepEqual(tensors.get(name), before.get(name));
+});
+
+test('centroids behind a projector have a length and a space of their own', () => {
+  const behind = codebook('product_card', 4);
+  const projector = { inDim: CONTENT, outDim: 4, trainedOn: 'pairs/1', model: new Uint8Array(0) };
+  const projected = { ...behind, dim: CONTENT, projector };
+  const { row } = started(4, [projected, codebooks[1]!]);
+  const level2 = behind.levels[1]!;
+  assert.ok(level2.kind === 'kmeans');
+  for (let code = 0; code < 4; code++)
+    assert.ok(cosine(row(1, code), level2.centroids.subarray(code * 4, (code + 1) * 4)) > 0.99999);
 });
 
 test('a wider model keeps the likeness of codes', () => {

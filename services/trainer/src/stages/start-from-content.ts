@@ -4,7 +4,7 @@
  */
 import { type SidLayout, sidLayout } from '@onemall/features';
 import type { TrainerState } from '@onemall/learning';
-import type { Codebook } from '@onemall/quantization';
+import { type Codebook, levelDim } from '@onemall/quantization';
 import { SeededRandom } from '@onemall/service-kit';
 
 /** Length of a head's column. Small: the first guess is vague. */
@@ -19,7 +19,8 @@ export interface StartingCodebook {
 /**
  * Overwrites rows of `sid.level1`, `sid.level2`, `head.level1` and `head.level2` in the state. Scenarios whose m holds content
  * embeddings share a space, so that a video's code lies near that of the card it shows: the shortest m is one embedding, a
- * multiple of it several side by side, which are added up. Any other m, and that of a tower, gets a space of its own.
+ * multiple of it several side by side, which are added up. Any other m, that of a tower, and what a projector makes of it
+ * gets a space of its own.
  */
 export function startFromContent(
   { tensors }: TrainerState,
@@ -29,15 +30,18 @@ export function startFromContent(
 ): void {
   const layout = sidLayout(scenarios, numCodes);
   const dim = tensors.get('sid.level1')!.length / layout.rows[0];
-  const contentDim = Math.min(...codebooks.filter((c) => !c.fromTower).map((c) => c.codebook.dim));
-  for (const { codebook, fromTower } of codebooks) {
-    const apart = fromTower || codebook.dim % contentDim !== 0;
-    const length = apart ? codebook.dim : contentDim;
+  const ofContent = ({ codebook, fromTower }: StartingCodebook): boolean =>
+    !fromTower && codebook.projector === undefined;
+  const contentDim = Math.min(...codebooks.filter(ofContent).map((c) => c.codebook.dim));
+  for (const starting of codebooks) {
+    const { codebook } = starting;
+    const apart = !ofContent(starting) || codebook.dim % contentDim !== 0;
+    const length = apart ? levelDim(codebook) : contentDim;
     const project = projection(length, dim, apart ? seed + 1 : seed);
     const offsets = layout.offsets.get(codebook.scenario)!;
     const centroids = [0, 1].flatMap((level) => {
       const of = codebook.levels[level]!;
-      return of.kind === 'kmeans' ? [folded(of.centroids, codebook.dim, length)] : [];
+      return of.kind === 'kmeans' ? [folded(of.centroids, levelDim(codebook), length)] : [];
     });
     const mean = meanRow(centroids[0]!, length);
     for (let at = 0; at < centroids[0]!.length; at++) centroids[0]![at]! -= mean[at % length]!;
