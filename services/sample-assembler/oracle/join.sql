@@ -141,8 +141,9 @@ FROM sids GROUP BY id;
 -- What each sample may say of item, SID and products: one answer for each state that the tables may have had, the one
 -- that was visible when the sample cannot have left yet, and those of rows that came from then on until it was written. In a
 -- codebook version the newest entry counts; one without value leaves the answer to an older codebook version, and item SIDs
--- come before those of rooms.
+-- come before those of rooms. The states themselves are not kept: a room has one for each change of its products.
 CREATE TABLE answers ENGINE = Memory AS
+SELECT xid, kind, items, sids, selling FROM (
 SELECT s.exposureId AS xid, s.kind AS kind,
   arrayReduce('max', arrayPushFront(arrayMap(e -> e.3, arrayFilter(e -> e.5 < d.since, i.versions)), 0)) AS itemsSurely,
   arrayDistinct(arrayPushFront(arrayFilter(at -> at > itemsSurely AND at <= s.ts, i.versions.3), itemsSurely)) AS itemMoments,
@@ -157,7 +158,8 @@ FROM samples AS s
 LEFT JOIN dues AS d ON s.exposureId = d.xid AND s.kind = d.kind
 LEFT JOIN itemVersions AS i ON s.itemId = i.id
 LEFT JOIN sidVersions AS v ON s.itemId = v.id
-SETTINGS max_block_size = 1024;
+)
+SETTINGS max_block_size = 256;
 
 CREATE TABLE compared ENGINE = Memory AS
 SELECT e.xid AS xid, e.kind AS kind, n > 0 AS isThere, n, e.lenient AS lenient,
