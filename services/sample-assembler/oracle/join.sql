@@ -185,7 +185,8 @@ LEFT JOIN answers AS n ON e.xid = n.xid AND e.kind = n.kind;
 -- exposure was read at the watermark it was reported with, so only a CLICK or BUY that left at the same one is unsure.
 -- An action of another exposure of the request is left out only once that exposure was read, since until then nothing
 -- tells what request the action is of.
--- The lists themselves are not kept: for half a million samples they are more than the memory of a machine.
+-- The lists themselves are not kept, and a few samples are taken at a time: with all that their users did, half a million
+-- of them are more than the memory of a machine.
 CREATE TABLE histories ENGINE = Memory AS
 SELECT xid, kind, unsure, differences FROM (
 SELECT s.exposureId AS xid, s.kind AS kind,
@@ -202,7 +203,7 @@ SELECT s.exposureId AS xid, s.kind AS kind,
 FROM (SELECT * FROM samples WHERE (exposureId, kind) IN (SELECT xid, kind FROM expected)) AS s
 INNER JOIN did AS d ON s.userId = d.userId
 )
-SETTINGS max_block_size = 256;
+SETTINGS max_block_size = 256, max_threads = 1;
 
 -- Each input record is exactly one of counted, late, dead, waiting, duplicate; nothing is reported without a reason.
 CREATE TABLE fates ENGINE = Memory AS

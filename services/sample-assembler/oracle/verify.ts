@@ -47,14 +47,14 @@ const TABLES = [
   'undecodable (topic String, part Int32, off Int64, reason String)',
   'late (topic LowCardinality(String), part Int32, off Int64, reason String, w Int64)',
   'dead (topic LowCardinality(String), part Int32, off Int64, reason String)',
-  `samples (part Int32, off Int64, ts Int64, kind String, exposureId String, userId String, itemId String, requestId String, r Int64, body String,
-    firstPositive Bool, clicked Bool, clickDelay Nullable(Int64), bought Bool, buyDelay Nullable(Int64), buyValue Int64, buyQuantity Int64,
-    sid String, item String, selling String, hExposures String, hClicks String, hBuys String, w Int64)`,
   'items (itemId String, validFrom Int64, seq Int64, ts Int64, visible Int64, category String, facts String)',
   'sids (id String, live UInt8, version Int64, validFrom Int64, seq Int64, ts Int64, visible Int64, sid String, selling String)',
   'windows (scenario String, clickWindow Int64, buyWindow Int64)',
   'commits (topic LowCardinality(String), part Int32, off Int64, w Int64)',
 ];
+const SAMPLES = `samples (part Int32, off Int64, ts Int64, kind String, exposureId String, userId String, itemId String, requestId String, r Int64, body String,
+    firstPositive Bool, clicked Bool, clickDelay Nullable(Int64), bought Bool, buyDelay Nullable(Int64), buyValue Int64, buyQuantity Int64,
+    sid String, item String, selling String, hExposures String, hClicks String, hBuys String, w Int64)`;
 /** Append times are whole milliseconds. */
 const CLOCK_TICK_MS = 2;
 
@@ -77,6 +77,8 @@ export async function verdictOn(
   const db = createClient({ connection: createChdbConnection({ path: folder }) as never });
   try {
     for (const table of TABLES) await db.command({ query: `CREATE TABLE ${table} ENGINE = Memory` });
+    // Read in small blocks, for each sample meets everything that its user did; a Memory table is read as it was inserted.
+    await db.command({ query: `CREATE TABLE ${SAMPLES} ENGINE = MergeTree ORDER BY userId` });
     const windows = Object.entries(config.scenarios).map(([scenario, w]) => ({
       scenario,
       clickWindow: w.clickWindowMs,
