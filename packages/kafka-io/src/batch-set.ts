@@ -61,9 +61,7 @@ export async function gatherBatches(
   }
   for (const block of blocks) {
     const { physical, partitions } = target.get(block.topic)!;
-    gatherBlock(block, nowMs, (key) =>
-      intoOf(physical, partitions, block.partition ?? partitionOf(key(), partitions.length)),
-    );
+    gatherBlock(block, nowMs, physical, partitions);
   }
   return [...target.values()].flatMap((t) => t.partitions).filter((p) => p.builders.length > 0);
 }
@@ -77,27 +75,36 @@ function intoOf(physical: string, partitions: PartitionBatches[], partition: num
   return into;
 }
 
+/** Without an object or a function for each record. */
+function gatherBlock(
+  { bytes, count, partition, keyStart, keyLength, valueStart, valueEnd }: RecordBlock,
+  nowMs: number,
+  physical: string,
+  partitions: PartitionBatches[],
+): void {
+  let into = partition === undefined ? undefined : intoOf(physical, partitions, partition);
+  for (let i = 0; i < count; i++) {
+    const keyAt = keyStart[i]!;
+    const keyBytes = keyLength[i]!;
+    const valueAt = valueStart[i]!;
+    const valueBytes = valueEnd[i]! - valueAt;
+    if (partition === undefined) {
+      const key = Buffer.from(bytes.buffer, bytes.byteOffset + keyAt, keyBytes);
+      into = intoOf(physical, partitions, partitionOf(key, partitions.length));
+    }
+    const { builders } = into!;
+    const last = builders.at(-1);
+    if (last?.appendFrom(bytes, keyAt, keyBytes, bytes, valueAt, valueBytes, nowMs)) continue;
+    const builder = new BatchBuilder();
+    builder.appendFrom(bytes, keyAt, keyBytes, bytes, valueAt, valueBytes, nowMs);
+    builders.push(builder);
+  }
+}
+
 function appendTo({ builders }: PartitionBatches, append: (builder: BatchBuilder) => boolean): void {
   const last = builders.at(-1);
   if (last && append(last)) return;
   const builder = new BatchBuilder();
   append(builder);
   builders.push(builder);
-}
-
-function gatherBlock(
-  { bytes, count, keyStart, keyLength, valueStart, valueEnd }: RecordBlock,
-  nowMs: number,
-  intoOfKey: (key: () => Buffer) => PartitionBatches,
-): void {
-  for (let i = 0; i < count; i++) {
-    const keyAt = keyStart[i]!;
-    const keyBytes = keyLength[i]!;
-    const valueAt = valueStart[i]!;
-    const valueBytes = valueEnd[i]! - valueAt;
-    const into = intoOfKey(() => Buffer.from(bytes.buffer, bytes.byteOffset + keyAt, keyBytes));
-    appendTo(into, (builder) =>
-      builder.appendFrom(bytes, keyAt, keyBytes, bytes, valueAt, valueBytes, nowMs),
-    );
-  }
 }

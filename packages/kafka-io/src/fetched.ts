@@ -2,6 +2,23 @@
 import type { TopicName } from '@onemall/contracts';
 import { type BatchView, RecordCursor, type TransactionEnd } from './data-plane/record-batch.ts';
 import type { FetchedPartition, RawRecord } from './ports.ts';
+import { giveBack } from './receiving.ts';
+
+/** The bytes of one answer, which has parts of several partitions. Used again once all who hold it have let go. */
+export class SharedMemory {
+  readonly #bytes: Buffer;
+  #holders = 1;
+  constructor(bytes: Buffer) {
+    this.#bytes = bytes;
+  }
+  held(): this {
+    this.#holders++;
+    return this;
+  }
+  release(): void {
+    if (--this.#holders === 0) giveBack(this.#bytes);
+  }
+}
 
 export interface FetchedParts {
   topic: TopicName;
@@ -14,6 +31,8 @@ export interface FetchedParts {
   lastStableOffset: number;
   sentAtMs: number;
   sizeBytes: number;
+  /** Held for this partition's part; null where that is empty. */
+  memory: SharedMemory | null;
 }
 
 export class Fetched implements FetchedPartition {
@@ -28,6 +47,7 @@ export class Fetched implements FetchedPartition {
   readonly #batches: readonly BatchView[];
   readonly #fetchOffset: number;
   #records: RawRecord[] | undefined;
+  #memory: SharedMemory | null;
 
   constructor(parts: FetchedParts) {
     this.topic = parts.topic;
@@ -40,6 +60,12 @@ export class Fetched implements FetchedPartition {
     this.ends = parts.ends;
     this.#batches = parts.batches;
     this.#fetchOffset = parts.fetchOffset;
+    this.#memory = parts.memory;
+  }
+
+  release(): void {
+    this.#memory?.release();
+    this.#memory = null;
   }
 
   cursor(): RecordCursor {

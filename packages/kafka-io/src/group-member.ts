@@ -10,6 +10,8 @@ import { assignSticky } from './sticky-assignment.ts';
 
 const PROTOCOL = 'onemall-co-partition';
 const DEFAULT_SESSION_TIMEOUT_MS = 10_000;
+/** kafkajs has tried for a quarter of a minute before it breaks down. */
+const REJOIN_MS = 1_000;
 /** Where no broker answers a member cannot leave; its session runs out instead. */
 const STOP_WAIT_MS = 3_000;
 
@@ -51,6 +53,7 @@ class Member implements GroupMember {
   #changes: Promise<void> = Promise.resolve();
   #running: Promise<void> = Promise.resolve();
   #stopping = false;
+  #isJoiningAgain = false;
 
   constructor(options: GroupMemberOptions) {
     this.#options = options;
@@ -93,7 +96,7 @@ class Member implements GroupMember {
     this.#consumer.on(events.CRASH, ({ payload }) => {
       this.#joined = false;
       this.#lose('the group member broke down');
-      if (!payload.restart && !this.#stopping) this.#options.onError(payload.error);
+      if (!payload.restart) this.#running = this.#joinAgain(payload.error);
     });
     this.#watchdog = setInterval(() => {
       if (performance.now() - this.#heardAtMs > this.#sessionTimeoutMs)
@@ -101,9 +104,37 @@ class Member implements GroupMember {
     }, this.#sessionTimeoutMs / 4);
     await this.#connect();
     // Not awaited: the first join takes as long as the group needs to miss a member that was killed.
-    this.#running = this.#consumer
-      .run({ autoCommit: false, eachBatch: async () => {} })
-      .catch(this.#options.onError);
+    this.#running = this.#run();
+  }
+
+  async #run(): Promise<void> {
+    try {
+      await this.#consumer.run({ autoCommit: false, eachBatch: async () => {} });
+    } catch (error) {
+      await this.#joinAgain(error);
+    }
+  }
+
+  /** A coordinator that is not there counts with kafkajs as something that does not pass: here it is waited out. */
+  async #joinAgain(error: unknown): Promise<void> {
+    if (this.#stopping || this.#isJoiningAgain) return;
+    if (!isPassing(error)) {
+      this.#options.onError(error);
+      return;
+    }
+    this.#isJoiningAgain = true;
+    const { log, groupId } = this.#options;
+    log.warn(`Group ${groupId} cannot be joined yet and is tried again: ${(error as Error).message}`);
+    await new Promise((resolve) => setTimeout(resolve, REJOIN_MS));
+    this.#isJoiningAgain = false;
+    if (this.#stopping) return;
+    try {
+      await this.#connect();
+    } catch (broken) {
+      if (!this.#stopping) this.#options.onError(broken);
+      return;
+    }
+    await this.#run();
   }
 
   async #connect(): Promise<void> {

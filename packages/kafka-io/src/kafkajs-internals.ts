@@ -8,7 +8,7 @@ import type { ConnectionOptions } from 'node:tls';
 import type { ISocketFactory, logCreator, SASLOptions } from 'kafkajs';
 
 const require = createRequire(import.meta.url);
-const internal = <T>(path: string): T => require(`kafkajs/src/${path}`) as T;
+export const internal = <T>(path: string): T => require(`kafkajs/src/${path}`) as T;
 
 /** One request as kafkajs sends it: `encode` gives something with a `buffer`, `decode` gets what follows the correlation id. */
 export interface ProtocolCall<T> {

@@ -6,7 +6,7 @@ import { BrokerError, type Brokers, isPassing } from './brokers.ts';
 import { type FetchAnswer, fetchRecords } from './data-plane/fetch.ts';
 import { parseRecordSet } from './data-plane/record-batch.ts';
 import { KafkaIoError, OffsetOutOfRangeError } from './errors.ts';
-import { Fetched } from './fetched.ts';
+import { Fetched, SharedMemory } from './fetched.ts';
 import type { LogWriter } from './log-writer.ts';
 import type { FetchedPartition, LogReader, Position, TopicPartition } from './ports.ts';
 import type { TopicNames } from './topic-names.ts';
@@ -222,24 +222,26 @@ export class PartitionReader implements LogReader {
     try {
       const broker = await this.#brokers.broker(nodeId);
       const sentAtMs = performance.now();
-      const answers = await fetchRecords(broker, wishes, {
+      const { answers, bytes } = await fetchRecords(broker, wishes, {
         maxWaitMs: Math.max(1, Math.floor(maxWaitMs)),
         maxBytes: MAX_BYTES_PER_FETCH,
       });
       this.#notBefore.delete(nodeId);
+      const memory = new SharedMemory(bytes);
       for (const answer of answers) {
         const p = mine.find((m) => m.physical === answer.topic && m.partition === answer.partition);
         // Unassigned or assigned anew in the meantime: the answer is for nobody.
         if (!p || this.#assigned.get(key(p)) !== p) continue;
         gotBytes += answer.set.length;
         try {
-          await this.#accept(p, answer, sentAtMs);
+          await this.#accept(p, answer, sentAtMs, memory);
         } catch (error) {
           // One partition does not hold up the others of this answer.
           if (isPassing(error)) this.#retryLater(p, error);
           else p.failure = error;
         }
       }
+      memory.release();
       if (gotBytes < SMALL_ANSWER_BYTES) this.#notBefore.set(nodeId, sentAtMs + MIN_INTERVAL_MS);
     } catch (error) {
       if (isPassing(error)) for (const p of mine) this.#retryLater(p, error);
@@ -251,7 +253,7 @@ export class PartitionReader implements LogReader {
     }
   }
 
-  async #accept(p: Assigned, answer: FetchAnswer, sentAtMs: number): Promise<void> {
+  async #accept(p: Assigned, answer: FetchAnswer, sentAtMs: number, memory: SharedMemory): Promise<void> {
     if (answer.errorCode === OFFSET_OUT_OF_RANGE) throw await this.#outOfRange(p);
     if (answer.errorCode !== 0)
       throw new BrokerError(
@@ -274,6 +276,7 @@ export class PartitionReader implements LogReader {
       lastStableOffset: answer.lastStableOffset,
       sentAtMs,
       sizeBytes: answer.set.length,
+      memory: batches.length > 0 ? memory.held() : null,
     });
     p.offset = nextOffset;
   }

@@ -107,6 +107,8 @@ export interface FetchedPartition extends TopicPartition {
   readonly records: RawRecord[];
   /** A fresh pass over the same records without an object for each. */
   cursor(): RecordCursor;
+  /** Nobody looks at the bytes of these records any more: they may be written over. Who keeps views of them never calls it. */
+  release(): void;
   /** Transactions whose end lies in this part of the log, by others too. */
   ends: readonly TransactionEnd[];
   /** Bytes of the batches, as a measure of what is buffered. */

@@ -6,17 +6,16 @@
 import type { Socket } from 'node:net';
 import type { ISocketFactory } from 'kafkajs';
 import { KafkaIoError } from './errors.ts';
-import { createSocketFactory } from './kafkajs-internals.ts';
+import { openSocket } from './receiving.ts';
 
 export class Sockets {
-  readonly #connect = createSocketFactory();
   readonly #open = new Set<Socket>();
   #closed = false;
 
   /** @throws KafkaIoError once closed */
   readonly factory: ISocketFactory = (to) => {
     if (this.#closed) throw new KafkaIoError('The client is closed');
-    const socket = this.#connect(to);
+    const socket = openSocket(to);
     this.#open.add(socket);
     socket.once('close', () => this.#open.delete(socket));
     return socket;

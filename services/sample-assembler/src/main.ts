@@ -8,11 +8,14 @@ import { JoinMeter } from './adapters/join-meter.ts';
 import { PartitionOwner } from './adapters/partition-owner.ts';
 import { Snapshots } from './adapters/snapshots.ts';
 import { checkStart } from './adapters/start-checks.ts';
+import { boundYoungGeneration } from './adapters/young-generation.ts';
 import { sampleAssemblerConfig } from './config.ts';
 import { assembleSamples } from './pipeline.ts';
 
 const NAME = 'sample-assembler';
 const monotonicMs = (): number => performance.now();
+
+boundYoungGeneration();
 
 await runService({
   name: NAME,

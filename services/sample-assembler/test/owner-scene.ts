@@ -148,7 +148,7 @@ export class Ports {
     }));
     const part = { topic, partition: 0, records, nextOffset: end, highWatermark: end, lastStableOffset: end };
     const cursor = () => cursorOf(records) as unknown as RecordCursor;
-    return { ...part, ends: [], sizeBytes: 0, sentAtMs: time.nowMs, cursor };
+    return { ...part, ends: [], sizeBytes: 0, sentAtMs: time.nowMs, cursor, release: () => {} };
   }
 }
 /** The monotonic clock, which only tests move. */

@@ -87,6 +87,7 @@ class FakeLog implements Pick<KafkaIo, 'openReader' | 'endOffsets'> {
       cursor: () => {
         throw new Error('not used here');
       },
+      release: () => {},
     };
   }
   /** What the feeds use of it. */

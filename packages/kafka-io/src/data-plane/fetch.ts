@@ -24,11 +24,12 @@ export interface FetchAnswer {
 const READ_COMMITTED = 1;
 const ANSWER_MARGIN_MS = 30_000;
 
+/** @returns the answers, and the bytes that all of them are views of */
 export async function fetchRecords(
   broker: Broker,
   wishes: readonly FetchWish[],
   limits: { maxWaitMs: number; maxBytes: number },
-): Promise<FetchAnswer[]> {
+): Promise<{ answers: FetchAnswer[]; bytes: Buffer }> {
   const body = new WireWriter()
     .int32(-1)
     .int32(limits.maxWaitMs)
@@ -39,9 +40,10 @@ export async function fetchRecords(
     body.string(topic).array(mine, (w) => body.int32(w.partition).int64(w.offset).int32(w.maxBytes)),
   );
   const timeoutMs = limits.maxWaitMs + ANSWER_MARGIN_MS;
-  const answer = new WireReader(await call(broker, { key: 1, version: 4, name: 'Fetch', timeoutMs }, body));
+  const bytes = await call(broker, { key: 1, version: 4, name: 'Fetch', timeoutMs }, body);
+  const answer = new WireReader(bytes);
   answer.int32(); // throttle time
-  return answer
+  const answers = answer
     .array(() => {
       const topic = answer.string()!;
       return answer.array((): FetchAnswer => {
@@ -55,4 +57,5 @@ export async function fetchRecords(
       });
     })
     .flat();
+  return { answers, bytes };
 }

@@ -142,10 +142,9 @@ export class JoinMeter {
     const nowMs = this.#clock.nowMs();
     for (const output of others)
       if (output.kind === 'dead') this.#meter.recordDeadLetter(output.record.reason);
-    const { causeMs } = samples;
-    const step = Math.max(1, Math.ceil(causeMs.length / LATENCIES_PER_COMMIT));
-    for (let i = 0; i < causeMs.length; i += step)
-      this.#meter.recordLatency(Math.max(0, nowMs - causeMs[i]!));
+    const { causeMs, count } = samples;
+    const step = Math.max(1, Math.ceil(count / LATENCIES_PER_COMMIT));
+    for (let i = 0; i < count; i += step) this.#meter.recordLatency(Math.max(0, nowMs - causeMs[i]!));
     if (samples.count > 0) this.#meter.recordOut(samples.count);
     this.#meter.add('late_events', counts.late);
     this.#meter.add('orphan_events', counts.orphans);

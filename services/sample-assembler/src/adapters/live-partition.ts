@@ -28,7 +28,7 @@ import type { StartFacts } from './start-checks.ts';
 export const UNKNOWN_OFFSET = -1;
 const RECORDS_PER_TURN = 4_000; // before others get their turn
 const MIB = 1 << 20;
-const MAX_PENDING_BYTES = 4 << 20; // of outputs that wait for a transaction; above it joining waits too
+const MAX_PENDING_BYTES = 2 << 20; // of outputs that wait for a transaction; above it joining waits too
 /** Above the memory limit: about 2,000 records a second. */
 const SLOW_RECORDS = 100;
 const SLOW_TURN_MS = 50;
@@ -120,7 +120,9 @@ export class LivePartition {
       await learnSchemas(io, part);
       if (this.#hasFailed) return;
       const { nextOffset, highWatermark, sentAtMs } = part;
-      merge.fetched({ topic, records: part.cursor(), nextOffset, highWatermark, sentAtMs });
+      const records = part.cursor();
+      const release = (): void => part.release();
+      merge.fetched({ topic, records, release, nextOffset, highWatermark, sentAtMs });
       this.#highWatermarks[topic] = highWatermark;
       if (merge.numBuffered(topic) >= config.maxBufferedRecords && !this.#paused.has(topic)) {
         this.#paused.add(topic);

@@ -95,6 +95,7 @@ async function replayAll(
         else join.feed(event);
         merge.taken(topic, event.timeMs, nowMs());
       }
+      fetched.release();
       if (fetched.nextOffset >= end[topic]) {
         missing.delete(topic);
         reader.unassign([{ topic, partition }]);

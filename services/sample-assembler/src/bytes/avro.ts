@@ -70,6 +70,9 @@ export class AvroReader {
   }
 }
 
+/** What is larger grows by a quarter. */
+const DOUBLED_BELOW_BYTES = 1 << 20;
+
 /** Grows as it is written to. */
 export class AvroWriter {
   bytes: Uint8Array;
@@ -81,7 +84,8 @@ export class AvroWriter {
   /** Makes room for so many more bytes; the calls below rely on it. */
   reserve(length: number): void {
     if (this.at + length <= this.bytes.length) return;
-    const larger = Buffer.allocUnsafeSlow(Math.max(this.at + length, this.bytes.length * 2));
+    const more = this.bytes.length < DOUBLED_BELOW_BYTES ? this.bytes.length : this.bytes.length >> 2;
+    const larger = Buffer.allocUnsafeSlow(Math.max(this.at + length, this.bytes.length + more));
     larger.set(this.bytes.subarray(0, this.at));
     this.bytes = larger;
   }

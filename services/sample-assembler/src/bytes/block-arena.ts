@@ -4,6 +4,7 @@
  *
  * An address is a count of 16 bytes: the slab's number above 12 bits of place within it.
  */
+import { copyBytes } from './hash.ts';
 import type { Sections } from './sections.ts';
 
 const SLAB_BYTES = 1 << 16;
@@ -17,6 +18,10 @@ const NONE = -1;
 /** Of a snapshot: so many slabs lie in one file, and stay in memory together when it is read. */
 const SLABS_PER_FILE = 64;
 const INDEX_NUMBERS = 6;
+
+/** Slabs that were given back, of any arena of this process: new ones would cost the collector and the kernel's pages. */
+const spares: Uint8Array[] = [];
+const MAX_SPARES = 128;
 
 const classBytes: number[] = [];
 for (let i = 1; i <= FINE_CLASSES; i++) classBytes.push(i << GRAIN_BITS);
@@ -106,10 +111,7 @@ export class BlockArena {
   /** A block with these bytes. */
   put(from: Uint8Array, start: number, length: number): number {
     const address = this.allocate(length);
-    const to = this.bytesAt(address);
-    const at = this.placeOf(address);
-    if (length > 48) to.set(from.subarray(start, start + length), at);
-    else for (let i = 0; i < length; i++) to[at + i] = from[start + i]!;
+    copyBytes(from, start, length, this.bytesAt(address), this.placeOf(address));
     return address;
   }
 
@@ -194,7 +196,7 @@ export class BlockArena {
     const number = this.#unusedNumbers.pop() ?? this.#slabs.length;
     this.#slabs[number] = {
       // No Buffer: a view of one costs several times as much.
-      bytes: new Uint8Array(sizeBytes),
+      bytes: (sizeBytes === SLAB_BYTES ? spares.pop() : undefined) ?? new Uint8Array(sizeBytes),
       sizeClass,
       numLive: 0,
       freshAt: 0,
@@ -206,7 +208,10 @@ export class BlockArena {
   }
 
   #dropSlab(number: number): void {
-    this.#sizeBytes -= this.#slabs[number]!.bytes.length;
+    const { bytes } = this.#slabs[number]!;
+    this.#sizeBytes -= bytes.length;
+    // Not a part of a file that was read: it would keep the whole file.
+    if (bytes.buffer.byteLength === SLAB_BYTES && spares.length < MAX_SPARES) spares.push(bytes);
     this.#slabs[number] = undefined;
     this.#unusedNumbers.push(number);
   }

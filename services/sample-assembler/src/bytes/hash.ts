@@ -33,8 +33,11 @@ export function compareBytes(
   return aLength - bLength;
 }
 
-/** A view costs more than it saves for what is short. */
-const COPY_BY_LOOP = 48;
+/** A call into native code costs more than it saves for what is short. */
+const COPY_BY_LOOP = 20;
+/** Takes any bytes, and unlike `set` no view of them. */
+const { copy } = Buffer.prototype;
+
 export function copyBytes(
   from: Uint8Array,
   fromAt: number,
@@ -42,9 +45,6 @@ export function copyBytes(
   to: Uint8Array,
   toAt: number,
 ): void {
-  if (length > COPY_BY_LOOP) {
-    to.set(from.subarray(fromAt, fromAt + length), toAt);
-    return;
-  }
-  for (let i = 0; i < length; i++) to[toAt + i] = from[fromAt + i]!;
+  if (length > COPY_BY_LOOP) copy.call(from, to, toAt, fromAt, fromAt + length);
+  else for (let i = 0; i < length; i++) to[toAt + i] = from[fromAt + i]!;
 }

@@ -2,6 +2,9 @@
 import { LabelSum, type Labels, orderOfAction } from '@onemall/event-time';
 import type { KnownActions } from '../state/known-actions.ts';
 
+/** Of most exposures. */
+const NO_LABELS: Labels = Object.freeze(new LabelSum().labels(0));
+
 /**
  * @param firstAction of the exposure's linked actions, or -1
  * @param upToOrder `orderOfAction` of the last one that counts; Infinity takes all
@@ -12,6 +15,7 @@ export function labelLinked(
   firstAction: number,
   upToOrder: number,
 ): Labels {
+  if (firstAction < 0) return NO_LABELS;
   const { of } = actions.columns;
   const sum = new LabelSum();
   for (let slot = firstAction; slot >= 0; slot = of.nextOfExposure[slot]!) {

@@ -16,6 +16,8 @@ export interface RecordPass extends RecordView {
 export interface Fetched {
   topic: LogTopic;
   records: RecordPass;
+  /** Told when the last record has been taken. */
+  release?: () => void;
   /** Position after this fetch. */
   nextOffset: number;
   highWatermark: number;
@@ -23,10 +25,16 @@ export interface Fetched {
   sentAtMs: number;
 }
 
+interface Pass {
+  records: RecordPass;
+  release: (() => void) | undefined;
+}
+
 class Buffered {
   /** Stands at the record to take next. */
   #head: RecordPass | undefined;
-  readonly #rest: RecordPass[] = [];
+  #release: (() => void) | undefined;
+  readonly #rest: Pass[] = [];
   /** Position after the last fetch. */
   #fetchedTo: number;
   #count = 0;
@@ -44,21 +52,30 @@ class Buffered {
   get head(): RecordView | undefined {
     return this.#head;
   }
-  push(records: RecordPass, fetchedTo: number): void {
+  push(records: RecordPass, fetchedTo: number, release: (() => void) | undefined): void {
     this.#count += records.maxCount;
     this.#fetchedTo = fetchedTo;
-    if (this.#head) this.#rest.push(records);
-    else this.#moveTo(records);
+    this.#rest.push({ records, release });
+    if (!this.#head) this.#moveOn();
   }
   drop(): void {
     this.#count--;
-    if (!this.#head!.next()) this.#moveTo(this.#rest.shift());
+    if (!this.#head!.next()) this.#moveOn();
   }
-  #moveTo(records: RecordPass | undefined): void {
-    let pass = records;
-    while (pass && !pass.next()) pass = this.#rest.shift();
-    this.#head = pass;
-    if (!pass) this.#count = 0;
+  /** To the first record of the next pass that has one. */
+  #moveOn(): void {
+    this.#head = undefined;
+    this.#release?.();
+    this.#release = undefined;
+    for (let pass = this.#rest.shift(); pass; pass = this.#rest.shift()) {
+      if (pass.records.next()) {
+        this.#head = pass.records;
+        this.#release = pass.release;
+        return;
+      }
+      pass.release?.();
+    }
+    this.#count = 0;
   }
 }
 
@@ -72,11 +89,11 @@ export class InputMerge {
     this.#inputs = LOG_TOPICS.map((topic) => new Buffered(start[topic]));
   }
 
-  fetched({ topic, records, nextOffset, highWatermark, sentAtMs }: Fetched): void {
+  fetched({ topic, records, release, nextOffset, highWatermark, sentAtMs }: Fetched): void {
     const at = LOG_TOPICS.indexOf(topic);
     const input = this.#inputs[at]!;
     const before = input.count;
-    input.push(records, nextOffset);
+    input.push(records, nextOffset, release);
     // The high watermark, not the last stable offset: an open transaction may still bring older events.
     if (before === 0 && input.count === 0 && nextOffset >= highWatermark) this.watermark.atEnd(at, sentAtMs);
     else this.watermark.hasMore(at, sentAtMs);

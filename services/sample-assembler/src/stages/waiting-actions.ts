@@ -2,6 +2,8 @@
 import { hashBytes } from '../bytes/hash.ts';
 import type { PartitionState } from './partition-state.ts';
 
+const NONE_WAITING: readonly number[] = [];
+
 export class WaitingActions {
   readonly #state: PartitionState;
   readonly #byExposure = new Map<number, number[]>();
@@ -22,11 +24,11 @@ export class WaitingActions {
   }
 
   /** Those that may count for an exposure that has come. */
-  fitting(exposure: number, idHash: number): number[] {
+  fitting(exposure: number, idHash: number): readonly number[] {
+    const waiting = this.#byExposure.get(idHash);
+    if (!waiting) return NONE_WAITING;
     const state = this.#state;
-    return (this.#byExposure.get(idHash) ?? []).filter(
-      (action) => state.namesExposure(action, exposure) && state.fits(exposure, action),
-    );
+    return waiting.filter((action) => state.namesExposure(action, exposure) && state.fits(exposure, action));
   }
 
   remove(action: number): void {

@@ -76,11 +76,7 @@ export class SampleWriter {
     else this.#writeHistories(into, head, of.user[slot]!);
     writer.reserve(10);
     writer.long(watermarkMs);
-    into.valueStart.push(start);
-    into.valueEnd.push(writer.at);
-    into.keyStart.push(head.userAt + shift);
-    into.keyLength.push(head.userLength);
-    into.causeMs.push(causeMs);
+    into.add(start, head.userAt + shift, head.userLength, causeMs);
     return hasSid;
   }
 

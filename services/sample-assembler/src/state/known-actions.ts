@@ -4,7 +4,7 @@
  */
 import type { ActionKind } from '@onemall/event-time';
 import type { BlockArena } from '../bytes/block-arena.ts';
-import { equalBytes } from '../bytes/hash.ts';
+import { copyBytes, equalBytes } from '../bytes/hash.ts';
 import type { Sections } from '../bytes/sections.ts';
 import { SlotColumns } from '../bytes/slot-columns.ts';
 import { SlotTable } from '../bytes/slot-table.ts';
@@ -100,8 +100,8 @@ export class KnownActions {
     const block = this.#arena.allocate(isPart ? payloadLength : payloadLength + avroLength);
     const bytes = this.#arena.bytesAt(block);
     const place = this.#arena.placeOf(block);
-    bytes.set(payload.bytes.subarray(payload.start, payload.end), place);
-    if (!isPart) bytes.set(fields.bytes.subarray(fields.start, fields.end), place + avroFrom);
+    copyBytes(payload.bytes, payload.start, payloadLength, bytes, place);
+    if (!isPart) copyBytes(fields.bytes, fields.start, avroLength, bytes, place + avroFrom);
     of.timeMs[slot] = fields.timeMs;
     of.offset[slot] = more.offset;
     of.appendTimeMs[slot] = more.appendTimeMs;
