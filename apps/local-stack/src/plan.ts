@@ -32,7 +32,8 @@ const SERVICES: readonly ProcessPlan[] = [
   service('live-sid-updater', { wave: 1 }),
   trainer('retriever', 1),
   trainer('ranker', 2),
-  service('retriever'),
+  // one arena: threads with their own give memory back and ask for it again with every search (ADR 21)
+  service('retriever', { env: { MALLOC_ARENA_MAX: '1' } }),
   service('reward-scorer'),
   service('job-runner', { mustProduce: false }),
   service('metrics-sink'),

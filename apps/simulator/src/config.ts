@@ -2,6 +2,7 @@ import { type CommonConfig, loadConfig, z } from '@onemall/service-kit';
 
 const share = z.coerce.number().min(0).max(1);
 const ms = z.coerce.number().int().min(0);
+const count = z.coerce.number().int().min(0);
 
 const arm = z.strictObject({
   name: z.string().regex(/^[a-z0-9-]+$/, 'a name is of small letters, digits and -'),
@@ -62,6 +63,12 @@ export const simulatorShape = {
     .describe(
       'closed loop: policies that answer a share of the requests, [{"name","url","share"}] with the url of POST /retrieve',
     ),
+  simulatorArmsFrom: count
+    .default(0)
+    .describe('closed loop: the logging policy serves so many requests first, from which histories come'),
+  simulatorArmsRequests: count
+    .default(0)
+    .describe('closed loop: requests from there on that arms may answer; 0: all'),
   simulatorArmTimeoutMs: z.coerce
     .number()
     .int()

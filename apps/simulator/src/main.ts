@@ -47,6 +47,10 @@ await runService({
       scenarios: config.scenarios,
       disorder: disorderOf(config),
       arms: config.simulatorArms,
+      armRequests: {
+        from: config.simulatorArmsFrom,
+        until: config.simulatorArmsFrom + (config.simulatorArmsRequests || Number.POSITIVE_INFINITY),
+      },
     });
     const policies =
       config.simulatorArms.length > 0

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { pino } from 'pino';
 import { PoliciesUnderTest } from '../src/adapters/policies-under-test.ts';
 import { simulatorConfig } from '../src/config.ts';
-import { armOf } from '../src/world/arms.ts';
+import { type Ask, armOf } from '../src/world/arms.ts';
 import type { World, WorldRecord } from '../src/world/world.ts';
 import { ofTopic, SETTINGS, smallWorld } from './small-world.ts';
 
@@ -16,11 +16,7 @@ const ARMS = [
 ];
 
 /** Takes records, answering asks. */
-function play(
-  world: World,
-  count: number,
-  answer: (ask: { scenario: string; arm: string }) => string[],
-): WorldRecord[] {
+function play(world: World, count: number, answer: (ask: Ask) => string[]): WorldRecord[] {
   world.openRooms(SETTINGS.startMs);
   const records: WorldRecord[] = [];
   while (records.length < count) {
@@ -58,6 +54,21 @@ test('a request is in an arm by its id, arms get their shares, and an answer is 
       Math.abs(asked.get(name)! / requests - share) < 0.05,
       `${name}: ${asked.get(name)} of ${requests}`,
     );
+});
+
+test('before and after its span the logging policy serves alone, and asks nobody', () => {
+  const world = smallWorld({}, { arms: [{ name: 'all', share: 1 }], armRequests: { from: 50, until: 80 } });
+  const asked: string[] = [];
+  const records = play(world, 4_000, ({ requestId }) => {
+    asked.push(requestId);
+    return ['p1', 'v1'];
+  });
+  assert.ok(world.counts.requests > 200);
+  assert.deepEqual(
+    asked.map((id) => Number(id.split('-')[1])),
+    Array.from({ length: 30 }, (_, i) => 50 + i),
+  );
+  assert.ok(ofTopic(records, 'exposures').some((e) => e.requestId.endsWith('@all')));
 });
 
 test('asking twice asks the same; a record, an answer too many or a request in between is refused', () => {

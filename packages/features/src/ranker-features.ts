@@ -89,6 +89,12 @@ interface Seen {
   newestMs: [number, number, number];
 }
 
+interface CategoryPart {
+  /** Its own features and those that all candidates share: float32 [NUM_DENSE]. */
+  dense: Float32Array;
+  ids: { category: number; scenarioCategory: number; clickedCategory: number };
+}
+
 const NEVER_MS = Number.NEGATIVE_INFINITY;
 const NOTHING: Readonly<Seen> = { counts: [0, 0, 0], newestMs: [NEVER_MS, NEVER_MS, NEVER_MS] };
 const rate = (hits: number, of: number): number => Math.min(1, (hits + 0.5) / (of + 5));
@@ -106,6 +112,9 @@ export class RankerRequest {
   readonly #byCategory = new Map<string, Seen>();
   readonly #byItem = new Map<string, Seen>();
   readonly #clickedCategory: string;
+  readonly #scenarioId: number;
+  readonly #categories = new Map<string, CategoryPart>();
+  readonly #hashes = new Hashes();
 
   constructor({ scenario, requestTimeMs, history }: RequestContext) {
     this.#scenario = scenario;
@@ -121,6 +130,7 @@ export class RankerRequest {
         if (b === 1 && !(newestClick && newestClick.eventTimeMs >= event.eventTimeMs)) newestClick = event;
       }
     this.#clickedCategory = newestClick?.category ?? '';
+    this.#scenarioId = hashFeature('scenario', scenario);
     const { counts, newestMs } = this.#all;
     for (let b = 0; b < 3; b++) {
       this.#shared[AT.count + b] = Math.log1p(counts[b]!);
@@ -136,21 +146,33 @@ export class RankerRequest {
   /** Writes row `row` of dense [.., NUM_DENSE] and ids [.., NUM_IDS]. @param item the item's features as of the request */
   write(itemId: string, item: ItemFeatures, dense: Float32Array, ids: Int32Array, row: number): void {
     const at = row * NUM_DENSE;
-    dense.set(this.#shared, at);
-    const category = this.#byCategory.get(item.category) ?? NOTHING;
-    const own = this.#byItem.get(itemId) ?? NOTHING;
-    const all = this.#all.counts;
-    for (let b = 0; b < 3; b++) {
-      const inCategory = category.counts[b]!;
-      dense[at + AT.sameCategory + b] = Math.log1p(inCategory);
-      dense[at + AT.sameCategoryShare + b] = inCategory / Math.max(1, all[b]!);
-      dense[at + AT.sameItem + b] = Math.log1p(own.counts[b]!);
-      dense[at + AT.sameCategoryRecency + b] = this.#recency(category.newestMs[b]!);
-      dense[at + AT.sameItemRecency + b] = this.#recency(own.newestMs[b]!);
-    }
-    dense[at + AT.categoryClickRate] = rate(category.counts[1], category.counts[0]);
-    dense[at + AT.categoryBuyRate] = rate(category.counts[2], category.counts[1]);
-    const selling = item.sellingItemIds.length === 0 ? NO_ITEMS : new Set(item.sellingItemIds);
+    const category = this.#categoryPart(item.category);
+    dense.set(category.dense, at);
+    const own = this.#byItem.get(itemId);
+    if (own)
+      for (let b = 0; b < 3; b++) {
+        dense[at + AT.sameItem + b] = Math.log1p(own.counts[b]!);
+        dense[at + AT.sameItemRecency + b] = this.#recency(own.newestMs[b]!);
+      }
+    if (item.sellingItemIds.length > 0) this.#writeSelling(item.sellingItemIds, dense, at);
+    dense[at + AT.price] = Math.log2(1 + item.priceCents) / 32;
+    dense[at + AT.itemRecency] = this.#recency(item.validFromMs);
+    dense[at + AT.tags] = Math.min(1, item.tags.length / 4);
+    const hashes = this.#hashes;
+    let id = row * NUM_IDS;
+    ids[id++] = hashFeature('item', itemId);
+    ids[id++] = category.ids.category;
+    ids[id++] = hashes.of('seller', item.sellerId);
+    ids[id++] = this.#scenarioId;
+    ids[id++] = hashes.of('priceBucket', String(priceBucket(item.priceCents)));
+    ids[id++] = hashes.of('tag', item.tags[0] ?? '');
+    ids[id++] = hashes.of('tag', item.tags[1] ?? '');
+    ids[id++] = category.ids.scenarioCategory;
+    ids[id++] = category.ids.clickedCategory;
+  }
+
+  #writeSelling(itemIds: readonly string[], dense: Float32Array, at: number): void {
+    const selling = new Set(itemIds);
     let clicks = 0;
     let buys = 0;
     for (const sold of selling) {
@@ -160,20 +182,34 @@ export class RankerRequest {
     }
     dense[at + AT.sellingClicks] = Math.log1p(clicks);
     dense[at + AT.sellingBuys] = Math.log1p(buys);
-    dense[at + AT.price] = Math.log2(1 + item.priceCents) / 32;
-    dense[at + AT.itemRecency] = this.#recency(item.validFromMs);
-    dense[at + AT.tags] = Math.min(1, item.tags.length / 4);
     dense[at + AT.selling] = Math.log1p(selling.size);
-    let id = row * NUM_IDS;
-    ids[id++] = hashFeature('item', itemId);
-    ids[id++] = hashFeature('category', item.category);
-    ids[id++] = hashFeature('seller', item.sellerId);
-    ids[id++] = hashFeature('scenario', this.#scenario);
-    ids[id++] = hashFeature('priceBucket', String(priceBucket(item.priceCents)));
-    ids[id++] = hashFeature('tag', item.tags[0] ?? '');
-    ids[id++] = hashFeature('tag', item.tags[1] ?? '');
-    ids[id++] = hashFeature('scenarioCategory', `${this.#scenario}\0${item.category}`);
-    ids[id++] = hashFeature('clickedCategory', `${this.#clickedCategory}\0${item.category}`);
+  }
+
+  /** What candidates of one category share, computed for the first of them. */
+  #categoryPart(name: string): CategoryPart {
+    const known = this.#categories.get(name);
+    if (known) return known;
+    const dense = this.#shared.slice();
+    const category = this.#byCategory.get(name) ?? NOTHING;
+    const all = this.#all.counts;
+    for (let b = 0; b < 3; b++) {
+      const inCategory = category.counts[b]!;
+      dense[AT.sameCategory + b] = Math.log1p(inCategory);
+      dense[AT.sameCategoryShare + b] = inCategory / Math.max(1, all[b]!);
+      dense[AT.sameCategoryRecency + b] = this.#recency(category.newestMs[b]!);
+    }
+    dense[AT.categoryClickRate] = rate(category.counts[1], category.counts[0]);
+    dense[AT.categoryBuyRate] = rate(category.counts[2], category.counts[1]);
+    const part: CategoryPart = {
+      dense,
+      ids: {
+        category: hashFeature('category', name),
+        scenarioCategory: hashFeature('scenarioCategory', `${this.#scenario}\0${name}`),
+        clickedCategory: hashFeature('clickedCategory', `${this.#clickedCategory}\0${name}`),
+      },
+    };
+    this.#categories.set(name, part);
+    return part;
   }
 
   #recency(timeMs: number): number {
@@ -183,7 +219,22 @@ export class RankerRequest {
   }
 }
 
-const NO_ITEMS: ReadonlySet<string> = new Set();
+/** Hashes of values that many candidates of a request have. */
+class Hashes {
+  readonly #known: Record<'seller' | 'priceBucket' | 'tag', Map<string, number>> = {
+    seller: new Map(),
+    priceBucket: new Map(),
+    tag: new Map(),
+  };
+  of(field: 'seller' | 'priceBucket' | 'tag', value: string): number {
+    let hash = this.#known[field].get(value);
+    if (hash === undefined) {
+      hash = hashFeature(field, value);
+      this.#known[field].set(value, hash);
+    }
+    return hash;
+  }
+}
 
 /** First index of each feature, or of its three behaviours. */
 const at = (name: string): number => {

@@ -21,6 +21,7 @@ export function exportPolicy(
     codebookVersions,
     beamWidths = DEFAULT_BEAM_WIDTHS,
     plainDecoders = false,
+    normalizer,
   }: RetrievalExport,
 ): Map<string, Uint8Array> {
   const widths = [...new Set(beamWidths)].sort((a, b) => a - b);
@@ -73,6 +74,7 @@ export function exportPolicy(
     historyLength,
     beamWidths: widths,
     itemTowerRows: ITEM_TOWER_ROWS,
+    ...(normalizer && { normalizer }),
     files: roles,
   };
   files.set('policy.json', new TextEncoder().encode(`${JSON.stringify(manifest, null, 2)}\n`));

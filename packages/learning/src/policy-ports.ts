@@ -10,6 +10,13 @@ export type { ItemTensors, RequestTensors } from '@onemall/features';
 export const POLICY_FORMAT = 2;
 export const RANKER_FORMAT = 1;
 
+/**
+ * What the softmax of a policy runs over. codes: all codes of a level; trie: the children of the node in the trie of what exists;
+ * popular: the same, each weighed by 1 + the popularity of what lies below it.
+ */
+export const POLICY_NORMALIZERS = ['codes', 'trie', 'popular'] as const;
+export type PolicyNormalizer = (typeof POLICY_NORMALIZERS)[number];
+
 /** policy.json of a published retriever. */
 export interface PolicyManifest {
   model: 'RETRIEVER';
@@ -35,6 +42,8 @@ export interface PolicyManifest {
   beamWidths: number[];
   /** Items that the item tower takes at once. */
   itemTowerRows: number;
+  /** What log-probabilities of a level sum to one over; 'codes' where absent. */
+  normalizer?: PolicyNormalizer;
   /** ONNX files by role. */
   files: Record<string, string>;
 }

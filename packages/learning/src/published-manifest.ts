@@ -1,6 +1,13 @@
 /** Reads and checks policy.json and ranker.json. */
 import { FEATURE_VERSION, NUM_DENSE, NUM_IDS } from '@onemall/features';
-import { POLICY_FORMAT, type PolicyManifest, RANKER_FORMAT, type RankerManifest } from './policy-ports.ts';
+import {
+  POLICY_FORMAT,
+  POLICY_NORMALIZERS,
+  type PolicyManifest,
+  type PolicyNormalizer,
+  RANKER_FORMAT,
+  type RankerManifest,
+} from './policy-ports.ts';
 import { PublishedModelError } from './trainer-ports.ts';
 
 type Files = ReadonlyMap<string, Uint8Array>;
@@ -17,6 +24,8 @@ const isCodeCounts = (value: unknown): boolean =>
 const isWidths = (value: unknown): boolean =>
   Array.isArray(value) && value.length > 0 && value.every(isCount);
 const isString = (value: unknown): boolean => typeof value === 'string';
+const isNormalizer = (value: unknown): boolean =>
+  value === undefined || POLICY_NORMALIZERS.includes(value as PolicyNormalizer);
 const isStep = (value: unknown): boolean => Number.isInteger(value) && (value as number) >= 0;
 
 /** @throws PublishedModelError */
@@ -33,6 +42,7 @@ export function readPolicyManifest(files: Files): PolicyManifest {
     ['historyLength', isCount, 'a count'],
     ['beamWidths', isWidths, 'a list of counts'],
     ['itemTowerRows', isCount, 'a count'],
+    ['normalizer', isNormalizer, `one of ${POLICY_NORMALIZERS.join(', ')}`],
     ['files', isObject, 'file names by role'],
   ]) as unknown as PolicyManifest;
 }

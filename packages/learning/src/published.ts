@@ -67,10 +67,19 @@ export async function loadRanker(files: Files, options: LoadOptions = {}): Promi
         const count = Math.min(rows, n - at);
         const denseRows = paddedRows(dense, at, count, rows, NUM_DENSE);
         const idRows = paddedRows(ids, at, count, rows, NUM_IDS);
-        const result = await session.run({
+        const feeds = {
           dense: tensorOf(denseRows, [rows, NUM_DENSE]),
           ids: tensorOf(idRows, [rows, NUM_IDS]),
-        });
+        };
+        if (count === rows) {
+          // a whole run writes where its answers belong
+          const own = (values: Float32Array): ort.Tensor => tensorOf(values.subarray(at, at + rows), [rows]);
+          const { pCtr, pCtcvr, buyValueCents } = scores;
+          const fetches = { pCtr: own(pCtr), pCtcvr: own(pCtcvr), buyValueCents: own(buyValueCents) };
+          await session.run(feeds, fetches);
+          continue;
+        }
+        const result = await session.run(feeds);
         for (const [name, values] of Object.entries(scores))
           values.set((result[name]!.data as Float32Array).subarray(0, count), at);
       }

@@ -12,6 +12,7 @@ import type {
   RetrievalPreset,
   RetrievalPresetName,
 } from './models/presets.ts';
+import type { PolicyNormalizer } from './policy-ports.ts';
 
 /** Where and how the graph runs. */
 export interface EngineOptions {
@@ -217,6 +218,8 @@ export interface RetrievalExport {
    * runtimes and for benchmarks.
    */
   plainDecoders?: boolean;
+  /** Said in the manifest, so that whoever serves the policy searches with it; default codes. */
+  normalizer?: PolicyNormalizer;
 }
 
 export interface RetrievalTrainer {

@@ -37,9 +37,11 @@ export const retrieverShape = {
   retrieveConcurrency: count.default(2).describe('searches at the same time, each on a thread of its own'),
   retrieveQueue: count.default(64).describe('requests that may wait; further ones get 503 and Retry-After'),
   itemOrder: z
-    .enum(['popularity', 'freshness'])
+    .enum(['popularity', 'freshness', 'share'])
     .default('popularity')
-    .describe('order of several items on one SID'),
+    .describe(
+      'order of several items on one SID; share: over all SIDs, by the probability that falls to each item',
+    ),
   denseWeight: z.coerce
     .number()
     .min(0)

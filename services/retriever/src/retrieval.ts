@@ -6,10 +6,12 @@ import { addDenseScores } from './stages/add-dense-scores.ts';
 import { emptyTrie, leafOf, type NumCodes, type SidTrie } from './stages/build-trie.ts';
 import { encodeRequest } from './stages/encode-request.ts';
 import { excludeSids, NO_EXCLUSION } from './stages/exclude-sids.ts';
+import type { Normalizer } from './stages/search-beam.ts';
 import { type ItemOrder, type ServedItem, type Shelves, serveItems } from './stages/serve-items.ts';
 import { ItemVectors } from './state/item-vectors.ts';
 import type { Popularity } from './state/popularity.ts';
 import type { SidCatalogue } from './state/sid-catalogue.ts';
+import { TrieWeights } from './state/trie-weights.ts';
 
 export interface LoadedPolicy {
   readonly publication: PolicyVersion;
@@ -48,6 +50,7 @@ export interface RetrievalParts {
 
 export class Retrieval {
   readonly #parts: RetrievalParts;
+  readonly #weights = new TrieWeights();
   constructor(parts: RetrievalParts) {
     this.#parts = parts;
   }
@@ -75,6 +78,7 @@ export class Retrieval {
       trie,
       exclusion,
       beamWidth,
+      normalizer: this.#normalizer(policy, request.scenario, trie),
       seed: sample?.seed ?? 0,
     };
     return policy.search.search(job, signal);
@@ -143,6 +147,7 @@ export class Retrieval {
       trie: emptyTrie(trie.numCodes),
       exclusion,
       beamWidth,
+      normalizer: 'codes',
       seed: 0,
     });
     return { searched: found.size, existing: found.packed.filter((sid) => leafOf(trie, sid) >= 0).length };
@@ -156,8 +161,22 @@ export class Retrieval {
       standing: (itemId) => ({
         popularity: popularity.of(itemId),
         freshMs: catalogue.item(itemId)?.validFromMs ?? 0,
+        seen: popularity.countOf(itemId),
       }),
     };
+  }
+
+  #normalizer({ search, publication }: LoadedPolicy, scenario: string, trie: SidTrie): Normalizer {
+    const { normalizer = 'codes' } = search.manifest;
+    if (normalizer !== 'popular') return normalizer;
+    const { catalogue, popularity, nowMs } = this.#parts;
+    const version = publication.codebookVersions[scenario]!;
+    return this.#weights.of(
+      trie,
+      (packed) => catalogue.itemsOf(scenario, version, packed),
+      (itemId) => popularity.countOf(itemId),
+      nowMs(),
+    );
   }
 
   #narrowed(policy: LoadedPolicy, scenario: string, filters: Filters) {

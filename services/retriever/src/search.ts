@@ -5,7 +5,7 @@ import { SeededRandom } from '@onemall/service-kit';
 import type { SidTrie } from './stages/build-trie.ts';
 import type { Exclusion } from './stages/exclude-sids.ts';
 import { sampleSids } from './stages/sample-sids.ts';
-import { beamSearch, type FoundSids, unconstrainedBeam } from './stages/search-beam.ts';
+import { beamSearch, type FoundSids, type Normalizer, unconstrainedBeam } from './stages/search-beam.ts';
 
 export interface SearchJob {
   /** beam: the best SIDs of the trie; sample: drawn without replacement; unconstrained: the best of all codes. */
@@ -14,6 +14,8 @@ export interface SearchJob {
   trie: SidTrie;
   exclusion: Exclusion;
   beamWidth: number;
+  /** The one that the policy was trained with; only `beam` reads it. */
+  normalizer: Normalizer;
   /** Of the draw; only `sample` reads it. */
   seed: number;
 }
@@ -44,7 +46,7 @@ export interface PolicySearch {
  */
 export async function runSearch(
   runtime: PolicyRuntime,
-  { kind, request, trie, exclusion, beamWidth, seed }: SearchJob,
+  { kind, request, trie, exclusion, beamWidth, normalizer, seed }: SearchJob,
   checkTime: () => void,
 ): Promise<SearchResult> {
   const context = await runtime.encode(request);
@@ -67,7 +69,7 @@ export async function runSearch(
         ? await unconstrainedBeam(trie.numCodes, timed, beamWidth)
         : kind === 'sample'
           ? await sampleSids(trie, timed, beamWidth, new SeededRandom(seed), exclusion)
-          : await beamSearch(trie, timed, beamWidth, exclusion);
+          : await beamSearch(trie, timed, beamWidth, exclusion, normalizer);
     // a copy: the decoding's memory goes to the next search
     return { found, user: decoding.user?.slice() ?? null };
   } finally {

@@ -14,6 +14,7 @@ import { type PolicySearch, runSearch, type SearchJob } from '../src/search.ts';
 import { buildTrie, mergeSids, packSid, unpackSid } from '../src/stages/build-trie.ts';
 import { encodeRequest } from '../src/stages/encode-request.ts';
 import { NO_EXCLUSION } from '../src/stages/exclude-sids.ts';
+import { weighTrie } from '../src/stages/weigh-trie.ts';
 
 const NUM_CODES = { product_card: [12, 10, 14], live_stream: [6, 6, 6] } as const;
 const SCENARIOS = Object.keys(NUM_CODES);
@@ -71,15 +72,24 @@ describe('a policy on threads', () => {
     trie,
     exclusion: NO_EXCLUSION,
     beamWidth: 40,
+    normalizer: 'codes',
     seed,
     ...more,
   });
 
   test('answers what the calling thread would answer, for all kinds, many at once', async () => {
     const runtime = await loadPolicy(files);
+    const weights = weighTrie(
+      trie,
+      Float64Array.from(trie.packed, (_, leaf) => 1 + (leaf % 7)),
+    );
     const kinds = ['beam', 'sample', 'unconstrained'] as const;
     const jobs = Array.from({ length: 30 }, (_, i) =>
-      job(i, { kind: kinds[i % 3]!, beamWidth: 1 + ((7 * i) % 60) }),
+      job(i, {
+        kind: kinds[i % 3]!,
+        beamWidth: 1 + ((7 * i) % 60),
+        normalizer: (['codes', 'trie', weights] as const)[Math.floor(i / 3) % 3]!,
+      }),
     );
     const found = await Promise.all(jobs.map((j) => threads.search(j)));
     for (const [i, j] of jobs.entries()) assert.deepEqual(found[i], await runSearch(runtime, j, () => {}));

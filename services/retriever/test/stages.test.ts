@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import type { Item, ItemSid, LiveSid, Sid, TrainingSample } from '@onemall/contracts';
 import { HotSwap, isHeldBack } from '@onemall/service-kit';
 import fc from 'fast-check';
-import { type NumCodes, packSid } from '../src/stages/build-trie.ts';
+import { buildTrie, type NumCodes, packSid } from '../src/stages/build-trie.ts';
 import { checkSample } from '../src/stages/check-sample.ts';
 import { HitSums } from '../src/stages/measure-hits.ts';
 import type { FoundSids } from '../src/stages/search-beam.ts';
@@ -12,6 +12,7 @@ import { firstItem, orderItems, type Shelves, serveItems } from '../src/stages/s
 import { Popularity } from '../src/state/popularity.ts';
 import { ReferencePolicy } from '../src/state/reference-policy.ts';
 import { SidCatalogue } from '../src/state/sid-catalogue.ts';
+import { TrieWeights } from '../src/state/trie-weights.ts';
 
 fc.configureGlobal({ seed: 12 });
 const NUM_CODES: NumCodes = [8, 8, 8];
@@ -180,10 +181,10 @@ test('categories narrow the trie; a room counts as what it sells', () => {
 });
 
 const shelves = (
-  entries: Record<number, Record<string, { popularity: number; freshMs: number }>>,
+  entries: Record<number, Record<string, { popularity: number; freshMs: number; seen?: number }>>,
 ): Shelves => ({
   itemsOf: (packed) => Object.keys(entries[packed] ?? {}),
-  standing: (itemId) => Object.values(entries).find((e) => itemId in e)![itemId]!,
+  standing: (itemId) => ({ seen: 0, ...Object.values(entries).find((e) => itemId in e)![itemId]! }),
 });
 const found = (...packed: number[]): FoundSids => ({
   size: packed.length,
@@ -211,6 +212,62 @@ test('serveItems goes in beam order, several items of a SID by popularity or fre
     accept: (id) => id !== 'old',
   });
   assert.deepEqual(first, { itemId: 'fresh', sid: { c1: 0, c2: 0, c3: 1 }, score: -3 });
+});
+
+test('by share, a SID lends its probability to its items by what was seen of each', () => {
+  // e^-3 over 1 + 8 and 1 + 0, e^-4 for one item: 0.0448, 0.0050 and 0.0183
+  const shelf = shelves({
+    1: { rare: { popularity: 0, freshMs: 2, seen: 0 }, often: { popularity: 8, freshMs: 1, seen: 8 } },
+    2: { alone: { popularity: 0, freshMs: 0 } },
+  });
+  const served = serveItems(found(1, 2), shelf, { k: 10, order: 'share' });
+  assert.deepEqual(
+    served.map((s) => s.itemId),
+    ['often', 'alone', 'rare'],
+  );
+  for (const [i, p] of [0.9 * Math.exp(-3), Math.exp(-4), 0.1 * Math.exp(-3)].entries())
+    assert.ok(Math.abs(Math.exp(served[i]!.score) - p) < 1e-12);
+  const some = serveItems(found(1, 2), shelf, { k: 1, order: 'share', accept: (id) => id !== 'often' });
+  assert.deepEqual(
+    some.map((s) => s.itemId),
+    ['alone'],
+  );
+  assert.equal(firstItem(shelf, 1, 'share'), 'often');
+});
+
+test('weights of a trie are sums of what was seen below, one for each item, and made anew as counts go on', () => {
+  const sids = [
+    { c1: 1, c2: 2, c3: 3 },
+    { c1: 1, c2: 2, c3: 4 },
+    { c1: 1, c2: 5, c3: 0 },
+    { c1: 7, c2: 0, c3: 0 },
+  ].map(packSid);
+  const trie = buildTrie([8, 8, 8], Float64Array.from(sids));
+  const items = new Map(sids.map((packed, i) => [packed, i === 0 ? ['a', 'b'] : [`i${i}`]]));
+  const popularity = new Popularity(1000);
+  popularity.count('a', false, 0); // a half by now
+  popularity.count('i3', true, 1000);
+  const weights = new TrieWeights();
+  const at = (nowMs: number) =>
+    weights.of(
+      trie,
+      (packed) => items.get(packed)!,
+      (itemId) => popularity.countOf(itemId),
+      nowMs,
+    );
+  const expected = [
+    [2.5 + 1 + 1, 12],
+    [2.5 + 1, 1, 12],
+    [2.5, 1, 1, 12],
+  ];
+  const near = (actual: Float32Array, counts: number[]): void => {
+    assert.equal(actual.length, counts.length);
+    for (const [i, count] of counts.entries()) assert.ok(Math.abs(actual[i]! - Math.log(count)) < 1e-6);
+  };
+  for (const [level, counts] of expected.entries()) near(at(0)[level]!, counts);
+  popularity.count('i3', false, 1000);
+  assert.equal(at(4_000), at(0), 'kept for a while');
+  near(at(6_000)[0], [4.5, 13]);
 });
 
 test('popularity fades by half per half-life and survives long spans', () => {

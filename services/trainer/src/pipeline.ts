@@ -92,6 +92,7 @@ export async function trainOnStream(t: Training): Promise<void> {
       savedStep = step;
       due.checkpointDone(step, nowMs);
       if (publish) {
+        t.checkpoints.stepJudged = step;
         await t.release.begin(stored);
         due.publishDone(step, nowMs);
       }

@@ -125,6 +125,22 @@ test('a trainer whose journal was taken over may neither write nor prune it', as
   assert.deepEqual(await ManifestJournal.read(folder), [1, 2].map(manifest));
 });
 
+test('the checkpoint that the gate is judging stays: training may have gone far by the time that it is in use', async (t) => {
+  const store = new CheckpointStore(new FolderArtifactStore(await folderOf(t)), 'retriever', 2, log);
+  for (const step of [10, 20]) await store.save(checkpointAt(step), stateAt(step));
+  store.stepJudged = 20;
+  for (const step of [30, 40, 50]) await store.save(checkpointAt(step), stateAt(step));
+  const steps = async () => (await store.list()).map((c) => c.step);
+  assert.deepEqual(await steps(), [50, 40, 20]);
+  store.stepInUse = 20;
+  store.stepJudged = 50;
+  for (const step of [60, 70]) await store.save(checkpointAt(step), stateAt(step));
+  assert.deepEqual(await steps(), [70, 60, 50, 20]);
+  store.stepJudged = 70;
+  await store.save(checkpointAt(80), stateAt(80));
+  assert.deepEqual(await steps(), [80, 70, 20], 'one that was refused goes');
+});
+
 test('rolling back makes the checkpoint of the policy in use the newest, without the rewards seen since', async (t) => {
   const root = await folderOf(t);
   const store = new CheckpointStore(new FolderArtifactStore(root), 'retriever', 2, log);

@@ -12,7 +12,7 @@ import {
 import { SeededRandom } from '@onemall/service-kit';
 import fc from 'fast-check';
 import { RecallGate } from '../src/adapters/recall-gate.ts';
-import { gatePolicy } from '../src/stages/gate-policy.ts';
+import { differenceError, gatePolicy } from '../src/stages/gate-policy.ts';
 import { beamFinds, sidTrees } from '../src/stages/measure-recall.ts';
 import { HeldBackSlice } from '../src/state/held-back-slice.ts';
 import { NUM_CODES, SCENARIOS, sample, sidOf } from './synthetic.ts';
@@ -25,6 +25,31 @@ test('a fall beyond the limit is refused with both values, a smaller one or a ri
     'recall is 0.3 after 0.4, a fall of more than 0.05',
   ]);
   assert.deepEqual(gatePolicy({ recall: 0 }, null, limits), [], 'nothing to fall from');
+});
+
+test('a fall that may be chance passes, however far it goes; with more requests the same one is refused', () => {
+  // 6 of 20 requests lost, 2 gained: a fall of 0.2 with a standard error of 0.138
+  const before = [...Array(12).fill(1), ...Array(8).fill(0)];
+  const now = [...Array(6).fill(0), ...Array(6).fill(1), 1, 1, ...Array(6).fill(0)];
+  const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
+  const judge = (times: number) => {
+    const [a, b] = [before, now].map((values) => Array.from({ length: times }, () => values).flat());
+    const fallError = differenceError(a!, b!, true);
+    return gatePolicy({ recall: mean(b!) }, { recall: mean(a!) }, [
+      { figure: 'recall', maxFall: 0.1, fallError },
+    ]);
+  };
+  assert.ok(Math.abs(differenceError(before, now, true) - Math.sqrt((8 - 20 * 0.04) / 19 / 20)) < 1e-12);
+  assert.deepEqual(judge(1), []);
+  assert.match(
+    judge(5).join(),
+    /recall is 0\.4 after 0\.6, a fall of more than 0\.1 and of 3\.3 standard errors/,
+  );
+  // the same lists without knowing which request is which
+  const [p, q, n] = [0.6, 0.4, 20];
+  const welch = Math.sqrt((p * (1 - p) + q * (1 - q)) / (n - 1));
+  assert.ok(Math.abs(differenceError(before, now, false) - welch) < 1e-12);
+  assert.equal(differenceError([1], [0], true), 0, 'one request has no spread: the limit alone decides');
 });
 
 test('a fall counts only from where a figure has been learned', () => {

@@ -3,9 +3,9 @@
  * contrast was trained with log-q correction, so that its scores leave popularity out; the list puts it back.
  */
 import { itemTensors } from '@onemall/features';
-import type { ItemTowerRuntime, PolicyRuntime } from '@onemall/learning';
+import type { ItemTowerRuntime, PolicyNormalizer, PolicyRuntime } from '@onemall/learning';
 import type { AskedRequest, ListModel } from './lists.ts';
-import { type RunNormalizer, SampleEncoder } from './onemall-model.ts';
+import { SampleEncoder } from './onemall-model.ts';
 import { featuresAsOf } from './samples.ts';
 import type { SemanticIds } from './semantic-ids.ts';
 import { candidatesOf, type Popularity, topOf } from './simple-lists.ts';
@@ -25,7 +25,7 @@ export class ItemVectorsOf {
   readonly #known = new Map<string, Float32Array>();
   readonly #rooms = new Map<string, Float32Array>();
 
-  constructor(log: WorldLog, sids: SemanticIds, tower: ItemTowerRuntime, normalizer: RunNormalizer) {
+  constructor(log: WorldLog, sids: SemanticIds, tower: ItemTowerRuntime, normalizer: PolicyNormalizer) {
     this.dim = tower.dim;
     this.#log = log;
     this.#sids = sids;

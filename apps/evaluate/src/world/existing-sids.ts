@@ -3,6 +3,7 @@ import type { SidCodes } from '@onemall/features';
 import type { SidChildren } from '@onemall/learning';
 import { buildTrie, packSid, type SidTrie } from '@onemall/retriever/src/stages/build-trie.ts';
 import type { NodeWeights } from '@onemall/retriever/src/stages/search-beam.ts';
+import { sumsBelow, weighTrie } from '@onemall/retriever/src/stages/weigh-trie.ts';
 import type { ScenarioName } from '@onemall/simulator/world';
 import type { SemanticIds } from './semantic-ids.ts';
 import { candidatesOf, type Popularity } from './simple-lists.ts';
@@ -102,20 +103,8 @@ export class ExistingSids {
   /** Every item counts once more than it was seen. */
   #weigh({ trie, starts, ofLeaves }: Tree): NodeWeights {
     const seen = Float64Array.from(ofLeaves, (item) => 1 + this.#popularity.of(item));
-    const leaves = sums(starts, seen);
-    const seconds = sums(trie.starts3, leaves);
-    const firsts = sums(trie.starts2, seconds);
-    const logs = (counts: Float64Array): Float32Array => Float32Array.from(counts, Math.log);
-    return [logs(firsts), logs(seconds), logs(leaves)];
+    return weighTrie(trie, sumsBelow(starts, seen));
   }
-}
-
-/** Of values side by side: those of node i are values[starts[i] .. starts[i + 1]). */
-function sums(starts: Int32Array, values: Float64Array): Float64Array {
-  const out = new Float64Array(starts.length - 1);
-  for (let node = 0; node < out.length; node++)
-    for (let i = starts[node]!; i < starts[node + 1]!; i++) out[node]! += values[i]!;
-  return out;
 }
 
 /** Index of a code in an ascending part [from, to), or -1. */

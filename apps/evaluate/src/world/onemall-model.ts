@@ -13,6 +13,7 @@ import {
   type LevelCodes,
   loadItemTower,
   loadPolicy,
+  type PolicyNormalizer,
   type PolicyRuntime,
   type RetrievalSample,
   type RetrievalTrainer,
@@ -37,7 +38,7 @@ import { SCENARIOS, type WorldLog } from './world-log.ts';
 export interface OneMallRun {
   name: string;
   options: Omit<RetrievalTrainerOptions, 'scenarios' | 'numCodes' | 'normalizer'>;
-  normalizer: RunNormalizer;
+  normalizer: PolicyNormalizer;
   /** Passes over the positives. */
   epochs: number;
   /** Whether tables and heads begin as the codebooks' centroids. */
@@ -51,19 +52,21 @@ const SMOOTHED_STEPS = 200;
 /** While training, rooms and popularity of some minutes ago are as good as those of now, and much cheaper to keep. */
 const TRAINING_GRID_MS = 120_000;
 
-/** codes: all codes of a level; trie: those that continue an existing SID; popular: the same, popular ones first. */
-export type RunNormalizer = 'codes' | 'trie' | 'popular';
-
 /** Turns rows of a log into what the trainer takes. */
 export class SampleEncoder {
   readonly layout: SidLayout;
   readonly #log: WorldLog;
   readonly #sids: SemanticIds;
   readonly #historyLength: number;
-  readonly #normalizer: RunNormalizer;
+  readonly #normalizer: PolicyNormalizer;
   #existing: ExistingSids;
 
-  constructor(log: WorldLog, sids: SemanticIds, historyLength: number, normalizer: RunNormalizer = 'codes') {
+  constructor(
+    log: WorldLog,
+    sids: SemanticIds,
+    historyLength: number,
+    normalizer: PolicyNormalizer = 'codes',
+  ) {
     this.#log = log;
     this.#sids = sids;
     this.#historyLength = historyLength;
@@ -119,7 +122,7 @@ export class SampleEncoder {
 }
 
 function childrenFor(
-  normalizer: RunNormalizer,
+  normalizer: PolicyNormalizer,
   existing: ExistingSids,
   target: SidCodes,
   timeMs: number,
@@ -200,6 +203,7 @@ export async function trainOneMall(
       policyVersion: run.name,
       codebookVersions: Object.fromEntries(SCENARIOS.map((s) => [s, CODEBOOK_VERSION])),
       beamWidths: [64, 512],
+      normalizer: run.normalizer,
     });
     await store.setFiles(`${run.name}/policy`, files, { step: trainer.steps, seconds: progress.seconds });
     return await loaded(files);
@@ -313,7 +317,7 @@ export class Shelf {
   }
 
   /** What may follow a SID's codes, for a trainer whose policy searches this shelf. */
-  children(normalizer: RunNormalizer, sid: SidCodes, timeMs: number): SidChildren {
+  children(normalizer: PolicyNormalizer, sid: SidCodes, timeMs: number): SidChildren {
     return childrenFor(normalizer, this.#existing, sid, timeMs);
   }
 
@@ -327,7 +331,8 @@ export class Shelf {
         itemsOf: (packed) => (items.get(packed) ?? []).map((item) => this.#log.itemId(item)),
         standing: (itemId) => {
           const item = this.#log.itemNumber(itemId);
-          return { popularity: this.#popularity.of(item), freshMs: this.#log.facts(item).validFromMs };
+          const seen = this.#popularity.of(item);
+          return { popularity: seen, seen, freshMs: this.#log.facts(item).validFromMs };
         },
       },
     };
@@ -340,7 +345,7 @@ export class OneMallLists implements ListModel {
   readonly #policy: PolicyRuntime;
   readonly #encoder: SampleEncoder;
   readonly #shelf: Shelf;
-  readonly #normalizer: RunNormalizer;
+  readonly #normalizer: PolicyNormalizer;
 
   constructor(
     name: string,
@@ -348,7 +353,7 @@ export class OneMallLists implements ListModel {
     sids: SemanticIds,
     shelf: Shelf,
     policy: PolicyRuntime,
-    normalizer: RunNormalizer,
+    normalizer: PolicyNormalizer,
   ) {
     this.name = name;
     this.#policy = policy;

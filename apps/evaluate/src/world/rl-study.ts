@@ -166,6 +166,7 @@ async function trainArm(study: Study, arm: Arm, base: PolicyRuntime): Promise<Po
       policyVersion: version,
       codebookVersions: Object.fromEntries(SCENARIOS.map((s) => [s, CODEBOOK_VERSION])),
       beamWidths: [64, 512],
+      normalizer: model.normalizer,
     });
   let reference = base;
   try {

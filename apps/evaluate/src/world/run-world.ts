@@ -56,7 +56,8 @@ export interface PreparedWorld {
 }
 
 /** The folder of a run. */
-export const openStore = ({ folder, plan }: WorldRun): RunStore => new RunStore(folder, `plan ${plan.hash}`);
+export const openStore = ({ folder, plan }: Pick<WorldRun, 'folder' | 'plan'>): RunStore =>
+  new RunStore(folder, `plan ${plan.hash}`);
 
 /** Simulates up to the cut, with semantic IDs where models are asked for. */
 export async function prepareWorld(run: WorldRun): Promise<PreparedWorld> {

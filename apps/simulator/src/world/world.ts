@@ -43,6 +43,8 @@ export interface WorldSettings {
   disorder: Disorder;
   /** Policies under test, whose requests wait for `answer`; none by default. */
   arms?: readonly Arm[];
+  /** Requests that the arms may answer, by number from 0: [from, until). All by default. */
+  armRequests?: { from: number; until: number };
 }
 
 export type LogRecord =
@@ -247,8 +249,10 @@ export class World {
     const scenario = this.#scenarios.find((s) => draw < s.upTo) ?? this.#scenarios.at(-1)!;
     const user = this.users.draw(this.#traffic);
     this.users.live(user);
-    const requestId = `r${this.#settings.runId}-${this.counts.requests++}`;
-    const arm = armOf(requestId, this.#settings.arms ?? []);
+    const n = this.counts.requests++;
+    const requestId = `r${this.#settings.runId}-${n}`;
+    const { arms = [], armRequests = { from: 0, until: Number.POSITIVE_INFINITY } } = this.#settings;
+    const arm = n >= armRequests.from && n < armRequests.until ? armOf(requestId, arms) : null;
     if (arm === null) this.#serve({ requestId, user, scenario, at });
     else this.#asked = { requestId, user, scenario, at, arm };
   }

@@ -1,13 +1,16 @@
 /** Turns SIDs into items: several items on one SID come in the order of popularity or freshness. */
 import { candidateAt, type FoundSids } from './search-beam.ts';
 
-export type ItemOrder = 'popularity' | 'freshness';
+/** popularity, freshness: within a SID; share: the SID's probability falls to its items by their share of what was seen of it. */
+export type ItemOrder = 'popularity' | 'freshness' | 'share';
 
 /** What the order needs to know of an item. */
 export interface ItemStanding {
   popularity: number;
   /** Event time of its newest version. */
   freshMs: number;
+  /** Exposures and ten times clicks, as of now. */
+  seen: number;
 }
 export interface Shelves {
   /** Items that have the SID now. */
@@ -18,7 +21,7 @@ export interface Shelves {
 export interface ServedItem {
   itemId: string;
   sid: { c1: number; c2: number; c3: number };
-  /** log p of its SID. */
+  /** log p of its SID; with order share of the item itself. */
   score: number;
 }
 
@@ -34,7 +37,7 @@ export function orderItems(shelves: Shelves, packed: number, order: ItemOrder): 
     const byPopularity = right.popularity - left.popularity;
     const byFreshness = right.freshMs - left.freshMs;
     return (
-      (order === 'popularity' ? byPopularity || byFreshness : byFreshness || byPopularity) || (a < b ? -1 : 1)
+      (order === 'freshness' ? byFreshness || byPopularity : byPopularity || byFreshness) || (a < b ? -1 : 1)
     );
   });
 }
@@ -45,6 +48,7 @@ export function serveItems(
   shelves: Shelves,
   options: { k: number; order: ItemOrder; accept?: (itemId: string) => boolean },
 ): ServedItem[] {
+  if (options.order === 'share') return serveByShare(found, shelves, options);
   const served: ServedItem[] = [];
   const seen = new Set<string>();
   for (let i = 0; i < found.size; i++) {
@@ -57,6 +61,29 @@ export function serveItems(
     }
   }
   return served;
+}
+
+/**
+ * Rare near-duplicates on a good SID do not come before what is popular on the next one. Every item counts once more than it was
+ * seen, as in the weights of the trie.
+ */
+function serveByShare(
+  found: FoundSids,
+  shelves: Shelves,
+  { k, accept }: { k: number; accept?: (itemId: string) => boolean },
+): ServedItem[] {
+  const served = new Map<string, ServedItem>();
+  for (let i = 0; i < found.size; i++) {
+    const { c1, c2, c3, packed, score } = candidateAt(found, i);
+    const items = orderItems(shelves, packed, 'share');
+    const counts = items.map((itemId) => 1 + shelves.standing(itemId).seen);
+    const total = counts.reduce((a, b) => a + b, 0);
+    for (const [at, itemId] of items.entries())
+      if (!served.has(itemId) && accept?.(itemId) !== false)
+        served.set(itemId, { itemId, sid: { c1, c2, c3 }, score: score + Math.log(counts[at]! / total) });
+  }
+  // equal ones stay in beam order
+  return [...served.values()].sort((a, b) => b.score - a.score).slice(0, k);
 }
 
 /** The one item that the retriever would serve for a SID, or null where none exists. */

@@ -32,7 +32,16 @@ export interface JoinedRows {
   ids: Int32Array;
 }
 
+const pick = ({ numRows, dense, ids }: Pick<RankerRows, 'numRows' | 'dense' | 'ids'>) => ({
+  numRows,
+  dense,
+  ids,
+});
+
+/** The arrays of a single group are taken as they are. */
 export function joinRows(groups: readonly Pick<RankerRows, 'numRows' | 'dense' | 'ids'>[]): JoinedRows {
+  const [only] = groups;
+  if (only && groups.length === 1) return { ...pick(only), starts: [0] };
   const numRows = groups.reduce((sum, g) => sum + g.numRows, 0);
   const dense = new Float32Array(numRows * NUM_DENSE);
   const ids = new Int32Array(numRows * NUM_IDS);

@@ -16,7 +16,8 @@ export function keepDistinct(candidates: readonly Candidate[]): RankedCandidate[
   const best = new Map<string, RankedCandidate>();
   const withoutItem: RankedCandidate[] = [];
   for (const [rank, candidate] of candidates.entries()) {
-    const ranked = { ...candidate, rank };
+    const { c1, c2, c3, tokenLogProbs, itemId } = candidate;
+    const ranked = { c1, c2, c3, tokenLogProbs, itemId, rank };
     if (candidate.itemId === null) {
       withoutItem.push(ranked);
       continue;

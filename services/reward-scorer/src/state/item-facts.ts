@@ -2,10 +2,13 @@
 import type { Item, ItemFeatures, LiveSid } from '@onemall/contracts';
 import { AsOfTable } from '@onemall/event-time';
 
-type OwnFacts = Omit<ItemFeatures, 'sellingItemIds'>;
+const NOTHING_ON_SALE: string[] = [];
 
 export class ItemFacts {
-  readonly #items = new AsOfTable<OwnFacts>();
+  /** Without products on sale, which #rooms has. */
+  readonly #items = new AsOfTable<ItemFeatures>();
+  /** One object for all equal texts: half of the cost of a candidate's features is fetching its texts from memory. */
+  readonly #texts = new Map<string, string>();
   /** codebookVersion -> rooms; each version repeats the products on sale. */
   readonly #rooms = new Map<number, AsOfTable<string[]>>();
   #versions: number[] = [];
@@ -16,8 +19,21 @@ export class ItemFacts {
       this.#items.put(itemId, timestampMs, null);
       return;
     }
-    const { category, tags, priceCents, sellerId, validFromMs } = item;
-    this.#items.put(itemId, validFromMs, { category, tags, priceCents, sellerId, validFromMs });
+    const { priceCents, validFromMs } = item;
+    this.#items.put(itemId, validFromMs, {
+      category: this.#shared(item.category),
+      tags: item.tags.map((tag) => this.#shared(tag)),
+      priceCents,
+      sellerId: this.#shared(item.sellerId),
+      validFromMs,
+      sellingItemIds: NOTHING_ON_SALE,
+    });
+  }
+
+  #shared(text: string): string {
+    const known = this.#texts.get(text);
+    if (known === undefined) this.#texts.set(text, text);
+    return known ?? text;
   }
 
   /** @param key liveId:codebookVersion */
@@ -41,7 +57,9 @@ export class ItemFacts {
    */
   asOf(itemId: string, timeMs: number): ItemFeatures | null {
     const own = this.#items.asOf(itemId, timeMs) ?? this.#items.newest(itemId);
-    return own && { ...own, sellingItemIds: this.#selling(itemId, timeMs) };
+    if (!own) return null;
+    const sellingItemIds = this.#selling(itemId, timeMs);
+    return sellingItemIds.length === 0 ? own : { ...own, sellingItemIds };
   }
 
   #selling(liveId: string, timeMs: number): string[] {
@@ -49,12 +67,13 @@ export class ItemFacts {
       const selling = this.#rooms.get(version)!.asOf(liveId, timeMs);
       if (selling) return selling;
     }
-    return [];
+    return NOTHING_ON_SALE;
   }
 
   /** Drops versions that no rollout at or after timeMs sees. */
   forgetBefore(timeMs: number): void {
     this.#items.forgetBefore(timeMs);
+    this.#texts.clear(); // they are shared from here on again
     for (const rooms of this.#rooms.values()) rooms.forgetBefore(timeMs);
   }
 

@@ -27,6 +27,8 @@ export class CheckpointStore {
 
   /** Step of the policy in use: its checkpoint stays however old it is, for it is the one to roll back to. */
   stepInUse: number | null = null;
+  /** Step of the policy that was given to the gate last: it may be in use by the time that newer checkpoints have come. */
+  stepJudged: number | null = null;
 
   /** @param lineage the model, or the name of a fork of it (lineages.ts) */
   constructor(artifacts: ArtifactStore, lineage: string, keep: number, log: Logger) {
@@ -49,7 +51,7 @@ export class CheckpointStore {
     );
     const all = await this.list();
     for (const old of all.slice(this.#keep))
-      if (old.step !== this.stepInUse) await this.#artifacts.remove(old.uri);
+      if (old.step !== this.stepInUse && old.step !== this.stepJudged) await this.#artifacts.remove(old.uri);
     return { ...ref, step };
   }
 

@@ -4,7 +4,7 @@ import type { TrainingSample } from '@onemall/contracts';
 import type { SidCodes } from '@onemall/features';
 import { loadPolicy, type PolicyRuntime, type RequestTensors } from '@onemall/learning';
 import type { Files, GateVerdict, MetricRow, ModelGate } from '../learner.ts';
-import { type GateFigures, type GateLimit, gatePolicy } from '../stages/gate-policy.ts';
+import { differenceError, type GateFigures, type GateLimit, gatePolicy } from '../stages/gate-policy.ts';
 import { beamFinds, legalShare, type SidTree, sidTrees } from '../stages/measure-recall.ts';
 import { HeldBackSlice } from '../state/held-back-slice.ts';
 
@@ -95,17 +95,20 @@ export class RecallGate implements ModelGate {
     const published =
       this.#published &&
       (await this.#recall(this.#published, this.#inUse === this.#own ? own : this.#inUse.taken(), stopping));
-    const limits = Object.keys(candidate).map(
-      (figure): GateLimit =>
-        figure === LEGALITY
-          ? { figure, maxFall: maxLegalityFall, fallsFrom: LEGALITY_LEARNED }
-          : { figure, maxFall: maxRecallFall },
-    );
-    const reasons = gatePolicy(candidate, published, limits);
+    const paired = this.#inUse === this.#own;
+    const limits = Object.keys(candidate).map((figure): GateLimit => {
+      const before = published?.[figure];
+      const fallError = before ? differenceError(before, candidate[figure]!, paired) : 0;
+      return figure === LEGALITY
+        ? { figure, maxFall: maxLegalityFall, fallError, fallsFrom: LEGALITY_LEARNED }
+        : { figure, maxFall: maxRecallFall, fallError };
+    });
+    const [now, before] = [meansOf(candidate), published && meansOf(published)];
+    const reasons = gatePolicy(now, before, limits);
     return {
       outcome: reasons.length > 0 ? 'refuse' : 'publish',
       reasons,
-      figures: rowsOf(own.samples.keys(), candidate, published),
+      figures: rowsOf(own.samples.keys(), now, before),
     };
   }
 
@@ -116,33 +119,32 @@ export class RecallGate implements ModelGate {
     this.#inUse = this.#own;
   }
 
-  /** Recall over all requests, and of each scenario that has enough of them. */
+  /** By request: recall (1 or 0) over all of them and of each scenario that has enough, legality of some. */
   async #recall(
     policy: PolicyRuntime,
     { samples, trees }: Measured,
     stopping: AbortSignal,
-  ): Promise<GateFigures> {
+  ): Promise<ByRequest> {
     const { beamWidth, minRequests } = this.#rules;
-    const figures: Record<string, number> = {};
-    let found = 0;
-    let count = 0;
+    const figures: ByRequest = {};
+    const found: number[] = [];
     const legal: number[] = [];
     for (const [scenario, requests] of samples) {
-      let here = 0;
+      const here: number[] = [];
       for (const { request, target } of requests) {
         stopping.throwIfAborted();
-        if (await beamFinds(policy, request, target, trees.get(target.scenario)!, beamWidth)) here++;
+        const finds = await beamFinds(policy, request, target, trees.get(target.scenario)!, beamWidth);
+        here.push(finds ? 1 : 0);
         if (legal.length < LEGALITY_REQUESTS)
           legal.push(await legalShare(policy, request, trees.get(target.scenario)!, LEGALITY_BEAM));
         // A graph runs on this thread: what waits for it goes first.
         await afterOtherWork();
       }
-      found += here;
-      count += requests.length;
-      if (requests.length >= minRequests) figures[figureOf(scenario)] = here / requests.length;
+      found.push(...here);
+      if (requests.length >= minRequests) figures[figureOf(scenario)] = here;
     }
-    figures[FIGURE] = found / count;
-    figures[LEGALITY] = legal.reduce((sum, share) => sum + share, 0) / legal.length;
+    figures[FIGURE] = found;
+    figures[LEGALITY] = legal;
     return figures;
   }
 
@@ -151,6 +153,17 @@ export class RecallGate implements ModelGate {
     await this.#judged?.close();
   }
 }
+
+/** Figures of each request by name, in the order of the slice. */
+type ByRequest = Record<string, readonly number[]>;
+
+const meansOf = (figures: ByRequest): GateFigures =>
+  Object.fromEntries(
+    Object.entries(figures).map(([name, values]) => [
+      name,
+      values.reduce((a, b) => a + b, 0) / values.length,
+    ]),
+  );
 
 /** What one measurement asks, as of its beginning. */
 interface Measured {
