@@ -91,7 +91,13 @@ export async function newFolder(): Promise<{ path: string; remove(): Promise<voi
 
 /** Waits until a gauge of /status reaches a value; names the trainer's last log lines where it does not. */
 export async function untilGauge(trainer: SpawnedService, name: string, least: number): Promise<void> {
-  await waitFor(async () => ((await trainer.status()).values[name] ?? 0) >= least, {
+  // a trainer that is busy or has ended does not answer: the wait goes on, and tells its log at the end
+  const value = () =>
+    trainer.status().then(
+      ({ values }) => values[name] ?? 0,
+      () => 0,
+    );
+  await waitFor(async () => (await value()) >= least, {
     timeoutMs: 90_000,
     what: `${name} of ${least}`,
     intervalMs: 20,

@@ -136,7 +136,11 @@ test('a broken ranker spoils what is trained, not what is served: refused, rolle
   });
   running.push(retriever);
   await retriever.ready(90_000);
-  const port = (await retriever.status()).values.retriever_port!;
+  // a machine that is busy with other things answers late, not wrongly
+  const port = await waitFor(
+    async () => (await retriever.status().catch(() => null))?.values.retriever_port,
+    { timeoutMs: 90_000, what: 'the port of the retriever' },
+  );
   const ask = () =>
     fetch(`http://127.0.0.1:${port}/retrieve`, {
       method: 'POST',
