@@ -49,6 +49,7 @@ test('closed loop: both policies answer their share, and the A/B report has ever
     out: path.join(folder, `loop-${stack.newNamespace()}`),
     arms: ['base', 'grpo'],
     requests: 60,
+    share: 0.5,
     warmUp: 60,
     beam: 16,
     stack,

@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { planNames, readEvaluationPlan } from '../world/plan.ts';
 import { type ClosedLoop, runClosedLoop } from './run-loop.ts';
 
-const USAGE = `usage: closed-loop --folder FOLDER-OF-A-FINISHED-RL-RUN [--plan NAME] [--arms base,grpo] [--requests N] [--warm-up N] [--beam N] [--out FOLDER]`;
+const USAGE = `usage: closed-loop --folder FOLDER-OF-A-FINISHED-RL-RUN [--plan NAME] [--arms base,grpo] [--requests N] [--share S] [--warm-up N] [--beam N] [--out FOLDER]`;
 
 /** @returns the report in Markdown @throws Error naming what is wrong with the arguments */
 export function closedLoop(args: readonly string[]): Promise<string> {
@@ -14,8 +14,9 @@ export function closedLoop(args: readonly string[]): Promise<string> {
       plan: { type: 'string', default: 'evaluation' },
       arms: { type: 'string', default: 'base,grpo' },
       requests: { type: 'string', default: '20000' },
+      share: { type: 'string', default: '0.25' },
       'warm-up': { type: 'string', default: '20000' },
-      beam: { type: 'string', default: '128' },
+      beam: { type: 'string', default: '64' },
       out: { type: 'string' },
     },
   });
@@ -30,12 +31,18 @@ export function closedLoop(args: readonly string[]): Promise<string> {
   const arms = values.arms.split(',');
   if (arms[0] !== 'base' || arms.length < 2 || new Set(arms).size < arms.length)
     throw new Error(`--arms takes base and one or more of dpo, grpo; got ${values.arms}\n${USAGE}`);
+  const share = Number(values.share);
+  if (!(share > 0 && share * arms.length <= 1))
+    throw new Error(
+      `--share is of each of ${arms.length} arms, together 1 at most; got ${values.share}\n${USAGE}`,
+    );
   const loop: ClosedLoop = {
     plan: readEvaluationPlan(plan),
     runFolder: values.folder,
     out: values.out ?? `${values.folder}/closed-loop`,
     arms,
     requests: count('requests'),
+    share,
     warmUp: count('warm-up'),
     beam: count('beam'),
     print: (line) => console.error(`${new Date().toISOString().slice(11, 19)} ${line}`),

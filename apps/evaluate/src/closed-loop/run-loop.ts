@@ -27,8 +27,10 @@ export interface ClosedLoop {
   out: string;
   /** base first: what the others are compared with. */
   arms: readonly string[];
-  /** Requests that arms answer, all together. */
+  /** Requests of the span in which arms answer theirs. */
   requests: number;
+  /** Of each arm in them; the logging policy serves the rest, so that histories and popularity do not come from the arms alone. */
+  share: number;
   /** Requests before them. */
   warmUp: number;
   beam: number;
@@ -140,7 +142,7 @@ async function play(
   settings: LoopSettings,
   published: { policies: ReadonlyMap<string, string>; items: number },
 ): Promise<string> {
-  const { plan, print, arms, warmUp, requests } = loop;
+  const { plan, print, arms, warmUp, requests, share } = loop;
   const env = { ONEMALL_CONFIG: settings.file };
   const updater = await processes.start('live-sid-updater', env);
 
@@ -165,7 +167,6 @@ async function play(
     const { retriever_port: port } = await gauges(retriever);
     urls.set(arm, `http://127.0.0.1:${port}/retrieve`);
   }
-  const share = 1 / arms.length;
   const coolDownEvents = Math.ceil((2 * settings.retention.largestWindowMs * plan.eventsPerS) / 1000);
   const simulator = await processes.start('simulator', {
     ...env,
@@ -188,8 +189,9 @@ const gauges = async (service: LoopService): Promise<Record<string, number>> =>
 async function followTraffic(
   processes: LoopProcesses,
   simulator: LoopService,
-  { requests, print }: ClosedLoop,
+  { requests, arms, share, print }: ClosedLoop,
 ): Promise<{ shown: number; lost: number }> {
+  const expected = Math.round(requests * share * arms.length);
   let told = 0;
   for (;;) {
     await delay(POLL_MS);
@@ -197,9 +199,9 @@ async function followTraffic(
     const values = await gauges(simulator);
     const shown = values.requests_of_arms ?? 0;
     const lost = values.requests_of_arms_without_answer ?? 0;
-    if (shown + lost >= told + requests / 10) {
+    if (shown + lost >= told + expected / 10) {
       told = shown + lost;
-      print(`${told} of ${requests} requests answered by arms`);
+      print(`${told} of about ${expected} requests answered by arms`);
     }
     if (values.done === 1) return { shown, lost };
   }
