@@ -17,6 +17,7 @@ import type { EvaluationPlan } from '../world/plan.ts';
 import { openStore } from '../world/run-world.ts';
 import { type ArmRow, armReport } from './arm-report.ts';
 import { LoopProcesses } from './loop-processes.ts';
+import type { LoopSettings } from './loop-settings.ts';
 import { publishRun } from './publish-run.ts';
 
 export interface ClosedLoop {
@@ -68,19 +69,6 @@ export async function runClosedLoop(loop: ClosedLoop): Promise<string> {
     await own?.stop();
     guardian.close();
   }
-}
-
-/** What all processes of the loop are told, in the file that ONEMALL_CONFIG names. */
-export interface LoopSettings {
-  file: string;
-  brokers: string;
-  registryUrl: string;
-  namespace: string;
-  artifacts: string;
-  /** Folder of the database. */
-  clickhouse: string;
-  scenarios: EvaluationPlan['scenarios'];
-  retention: { largestWindowMs: number; graceMs: number; longestOutageMs: number };
 }
 
 function writeSettings({ plan, out, beam }: ClosedLoop, stack: StackAddresses): LoopSettings {
