@@ -46,7 +46,8 @@ export async function publishRun(
       const ref = await folder.put(`codebooks/${scenario}/${version}`, files);
       const value = {
         ...{ scenario, codebookVersion: CODEBOOK_VERSION, ...ref, numCodes: [...numCodes], dim },
-        ...{ metrics: {}, towerVersion: null, towerUri: null, cutoffMs, createdMs: cutoffMs },
+        ...{ oldestVersion: CODEBOOK_VERSION, metrics: {}, towerVersion: null, towerUri: null },
+        ...{ cutoffMs, createdMs: cutoffMs },
       };
       await writer.send([{ topic: 'codebooks', key: `${scenario}:${version}`, value }]);
     }
