@@ -116,7 +116,18 @@ export function sample(n: number, over: Partial<TrainingSample> = {}, seed = 1):
   };
 }
 
-function history(random: SeededRandom, user: number, requestTimeMs: number): UserHistory {
+/** The history of sample n with so many events of each kind. */
+export function historyOf(n: number, length: number): UserHistory {
+  const random = new SeededRandom(2_000_003 + n);
+  return history(random, random.int(NUM_USERS), START_MS + n * 50, [length, length, length]);
+}
+
+function history(
+  random: SeededRandom,
+  user: number,
+  requestTimeMs: number,
+  [exposures, clicks, buys] = [6, 3, 1],
+): UserHistory {
   const events = (count: number) =>
     Array.from({ length: count }, (_, k) => {
       const i = (user * 3 + random.int(4)) % ITEMS_PER_SCENARIO;
@@ -126,7 +137,7 @@ function history(random: SeededRandom, user: number, requestTimeMs: number): Use
         category: `cat${i % 5}`,
       };
     });
-  return { exposures: events(6), clicks: events(3), buys: events(1) };
+  return { exposures: events(exposures!), clicks: events(clicks!), buys: events(buys!) };
 }
 
 /** @param over replaces fields of the group that a test is about */
