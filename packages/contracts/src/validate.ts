@@ -54,7 +54,7 @@ export function validateValue<T extends TopicName>(
     case 'retrieval-metrics':
       break; // a metric that could not be computed is NaN, and may span all scenarios
     default:
-      allFinite(record.value, '');
+      if (!numbersFinite(record.value)) nameNotFinite(record.value, '');
       if ('scenario' in record.value) knownScenario(record.value.scenario, rules);
   }
 }
@@ -159,12 +159,25 @@ function notFinite(path: string, value: unknown): never {
   throw new BadRecordError('NOT_A_NUMBER', `Expected a finite number in ${path}, got ${value}`);
 }
 
-function allFinite(value: unknown, path: string): void {
+/** Every number in it. Runs on each record: the path is made only where there is something to say. */
+function numbersFinite(value: unknown): boolean {
+  if (typeof value === 'number') return Number.isFinite(value);
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) if (!numbersFinite(value[i])) return false;
+    return true;
+  }
+  if (value === null || typeof value !== 'object' || value instanceof Uint8Array) return true;
+  const fields = value as Record<string, unknown>;
+  for (const name in fields) if (!numbersFinite(fields[name])) return false;
+  return true;
+}
+
+function nameNotFinite(value: unknown, path: string): void {
   if (typeof value === 'number') {
     if (!Number.isFinite(value)) notFinite(path, value);
   } else if (Array.isArray(value)) {
-    for (let i = 0; i < value.length; i++) allFinite(value[i], `${path}[${i}]`);
+    for (let i = 0; i < value.length; i++) nameNotFinite(value[i], `${path}[${i}]`);
   } else if (value !== null && typeof value === 'object' && !(value instanceof Uint8Array)) {
-    for (const [name, inner] of Object.entries(value)) allFinite(inner, path ? `${path}.${name}` : name);
+    for (const [name, inner] of Object.entries(value)) nameNotFinite(inner, path ? `${path}.${name}` : name);
   }
 }
