@@ -121,13 +121,8 @@ async function soak(stack: TestStack): Promise<boolean> {
     await lab.settle(300_000);
     say('the oracle judges');
     const verdict = await lab.verdict();
-    const left = new Map<number, number[]>();
-    for (const { partition, timestampMs } of await lab.scene.read('training-samples')) {
-      const times = left.get(partition);
-      if (times) times.push(timestampMs);
-      else left.set(partition, [timestampMs]);
-    }
-    const pauses = pausesAfter(changes, left);
+    console.log(`  ${JSON.stringify(verdict)}`);
+    const pauses = pausesAfter(changes, await sampleTimes(lab));
     const elder = memory.get(spared.pid) ?? [];
     const slope = memorySlope(elder);
     const tooLong = pauses.filter((p) => p.pauseMs >= MAX_PAUSE_MS);
@@ -151,7 +146,6 @@ async function soak(stack: TestStack): Promise<boolean> {
     console.log(
       `  memory of the instance that stayed: ${toMiB(elder[0]?.rssBytes)} to ${toMiB(elder.at(-1)?.rssBytes)} MiB, slope ${toMiB(slope)} MiB/h`,
     );
-    console.log(`  ${JSON.stringify(verdict)}`);
     console.log(
       ok
         ? `soak: ${numEvents} events, ${verdict.finals} finals, every record accounted for`
@@ -162,6 +156,26 @@ async function soak(stack: TestStack): Promise<boolean> {
     await lab.close();
   }
 }
+/** Append times of the samples by partition. Nothing is decoded: half a million samples are gigabytes of objects. */
+async function sampleTimes({ scene: { io } }: Lab): Promise<Map<number, number[]>> {
+  const topic = 'training-samples';
+  const left = new Map((await io.endOffsets(topic)).map((end) => [end.partition, end.offset]));
+  const times = new Map([...left.keys()].map((partition) => [partition, [] as number[]]));
+  const reader = await io.openReader();
+  try {
+    await reader.assign([...left.keys()].map((partition) => ({ topic, partition, offset: -2 })));
+    for (const [partition, end] of left) if (end === 0) left.delete(partition);
+    while (left.size > 0)
+      for (const { partition, records, nextOffset } of await reader.poll({ maxWaitMs: 200 })) {
+        for (const { timestampMs } of records) times.get(partition)!.push(timestampMs);
+        if (nextOffset >= (left.get(partition) ?? 0)) left.delete(partition);
+      }
+    return times;
+  } finally {
+    await reader.close();
+  }
+}
+
 const toMiB = (bytes: number | null | undefined): string =>
   bytes === null || bytes === undefined ? '?' : (bytes / 2 ** 20).toFixed(1);
 
