@@ -109,6 +109,14 @@ const plots = CHARTS.map((chart) => {
   return { chart, box, plot: null, names: '' };
 });
 
+const clockTime = (seconds) =>
+  new Date(seconds * 1000).toLocaleTimeString([], {
+    hour: '2-digit',
+    minute: '2-digit',
+    second: '2-digit',
+    hour12: false,
+  });
+
 function drawCharts() {
   const ink = colorOf('--quiet');
   const grid = colorOf('--line');
@@ -136,7 +144,11 @@ function drawCharts() {
           value: (_, v) => number(v, 3),
         })),
       ],
-      axes: [axis, { ...axis, size: 60 }],
+      // the time alone: a date below it runs into its neighbour in a box this narrow
+      axes: [
+        { ...axis, values: (_, ticks) => ticks.map(clockTime) },
+        { ...axis, size: 60 },
+      ],
       cursor: { sync: { key: 'time' } },
     };
     entry.plot = new uPlot(options, data, entry.box);
