@@ -1,6 +1,6 @@
 import { compilePublished } from './engine/program.ts';
 import { cacheWidth, nextCodes } from './models/next-codes.ts';
-import { itemVectors, nextCode, type RetrievalSizes, userContext } from './models/onemall.ts';
+import { contextRows, itemVectors, nextCode, type RetrievalSizes, userContext } from './models/onemall.ts';
 import { POLICY_FORMAT, type PolicyManifest } from './policy-ports.ts';
 import type { RetrievalExport } from './trainer-ports.ts';
 
@@ -66,7 +66,7 @@ export function exportPolicy(
     step,
     preset: preset.name,
     dim: preset.dim,
-    contextRows: 3 * preset.queries,
+    contextRows: contextRows(sizes),
     scenarios: [...layout.scenarios],
     codebookVersions,
     numCodes: Object.fromEntries(layout.scenarios.map((s) => [s, [...layout.numCodes[s]!]])),

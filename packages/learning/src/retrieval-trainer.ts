@@ -10,7 +10,7 @@ import {
   type RlSizes,
   retrievalPass,
 } from './models/onemall.ts';
-import { evaluationFeeds, itemFeeds, retrievalFeeds } from './models/onemall-feeds.ts';
+import { evaluationFeeds, itemFeeds, readLengthOf, retrievalFeeds } from './models/onemall-feeds.ts';
 import { type RetrievalPreset, retrievalPresets } from './models/presets.ts';
 import { localCodes, stepResult } from './retrieval-step-result.ts';
 import {
@@ -32,6 +32,8 @@ import { learningRateAt, type ResolvedOptimizer, resolveOptimizer } from './trai
 /** Weight of L_RL in the total loss (paper, end of section 3.3). */
 const RL_WEIGHT = 0.5;
 const DEFAULT_RL_FRACTION = 0.02;
+/** Without reward groups, histories of any length. */
+const WHOLE_PASS = 'plain';
 const FREQUENCY_BUCKETS = 1 << 16;
 const FREQUENCY = { lastStep: 'frequency.lastStep', gap: 'frequency.gap' };
 
@@ -52,7 +54,7 @@ export const createRetrievalTrainer: CreateRetrievalTrainer = async (options) =>
   const optimizer = resolveOptimizer(options.optimizer ?? {}, preset.learningRate);
   const engine = await startConfiguredEngine(
     {
-      name: 'plain',
+      name: WHOLE_PASS,
       pass: (ops) => retrievalPass(ops, sizes),
       seed: options.seed,
       adamw: optimizer.adamw,
@@ -98,7 +100,9 @@ class EngineRetrievalTrainer implements RetrievalTrainer {
   }
 
   async #takeStep({ samples, groups = [] }: RetrievalBatch, rlWeight: number): Promise<RetrievalStepResult> {
-    const sizes = groups.length > 0 ? this.#withRl() : this.#sizes;
+    const requests = [...samples, ...groups].map(({ request }) => request);
+    const readLength = readLengthOf(requests, this.historyLength);
+    const sizes = { ...(groups.length > 0 ? this.#withRl() : this.#sizes), readLength };
     const learningRate = learningRateAt(this.#steps, this.#optimizer);
     const keys = samples.map((s) => `${s.target.scenario}\0${s.itemId}`);
     const { logQ, undo } = this.#frequency.observe(keys, this.#steps);
@@ -108,8 +112,7 @@ class EngineRetrievalTrainer implements RetrievalTrainer {
         rlScale: rlWeight,
         rlNormalizer: (this.#rl?.fraction ?? 1) * this.batchSize,
       });
-      if (sizes.rl) await this.#add('rl', () => this.#addRl(sizes));
-      const outcome = await this.#engine.step(sizes.rl ? 'rl' : 'plain', feeds, learningRate);
+      const outcome = await this.#engine.step(await this.#passFor(sizes), feeds, learningRate);
       this.#steps++;
       return stepResult(outcome, { samples, groups, sizes, learningRate, step: this.#steps });
     } catch (error) {
@@ -192,8 +195,13 @@ class EngineRetrievalTrainer implements RetrievalTrainer {
     return { ...this.#sizes, rl: this.#rl.sizes };
   }
 
-  async #addRl(sizes: RetrievalSizes): Promise<void> {
-    await this.#engine.addPass('rl', (ops) => retrievalPass(ops, sizes));
+  /** @returns the name of the pass for batches of these sizes */
+  async #passFor(sizes: RetrievalSizes & { readLength: number }): Promise<string> {
+    const isWhole = sizes.readLength === this.historyLength;
+    if (isWhole && !sizes.rl) return WHOLE_PASS;
+    const name = `${sizes.rl ? 'rl' : 'plain'}-${sizes.readLength}`;
+    await this.#add(name, () => this.#engine.addPass(name, (ops) => retrievalPass(ops, sizes)));
+    return name;
   }
 
   /** Graphs that not every trainer needs are compiled when they are first asked for. */

@@ -1,4 +1,4 @@
-/** The package's entry for studies on fixed sets of user sequences (apps/evaluate). */
+/** The package's entry for studies (apps/evaluate). */
 export {
   type Arrays,
   type ForwardPass,
@@ -18,6 +18,7 @@ export {
   singleLayout,
 } from './models/onemall-sequences.ts';
 export type { RetrievalPreset } from './models/presets.ts';
+export { type RetrievalCost, retrievalCost } from './models/retrieval-cost.ts';
 export {
   SASREC_ITEMS,
   type SasrecSizes,

@@ -1,11 +1,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createRetrievalTrainer, loadItemTower, loadPolicy, PublishedModelError } from '../src/index.ts';
+import {
+  createRetrievalTrainer,
+  loadItemTower,
+  loadPolicy,
+  PublishedModelError,
+  retrievalPresets,
+} from '../src/index.ts';
 import { NUM_CODES, randomSamples, randomSource, SCENARIOS } from './synthetic.ts';
 
-async function trained() {
+async function trained(queries: number = retrievalPresets.tiny.queries) {
   const trainer = await createRetrievalTrainer({
-    preset: 'tiny',
+    preset: { ...retrievalPresets.tiny, queries },
     scenarios: SCENARIOS,
     numCodes: NUM_CODES,
     seed: 3,
@@ -21,8 +27,13 @@ async function trained() {
   return { trainer, random, files };
 }
 
-test('a published policy gives the log-probabilities that the trainer gives', async () => {
-  const { trainer, random, files } = await trained();
+test('a published policy gives the log-probabilities that the trainer gives', () => checkPolicy());
+
+test('so does one without Query-Formers, whose decoder reads the events that are there', () =>
+  checkPolicy(0));
+
+async function checkPolicy(queries?: number): Promise<void> {
+  const { trainer, random, files } = await trained(queries);
   const policy = await loadPolicy(files);
   assert.deepEqual(policy.manifest.beamWidths, [4, 8]);
   assert.equal(policy.manifest.codebookVersions.live_stream, 2);
@@ -59,7 +70,7 @@ test('a published policy gives the log-probabilities that the trainer gives', as
     assert.ok(Math.abs(value - vectors[i]!) < 1e-5);
   });
   await Promise.all([policy.close(), tower.close(), trainer.close()]);
-});
+}
 
 test('a beam that widens from level to level has the log-probabilities of its prefixes one by one', async () => {
   const { trainer, random, files } = await trained();

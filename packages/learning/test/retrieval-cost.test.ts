@@ -14,7 +14,10 @@ const layout = sidLayout(['product_card', 'short_video', 'live_stream'], {
   short_video: [4096, 4096, 4096],
   live_stream: [4096, 4096, 4096],
 });
-const sizesOf = (name: RetrievalPresetName, change: { absorb?: boolean } = {}): RetrievalSizes => {
+const sizesOf = (
+  name: RetrievalPresetName,
+  change: { absorb?: boolean; queries?: number } = {},
+): RetrievalSizes => {
   const preset = { ...retrievalPresets[name], ...change };
   return { preset, layout, batchSize: 8, historyLength: preset.historyLength };
 };
@@ -28,13 +31,13 @@ describe('cost of the presets', () => {
         (n, { shape }) => n + shape.reduce((a, b) => a * b, 1),
         0,
       );
-      assert.equal(retrievalCost(sizes, { queryFormer: true }).parameters, compiled);
+      assert.equal(retrievalCost(sizes).parameters, compiled);
       assert.ok(gradient.nodeCount > 500);
     });
 
   test('the decoders of the paper have the sizes that name its table 1', () => {
     const billions = (name: RetrievalPresetName) => {
-      const cost = retrievalCost(sizesOf(name), { queryFormer: true });
+      const cost = retrievalCost(sizesOf(name));
       return [cost.decoderParameters / 1e9, cost.activeDecoderParameters / 1e9] as const;
     };
     // Two attentions of 4 D^2 and experts of 2 D F each; the names round up and may count more than the decoder.
@@ -58,7 +61,7 @@ describe('cost of the presets', () => {
 
   test('a Query-Former costs less than reading every event, in the order of table 6', () => {
     const cost = (queryFormer: boolean, absorb: boolean) =>
-      retrievalCost(sizesOf('paper-0.5b-a0.1b', { absorb }), { queryFormer });
+      retrievalCost(sizesOf('paper-0.5b-a0.1b', { absorb, ...(!queryFormer && { queries: 0 }) }));
     const [compressed, whole] = [cost(true, false), cost(false, false)];
     assert.equal(whole.contextLength, 1500);
     assert.equal(compressed.contextLength, 30);

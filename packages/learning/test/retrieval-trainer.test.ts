@@ -15,6 +15,7 @@ import {
   selectDpoCandidates,
   selectGrpoCandidates,
 } from '../src/index.ts';
+import { readLengthOf, readLengths } from '../src/models/onemall-feeds.ts';
 import { learningRateAt, resolveOptimizer } from '../src/training-options.ts';
 import { NUM_CODES, randomGroup, randomSamples, randomSource, SCENARIOS } from './synthetic.ts';
 
@@ -40,6 +41,22 @@ async function fresh(): Promise<RetrievalTrainer> {
   return shared;
 }
 const H = 6;
+/** The request for a model that reads more events. */
+function padded(request: RequestTensors, length: number): RequestTensors {
+  const longer = ({ codes, ages, scenarios }: RequestTensors['behaviours']['click']) => {
+    const wide = {
+      codes: new Int32Array(length * 3).fill(-1),
+      ages: new Int32Array(length),
+      scenarios: new Int32Array(length),
+    };
+    wide.codes.set(codes);
+    wide.ages.set(ages);
+    wide.scenarios.set(scenarios);
+    return wide;
+  };
+  const { exposure, click, buy } = request.behaviours;
+  return { ...request, behaviours: { exposure: longer(exposure), click: longer(click), buy: longer(buy) } };
+}
 
 describe('a step', () => {
   test('learns what can be learnt, and reports predictions made before the update', async () => {
@@ -71,6 +88,38 @@ describe('a step', () => {
     assert.ok(first > 5.5, `first ${first}`);
     assert.ok(last < first - 2.5, `first ${first}, last ${last}`);
     assert.ok(hits > 60, `${hits} of 160 first codes right`);
+  });
+
+  test('a batch of short histories is computed by a shorter graph with the same result', async () => {
+    const random = randomSource(41);
+    const longest = 32;
+    const short = randomSamples(random, 15, 8).map((sample) => ({
+      ...sample,
+      request: padded(sample.request, longest),
+    }));
+    // long enough for the whole graph, of no weight
+    const long = { ...randomSamples(random, 1, longest)[0]!, weight: 0 };
+    long.request.behaviours.exposure.codes.fill(3);
+    assert.deepEqual(readLengths(longest), [8, 16, 32]);
+    assert.deepEqual(readLengths(20), [10, 20]);
+    assert.equal(readLengthOf([short[0]!.request], longest), 8);
+    assert.equal(readLengthOf([short[0]!.request, long.request], longest), longest);
+    const whole = await create({ historyLength: longest });
+    const quick = await create({ historyLength: longest });
+    const [expected, given] = [
+      await whole.step({ samples: [...short, long] }),
+      await quick.step({ samples: short }),
+    ];
+    assert.ok(Math.abs(given.loss.ntp - expected.loss.ntp) < 1e-5);
+    assert.ok(Math.abs(given.gradNorm - expected.gradNorm) < 1e-4 * expected.gradNorm);
+    assert.ok(Math.abs(given.loss.contrastive - expected.loss.contrastive) < 1e-5);
+    given.tokenLogProbs.forEach((p, i) => {
+      assert.ok(Math.abs(p - expected.tokenLogProbs[i]!) < 1e-5);
+    });
+    // weights have gone on together, position and age tables too
+    const next = { samples: short };
+    const [then, also] = [await whole.step({ samples: [...short, long] }), await quick.step(next)];
+    assert.ok(Math.abs(then.loss.ntp - also.loss.ntp) < 1e-3);
   });
 
   test('a partial batch is the same as a full one with weights of zero', async () => {

@@ -1,4 +1,5 @@
 /** Settings of the trainer. One process trains one model; `model` says which. */
+import { engineNames } from '@onemall/learning';
 import { type CommonConfig, ConfigError, loadConfig, z } from '@onemall/service-kit';
 
 const count = (least: number) => z.coerce.number().int().min(least);
@@ -23,6 +24,12 @@ export const trainerShape = {
     .describe("a new retriever's tables and heads begin as the centroids of its codebooks"),
   warmupSteps: count(0).default(100),
   gradClipNorm: z.coerce.number().positive().default(1),
+  trainerEngine: z
+    .enum([...engineNames, 'auto'])
+    .default('cpu')
+    .describe(
+      'what computes the steps; auto takes the first that works here; cpu is bit-exact from run to run',
+    ),
   intraOpNumThreads: count(1).default(1).describe('threads of one operator; 1 is bit-exact from run to run'),
   maxBatchWaitMs: count(0)
     .default(2_000)

@@ -98,7 +98,7 @@ async function saveForked(
   const old = await new CheckpointStore(artifacts, from, config.keepCheckpoints, log).loadNewest();
   if (!old) throw new Error(`There is no checkpoint in checkpoints/${from} to fork from`);
   const match = await matchOf(context, old.checkpoint, to, newest);
-  const fresh = await createTrainer(config, scenarios, to);
+  const fresh = await createTrainer(config, scenarios, to, log);
   const state = forkState(old.state.trainer, await fresh.state(), match);
   await fresh.close();
   const shares = matchedShares(match);

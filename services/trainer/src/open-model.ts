@@ -17,7 +17,7 @@ export const openModel: OpenLearner = async (context, io, open, scenarios, check
   const { artifacts, config, log, clock, meter, fail, stopping } = context;
   if (config.model === 'ranker')
     return {
-      learner: open.add(await openRankerLearner(config, scenarios, meter)),
+      learner: open.add(await openRankerLearner(config, scenarios, meter, log)),
       tables: null,
       codebooks: { codebookVersions: {}, numCodes: {} },
       gate: null,
@@ -30,7 +30,7 @@ export const openModel: OpenLearner = async (context, io, open, scenarios, check
   watch.keepTo(codebooks);
   log.info(codebooks, 'training on these codebook versions');
   const tables = open.add(await SidTables.open(io, clock, codebooks, meter, fail));
-  const learner = open.add(await openRetrieverLearner(config, scenarios, codebooks, tables, meter));
+  const learner = open.add(await openRetrieverLearner(config, scenarios, codebooks, tables, meter, log));
   if (!checkpoint && config.contentStart) {
     const state = await learner.save();
     const stored = await storedCodebooks(artifacts, newest);

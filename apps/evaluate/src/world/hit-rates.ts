@@ -36,6 +36,23 @@ export interface RequestHits {
   clicked: Record<string, number[]>;
 }
 
+/** The requests that every seed judged, each with the mean of its hits. */
+export function meanOverSeeds(bySeed: readonly (readonly RequestHits[])[]): RequestHits[] {
+  const others = bySeed.slice(1).map((hits) => new Map(hits.map((h) => [h.request, h])));
+  return bySeed[0]!.flatMap((first) => {
+    const all = [first, ...others.flatMap((hits) => hits.get(first.request) ?? [])];
+    if (all.length < bySeed.length) return [];
+    const mean = (variant: 'viewed' | 'clicked'): Record<string, number[]> =>
+      Object.fromEntries(
+        Object.entries(first[variant]).map(([list, shares]) => [
+          list,
+          shares.map((_, k) => all.reduce((sum, h) => sum + h[variant][list]![k]!, 0) / all.length),
+        ]),
+      );
+    return [{ ...first, viewed: mean('viewed'), clicked: mean('clicked') }];
+  });
+}
+
 export interface Interval {
   mean: number;
   low: number;

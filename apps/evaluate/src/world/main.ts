@@ -6,9 +6,9 @@ import { planNames, readEvaluationPlan } from './plan.ts';
 import { type RlRun, runRl } from './rl-study.ts';
 import { runHitRates, WORLD_MODELS, type WorldRun } from './run-world.ts';
 
-const USAGE = `usage: world | rl [--plan NAME] [--folder DIR] [--positives N] [--epochs N] [--requests N] [--preset NAME] [--history H] [--seed S]
-  world: [--models onemall,sasrec,tiger] [--judge-minutes N]
-  rl: [--seeds S,S,..] [--rl-steps N] [--rollout BEAM] [--ranker-samples N]`;
+const USAGE = `usage: world | rl [--plan NAME] [--folder DIR] [--positives N] [--epochs N] [--requests N] [--preset NAME] [--history H] [--seed S | --seeds S,S,..]
+  world: [--models onemall,onemall-events,sasrec,tiger] [--judge-minutes N]
+  rl: [--rl-steps N] [--rollout BEAM] [--ranker-samples N]`;
 
 export type WorldKind = 'world' | 'rl';
 export const isWorldKind = (kind: string): kind is WorldKind => kind === 'world' || kind === 'rl';
@@ -27,7 +27,7 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
       history: { type: 'string', default: '50' },
       seed: { type: 'string', default: '1' },
       seeds: { type: 'string' },
-      models: { type: 'string', default: WORLD_MODELS.join() },
+      models: { type: 'string', default: 'onemall,sasrec,tiger' },
       'judge-minutes': { type: 'string' },
       'rl-steps': { type: 'string', default: '1000' },
       rollout: { type: 'string', default: '768' },
@@ -61,10 +61,18 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
     seed: count('seed'),
     print: (line) => console.error(`${new Date().toISOString().slice(11, 19)} ${line}`),
   };
-  if (kind === 'world')
-    return runHitRates(
-      values['judge-minutes'] === undefined ? run : { ...run, judgeMinutes: count('judge-minutes') },
-    );
+  const seeds = values.seeds?.split(',');
+  if (seeds?.some((seed) => !/^\d+$/.test(seed)) || new Set(seeds).size < (seeds?.length ?? 0))
+    throw new Error(`--seeds takes distinct whole numbers as 1,2,3; got ${values.seeds}\n${USAGE}`);
+  const bySeed = <R extends WorldRun>(of: R): R[] =>
+    seeds?.map((seed) => ({ ...of, seed: Number(seed), folder: path.join(of.folder, `seed-${seed}`) })) ?? [
+      of,
+    ];
+  if (kind === 'world') {
+    const judgeMinutes =
+      values['judge-minutes'] === undefined ? {} : { judgeMinutes: count('judge-minutes') };
+    return runHitRates(...bySeed({ ...run, ...judgeMinutes }));
+  }
   const rl: RlRun = {
     ...run,
     rlSteps: count('rl-steps'),
@@ -73,11 +81,5 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
     rankerPreset: 'small',
     syncSteps: 200,
   };
-  if (values.seeds === undefined) return runRl([rl]);
-  const seeds = values.seeds.split(',');
-  if (seeds.some((seed) => !/^\d+$/.test(seed)) || new Set(seeds).size < seeds.length)
-    throw new Error(`--seeds takes distinct whole numbers as 1,2,3; got ${values.seeds}\n${USAGE}`);
-  return runRl(
-    seeds.map((seed) => ({ ...rl, seed: Number(seed), folder: path.join(run.folder, `seed-${seed}`) })),
-  );
+  return runRl(bySeed(rl));
 }

@@ -15,6 +15,7 @@ import {
   loadPolicy,
   type PolicyNormalizer,
   type PolicyRuntime,
+  type RetrievalPreset,
   type RetrievalSample,
   type RetrievalTrainer,
   type RetrievalTrainerOptions,
@@ -37,7 +38,13 @@ import { SCENARIOS, type WorldLog } from './world-log.ts';
 
 export interface OneMallRun {
   name: string;
-  options: Omit<RetrievalTrainerOptions, 'scenarios' | 'numCodes' | 'normalizer'>;
+  options: Omit<
+    RetrievalTrainerOptions,
+    'scenarios' | 'numCodes' | 'normalizer' | 'preset' | 'historyLength'
+  > & {
+    preset: RetrievalPreset;
+    historyLength: number;
+  };
   normalizer: PolicyNormalizer;
   /** Passes over the positives. */
   epochs: number;

@@ -1,10 +1,12 @@
 /** Runs on the evaluation world. A run that is stopped goes on from its folder. */
+import { sidLayout } from '@onemall/features';
 import { type RetrievalPresetName, retrievalPresets } from '@onemall/learning';
+import { type RetrievalCost, retrievalCost } from '@onemall/learning/sequences';
 import type { Codebook } from '@onemall/quantization';
 import { readCodebook, writeCodebook } from '@onemall/quantization';
 import { RunStore } from './adapters/run-store.ts';
 import { DenseLists, ItemVectorsOf } from './dense-lists.ts';
-import { DEPTH } from './hit-rates.ts';
+import { DEPTH, meanOverSeeds, type RequestHits } from './hit-rates.ts';
 import { hitTable, judgeLists } from './hit-table.ts';
 import type { ListModel } from './lists.ts';
 import { OneMallLists, type OneMallRun, Shelf, trainOneMall } from './onemall-model.ts';
@@ -19,7 +21,8 @@ import { SCENARIOS, WorldLog } from './world-log.ts';
 /** Of the trainer's default. */
 const WARMUP_STEPS = 100;
 
-export const WORLD_MODELS = ['onemall', 'sasrec', 'tiger'] as const;
+/** onemall-events: without Query-Formers, its decoder reads every event of the histories (paper, table 6). */
+export const WORLD_MODELS = ['onemall', 'onemall-events', 'sasrec', 'tiger'] as const;
 export type WorldModel = (typeof WORLD_MODELS)[number];
 
 export interface WorldRun {
@@ -77,12 +80,14 @@ export async function prepareWorld(run: WorldRun): Promise<PreparedWorld> {
 
 /** The run of OneMall that a run's options name. */
 export function oneMallRun(
-  { preset, historyLength, seed, checkpointEvery = 500, epochs = 1 }: WorldRun,
+  { preset: named, historyLength, seed, checkpointEvery = 500, epochs = 1 }: WorldRun,
   positives: Int32Array,
+  reads: 'queries' | 'events' = 'queries',
 ): OneMallRun {
-  const steps = epochs * Math.ceil(positives.length / retrievalPresets[preset].batchSize);
+  const preset = { ...retrievalPresets[named], ...(reads === 'events' && { queries: 0 }) };
+  const steps = epochs * Math.ceil(positives.length / preset.batchSize);
   return {
-    name: `onemall-${preset}`,
+    name: `onemall-${named}${reads === 'events' ? '-events' : ''}`,
     options: { preset, historyLength, seed, optimizer: steps > WARMUP_STEPS ? { decaySteps: steps } : {} },
     normalizer: 'popular',
     contentStart: true,
@@ -91,16 +96,53 @@ export function oneMallRun(
   };
 }
 
-/** Simulates, trains and judges by hit rate; returns the report in Markdown. */
-export async function runHitRates(run: WorldRun): Promise<string> {
-  const { plan, print } = run;
+/**
+ * Simulates, trains and judges by hit rate.
+ * @param seeds the same run under each seed, in a folder of its own
+ * @returns the report in Markdown; over several seeds a request counts with its mean
+ */
+export async function runHitRates(...seeds: WorldRun[]): Promise<string> {
+  const judged: JudgedModels[] = [];
+  for (const run of seeds) judged.push(await runSeed(run));
+  const { plan } = seeds[0]!;
+  const { names, costs } = judged[0]!;
+  const hits = meanOverSeeds(judged.map((of) => of.hits));
+  const trained = seeds.map(({ seed }) => seed).join(', ');
+  return [
+    `World plan ${plan.hash}, seed ${plan.seed}, models' seeds ${trained}; ${hits.length} requests of the last span, 95 % intervals by bootstrap.`,
+    hitTable(hits, names),
+    ...(costs.length > 1 ? ['', ...costTable(costs)] : []),
+  ].join('\n');
+}
+
+interface JudgedModels {
+  hits: RequestHits[];
+  /** Of the lists of models. */
+  names: string[];
+  /** Of the forms of OneMall. */
+  costs: { name: string; cost: RetrievalCost }[];
+}
+
+/** Table 6 of the paper but for the hit rates. */
+const costTable = (costs: JudgedModels['costs']): string[] => [
+  '| list | elements that a token reads | GFLOP of a sample, forward |',
+  '|---|---|---|',
+  ...costs.map(
+    ({ name, cost }) => `| ${name} | ${cost.contextLength} | ${(cost.forwardFlops / 1e9).toFixed(4)} |`,
+  ),
+];
+
+async function runSeed(run: WorldRun): Promise<JudgedModels> {
+  const { print } = run;
   const { log, store, popularity, sids, positives } = await prepareWorld(run);
   const open: { close(): Promise<void> }[] = [];
   try {
     const models: ListModel[] = [];
     const asked = new Set(sids ? run.models : []);
-    if (sids && asked.has('onemall')) {
-      const model = oneMallRun(run, positives);
+    const costs: JudgedModels['costs'] = [];
+    for (const reads of ['queries', 'events'] as const) {
+      if (!sids || !asked.has(reads === 'queries' ? 'onemall' : 'onemall-events')) continue;
+      const model = oneMallRun(run, positives, reads);
       const { policy, tower } = await trainOneMall(log, sids, positives, model, store, print);
       open.push(policy, tower);
       const shelf = new Shelf(log, sids, popularity);
@@ -108,6 +150,7 @@ export async function runHitRates(run: WorldRun): Promise<string> {
       const vectors = new ItemVectorsOf(log, sids, tower, model.normalizer);
       const { temperature } = retrievalPresets[run.preset];
       models.push(new DenseLists(`${model.name}-dense`, log, sids, policy, vectors, popularity, temperature));
+      costs.push({ name: model.name, cost: costOf(model, sids) });
     }
     const contents = new ItemVectors(log);
     if (asked.has('sasrec')) {
@@ -124,15 +167,23 @@ export async function runHitRates(run: WorldRun): Promise<string> {
     const budgetMs = (run.judgeMinutes ?? Number.POSITIVE_INFINITY) * 60_000;
     const { requests } = run;
     const hits = await judgeLists(log, sids, popularity, models, { requests, budgetMs, store, print });
-    const names = models.map((m) => m.name);
-    return [
-      `World plan ${plan.hash}, seed ${plan.seed}; ${hits.length} requests of the last span, 95 % intervals by bootstrap.`,
-      hitTable(hits, names),
-    ].join('\n');
+    return { hits, names: models.map((m) => m.name), costs };
   } finally {
     for (const one of open) await one.close();
     await sids?.close();
   }
+}
+
+/** Keys and values projected, as the paper counts. */
+function costOf(
+  { options: { preset, historyLength } }: OneMallRun,
+  { numCodes }: SemanticIds,
+): RetrievalCost {
+  const layout = sidLayout(SCENARIOS, numCodes);
+  return retrievalCost({
+    ...{ layout, historyLength, batchSize: preset.batchSize },
+    preset: { ...preset, absorb: false },
+  });
 }
 
 /** Codebooks and codes of the run, trained where they are not on file. */

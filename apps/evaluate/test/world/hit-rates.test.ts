@@ -7,6 +7,7 @@ import {
   hitRates,
   hitShares,
   KS,
+  meanOverSeeds,
   type RequestHits,
   randomShares,
   ranksOf,
@@ -93,6 +94,19 @@ test('the oracle beats popularity, and both know only candidates of the request'
     sums.popularity += hitShares(ranksOf(popular.subarray(0, 10), viewed))![0]!;
   }
   assert.ok(sums.oracle > 1.3 * sums.popularity, JSON.stringify(sums));
+});
+
+test('over seeds a request counts with its mean, and one that a seed has not judged is left out', () => {
+  const of = (request: number, viewed: number, clicked?: number): RequestHits => ({
+    ...{ request, scenario: 'product_card' },
+    viewed: { model: [viewed, 1, 1] },
+    clicked: clicked === undefined ? {} : { model: [clicked, 0, 1] },
+  });
+  const mean = meanOverSeeds([
+    [of(1, 0.25, 1), of(2, 0.5), of(3, 1)],
+    [of(2, 1), of(1, 0.75, 0)],
+  ]);
+  assert.deepEqual(mean, [of(1, 0.5, 0.5), of(2, 0.75)]);
 });
 
 test('popularity counts what came before the request, as a recount does', () => {

@@ -57,6 +57,24 @@ test('the baselines are asked the same requests, from their checkpoints the seco
   assert.ok(!printed.some((line) => /^(sasrec|tiger): epoch/.test(line)), printed.join('\n'));
 });
 
+test('two seeds and the model without Query-Formers stand in one table, with what they cost', async () => {
+  const models = ['onemall', 'onemall-events'] as const;
+  const printed: string[] = [];
+  const print = (line: string) => printed.push(line);
+  const seeds = [1, 2].map((seed) =>
+    run(`both-${seed}`, { seed, models, print, positives: 100, requests: 10 }),
+  );
+  const both = await runHitRates(...seeds);
+  assert.match(both, /models' seeds 1, 2;/);
+  for (const list of ['onemall-tiny', 'onemall-tiny-events'])
+    assert.match(both, new RegExp(`\\| live_stream \\| \\d+ \\| ${list} \\| \\d`));
+  // three behaviours of two queries, or of six events
+  assert.match(both, /\| onemall-tiny \| 6 \|/);
+  assert.match(both, /\| onemall-tiny-events \| 18 \|/);
+  const alone = await Promise.all(seeds.map((one) => runHitRates(one)));
+  assert.notEqual(alone[0], alone[1]);
+});
+
 test('a folder of another plan is refused', async () => {
   await runHitRates(run('other', { positives: 0, requests: 5 }));
   const plan = { ...smallPlan({ trainExposures: 3_000, testExposures: 600 }), hash: 'another' };

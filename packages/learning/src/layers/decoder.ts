@@ -1,6 +1,6 @@
 import type { Ops } from '../ops.ts';
 import { absorbedWeights, absorbingPays, read } from './absorbed-attention.ts';
-import { attend, linear, norm } from './attention.ts';
+import { attend, forbid, linear, norm } from './attention.ts';
 import { type Dropout, keepAll } from './dropout.ts';
 import { type ExpertsResult, mixtureOfExperts } from './mixture-of-experts.ts';
 
@@ -22,6 +22,8 @@ export interface DecoderSizes {
   balanceRate: number;
   precedence: number;
   residual: 'sublayer' | 'layer';
+  /** Of the Query-Formers that made the context; 0: it holds events, of length 0 where padded, which no token reads. */
+  queries: number;
   /** false: cross-attention always projects keys and values. */
   absorb?: boolean;
 }
@@ -68,7 +70,7 @@ export function decoder<T>(
       norm(ops, `${at}.normCross`, h),
       context,
       blocks,
-      { heads: sizes.heads, absorb: sizes.absorb ?? true },
+      { heads: sizes.heads, absorb: sizes.absorb ?? true, ofEvents: sizes.queries === 0 },
       allowed,
     );
     const a = add(h, drop(cross));
@@ -106,8 +108,8 @@ function crossAttention<T>(
   x: T,
   context: T,
   blocks: readonly TokenBlock[],
-  { heads, absorb }: { heads: number; absorb: boolean },
-  allowed: T | undefined,
+  { heads, absorb, ofEvents }: { heads: number; absorb: boolean; ofEvents: boolean },
+  readable: T | undefined,
 ): T {
   const [, memory, dim] = ops.shape(context) as [number, number, number];
   let first = 0;
@@ -115,23 +117,43 @@ function crossAttention<T>(
     const queries = block.rows * block.tokens;
     const own = ops.slice(context, [first, 0, 0], [block.contexts, memory, dim]);
     first += block.contexts;
-    return absorb && allowed === undefined && absorbingPays(queries, memory, heads, dim)
-      ? readAbsorbed(ops, name, part, own, heads)
+    const allowed = ofEvents ? whereEvents(ops, own) : readable;
+    return absorb && readable === undefined && absorbingPays(queries, memory, heads, dim)
+      ? readAbsorbed(ops, name, part, own, heads, allowed)
       : readProjected(ops, name, part, own, heads, allowed);
   });
 }
 
-/** @param x [C R, D] @param context [C, M, D] @returns [C R, D] */
-function readAbsorbed<T>(ops: Ops<T>, name: string, x: T, context: T, heads: number): T {
-  const [contexts, , dim] = ops.shape(context) as [number, number, number];
+/** 1 where a context [C, M, D] holds an event: [C, 1, 1, M]. */
+export function whereEvents<T>(ops: Ops<T>, context: T): T {
+  const [contexts, memory] = ops.shape(context) as [number, number, number];
+  return ops.reshape(ops.sign(ops.stopGradient(ops.meanSquare(context))), [contexts, 1, 1, memory]);
+}
+
+/** @param x [C R, D] @param context [C, M, D] @param allowed [C, 1, 1, M] @returns [C R, D] */
+function readAbsorbed<T>(
+  ops: Ops<T>,
+  name: string,
+  x: T,
+  context: T,
+  heads: number,
+  allowed: T | undefined,
+): T {
+  const [contexts, memory, dim] = ops.shape(context) as [number, number, number];
   const [n] = ops.shape(x) as [number];
   const weights = absorbedWeights(ops, name, { dim, heads });
   const g = ops.matmul(x, ops.reshape(weights.queryKey, [dim, heads * dim]));
   const y = read(ops, ops.reshape(g, [contexts, (n / contexts) * heads, dim]), context, {
     norm: { kind: 'none' },
+    ...(allowed !== undefined && whereAllowed(ops, ops.reshape(allowed, [contexts, 1, memory]))),
   });
   return ops.matmul(ops.reshape(y, [n, heads * dim]), ops.reshape(weights.valueOut, [heads * dim, dim]));
 }
+
+const whereAllowed = <T>(ops: Ops<T>, allowed: T): { mask: T; allowed: T } => ({
+  mask: forbid(ops, allowed),
+  allowed,
+});
 
 /** The same with keys and values projected. */
 function readProjected<T>(

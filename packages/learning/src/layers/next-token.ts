@@ -4,7 +4,7 @@
  */
 import type { Ops } from '../ops.ts';
 import { attend, linear, norm } from './attention.ts';
-import type { DecoderSizes } from './decoder.ts';
+import { type DecoderSizes, whereEvents } from './decoder.ts';
 
 /** Self-attention key and value of a token: [N, D], or [1, D] where all rows share the token. */
 export interface CachedToken<T> {
@@ -25,7 +25,7 @@ export function nextToken<T>(
   h: T,
   context: T,
   earlier: readonly (readonly CachedToken<T>[])[],
-  sizes: Pick<DecoderSizes, 'layers' | 'heads' | 'residual'>,
+  sizes: Pick<DecoderSizes, 'layers' | 'heads' | 'residual' | 'queries'>,
   experts: (name: string, x: T) => T,
   readable?: T,
 ): { hidden: T; own: CachedToken<T>[] } {
@@ -36,7 +36,10 @@ export function nextToken<T>(
   const memory = ops.shape(context).at(-2)!;
   const contexts = ops.shape(context).length === 3 ? ops.shape(context)[0]! : 1;
   const source = ops.reshape(context, [contexts * memory, dim]);
-  const allowed = readable === undefined ? undefined : ops.reshape(readable, [contexts, 1, 1, memory]);
+  const allowed =
+    sizes.queries === 0
+      ? whereEvents(ops, ops.reshape(context, [contexts, memory, dim]))
+      : readable && ops.reshape(readable, [contexts, 1, 1, memory]);
   const apart = (x: T): T => ops.reshape(x, [contexts, ops.shape(x)[0]! / contexts, dim]);
   for (let layer = 0; layer < sizes.layers; layer++) {
     const at = `${name}.layer${layer}`;

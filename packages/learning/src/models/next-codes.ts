@@ -10,7 +10,7 @@ import type { OnnxGraph } from '../onnx/graph.ts';
 import type { Value } from '../onnx/graph-builder.ts';
 import { routedExperts } from '../onnx/routed-experts.ts';
 import { normal } from '../ops.ts';
-import { embedding, HEAD_GAIN, levelRows, NUM_BEHAVIOURS, type RetrievalSizes } from './onemall.ts';
+import { contextRows, embedding, HEAD_GAIN, levelRows, type RetrievalSizes } from './onemall.ts';
 
 /** Codes of a level in the scenario that has most: the columns of the level's log-probabilities. */
 export const mostCodes = (numCodes: RetrievalSizes['layout']['numCodes'], level: number): number =>
@@ -20,7 +20,7 @@ export const mostCodes = (numCodes: RetrievalSizes['layout']['numCodes'], level:
 export const cacheWidth = ({ preset }: RetrievalSizes): number => 2 * preset.layers * preset.dim;
 
 /**
- * Inputs: context [3 M, D]; scenario int32 [1]; from level 1 on code int32 [width], the global row of each beam's newest code;
+ * Inputs: context [3 M, D] (`contextRows`); scenario int32 [1]; from level 1 on code int32 [width], the global row of each beam's newest code;
  * cache1 [1, 2 L D] of BOS; at level 2 also cache2 [width, 2 L D] of each beam's first code.
  * @returns logProbs [width, mostCodes] over the codes of the scenario from its first column on; cache [width, 2 L D] for the
  * next level, up to level 1; user [1, D] of length 1 at level 0, where the model contrasts users at BOS
@@ -33,7 +33,7 @@ export function nextCodes(
 ): Record<string, Value> {
   const { preset, layout } = sizes;
   const { dim, layers, experts, activeExperts, ffnDim } = preset;
-  const context = graph.input('context', [NUM_BEHAVIOURS * preset.queries, dim], 'float32');
+  const context = graph.input('context', [contextRows(sizes), dim], 'float32');
   const scenario = graph.input('scenario', [1], 'int32');
   const token =
     level === 0

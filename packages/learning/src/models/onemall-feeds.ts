@@ -33,13 +33,36 @@ const scenarioIndex = (layout: SidLayout, scenario: string): number => {
   return index;
 };
 
-/** history.* of requests; rows beyond them stay empty. @param rows at least requests.length */
+/** Lengths below this are not worth a graph of their own. */
+const LEAST_READ_LENGTH = 8;
+
+/** Lengths that graphs may have: a quarter of H, half of it, all of it. */
+export const readLengths = (historyLength: number): readonly number[] =>
+  [4, 2, 1]
+    .map((part) => Math.ceil(historyLength / part))
+    .filter((length) => length === historyLength || length >= LEAST_READ_LENGTH);
+
+/** The shortest graph that reads every event of the requests. @returns one of `readLengths` */
+export function readLengthOf(requests: readonly RequestTensors[], historyLength: number): number {
+  let longest = 0;
+  for (const { behaviours } of requests)
+    for (const behaviour of BEHAVIOURS) {
+      const { codes } = behaviours[behaviour];
+      let length = codes.length / 3;
+      while (length > longest && codes[length * 3 - 3]! < 0) length--;
+      longest = Math.max(longest, length);
+    }
+  return readLengths(historyLength).find((length) => length >= longest) ?? historyLength;
+}
+
+/** history.* of requests; rows beyond them stay empty. @param rows at least requests.length @param readLength events that are taken */
 export function historyFeeds(
   requests: readonly RequestTensors[],
   rows: number,
   historyLength: number,
+  readLength = historyLength,
 ): Arrays {
-  const size = BEHAVIOURS.length * rows * historyLength;
+  const size = BEHAVIOURS.length * rows * readLength;
   const codes = [0, 1, 2].map(() => new Int32Array(size).fill(-1));
   const ages = new Int32Array(size);
   const scenarios = new Int32Array(size);
@@ -50,10 +73,10 @@ export function historyFeeds(
         throw new BatchError(
           `This model reads ${historyLength} events per behaviour, a request has ${tensors.ages.length} (${behaviour})`,
         );
-      const at = (b * rows + row) * historyLength;
-      ages.set(tensors.ages, at);
-      scenarios.set(tensors.scenarios, at);
-      for (let i = 0; i < historyLength; i++)
+      const at = (b * rows + row) * readLength;
+      ages.set(tensors.ages.subarray(0, readLength), at);
+      scenarios.set(tensors.scenarios.subarray(0, readLength), at);
+      for (let i = 0; i < readLength; i++)
         for (let level = 0; level < 3; level++) codes[level]![at + i] = tensors.codes[i * 3 + level]!;
     });
   });
@@ -99,7 +122,7 @@ export function retrievalFeeds(
   sizes: RetrievalSizes,
   { logQ, rlScale, rlNormalizer }: { logQ: Float32Array; rlScale: number; rlNormalizer: number },
 ): Arrays {
-  const { batchSize, historyLength, layout, rl } = sizes;
+  const { batchSize, historyLength, readLength, layout, rl } = sizes;
   if (samples.length > batchSize)
     throw new BatchError(`A step takes at most ${batchSize} samples, got ${samples.length}`);
   if (samples.length === 0) throw new BatchError('A step needs at least one sample, got none');
@@ -119,7 +142,7 @@ export function retrievalFeeds(
   const paddedLogQ = new Float32Array(batchSize);
   paddedLogQ.set(logQ);
   return {
-    ...historyFeeds(requests, maxGroups + batchSize, historyLength),
+    ...historyFeeds(requests, maxGroups + batchSize, historyLength, readLength),
     ...itemFeeds(
       samples.map((s) => s.item),
       batchSize,

@@ -7,7 +7,7 @@
  * the other; a softmax runs over the rows of the sample's scenario only.
  */
 import { NUM_AGE_BUCKETS, NUM_ITEM_HASHES, NUM_ITEM_SIDS, type SidLayout } from '@onemall/features';
-import { forbid, lastOf, linear } from '../layers/attention.ts';
+import { forbid, lastOf, linear, norm } from '../layers/attention.ts';
 import {
   type DecoderOptions,
   type DecoderResult,
@@ -55,6 +55,8 @@ export interface RetrievalSizes extends GeneratorSizes {
   batchSize: number;
   /** H */
   historyLength: number;
+  /** Newest events per behaviour that this graph reads, for batches whose histories are no longer. Default H. */
+  readLength?: number;
   /** codes: the softmax runs over all codes of the scenario's level; trie: over those that continue an existing SID. Default codes. */
   normalizer?: Normalizer;
   /** Absent: a batch without reward groups. */
@@ -77,19 +79,29 @@ export function embedding<T>(ops: Ops<T>, name: string, count: number, dim: numb
   return ops.parameter(name, [count, dim], normal(1 / Math.sqrt(dim)), { decay: false });
 }
 
+/** Elements of F for one request. */
+export const contextRows = ({ preset, historyLength, readLength = historyLength }: RetrievalSizes): number =>
+  NUM_BEHAVIOURS * (preset.queries === 0 ? readLength : preset.queries);
+
 /**
- * F = [F_exposure; F_click; F_buy] (paper, equation 3).
- * Inputs: history.codes1..3, history.ages, history.scenarios, each int32 [3, rows, H], newest first, codes -1 where padded.
- * @returns [rows, 3 M, D]
+ * F = [F_exposure; F_click; F_buy] (paper, equation 3); with no queries the events themselves, of length 0 where padded.
+ * Inputs: history.codes1..3, history.ages, history.scenarios, each int32 [3, rows, readLength], newest first, codes -1 where padded.
+ * @returns [rows, 3 M, D], without queries [rows, 3 H, D]
  */
 export function userContext<T>(ops: Ops<T>, sizes: RetrievalSizes, rows: number): T {
-  const { preset, layout, historyLength: h } = sizes;
+  const { preset, layout, historyLength, readLength: h = historyLength } = sizes;
   const { dim } = preset;
   const shape = [NUM_BEHAVIOURS, rows, h];
   const codes = LEVELS.map((l) => ops.input(`history.codes${l + 1}`, shape, 'int32'));
   const ages = ops.input('history.ages', shape, 'int32');
   const scenarios = ops.input('history.scenarios', shape, 'int32');
-  const position = ops.reshape(embedding(ops, 'history.position', h, dim), [1, 1, h, dim]);
+  const positions = embedding(ops, 'history.position', historyLength, dim);
+  const position = ops.reshape(h < historyLength ? ops.slice(positions, [0, 0], [h, dim]) : positions, [
+    1,
+    1,
+    h,
+    dim,
+  ]);
   const behaviour = ops.reshape(embedding(ops, 'history.behaviour', NUM_BEHAVIOURS, dim), [
     NUM_BEHAVIOURS,
     1,
@@ -102,14 +114,20 @@ export function userContext<T>(ops: Ops<T>, sizes: RetrievalSizes, rows: number)
     ops.gather(embedding(ops, 'history.scenario', layout.scenarios.length, dim), scenarios),
     ops.add(position, behaviour),
   ].reduce((a, b) => ops.add(a, b));
-  const f = queryFormers(ops, 'user', element, ops.isPresent(codes[0]!), {
+  const present = ops.isPresent(codes[0]!);
+  const byRequest = (f: T): T => ops.reshape(ops.transpose(f, [1, 0, 2, 3]), [rows, contextRows(sizes), dim]);
+  if (preset.queries === 0)
+    return byRequest(
+      ops.mul(norm(ops, 'history.norm', element), ops.reshape(present, [NUM_BEHAVIOURS, rows, h, 1])),
+    );
+  const f = queryFormers(ops, 'user', element, present, {
     queries: preset.queries,
     blocks: preset.queryBlocks,
     heads: preset.heads,
     ffnDim: preset.ffnDim,
     absorb: preset.absorb ?? true,
   });
-  return ops.reshape(ops.transpose(f, [1, 0, 2, 3]), [rows, NUM_BEHAVIOURS * preset.queries, dim]);
+  return byRequest(f);
 }
 
 /**
@@ -390,7 +408,7 @@ export function expertSlots(preset: RetrievalPreset, tokens: number): number {
  */
 export function nextCode<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, width: number): T {
   const { preset } = sizes;
-  const memory = NUM_BEHAVIOURS * preset.queries;
+  const memory = contextRows(sizes);
   const context = ops.reshape(ops.input('context', [memory, preset.dim], 'float32'), [1, memory, preset.dim]);
   const scenario = ops.broadcastTo(ops.input('scenario', [1], 'int32'), [width]);
   const codes = LEVELS.slice(0, level).map((l) => ops.input(`prefix${l + 1}`, [width], 'int32'));

@@ -24,7 +24,7 @@ export interface RetrievalPreset {
    * much faster. Default 1.
    */
   embeddingGain?: number;
-  /** M learned queries per behaviour. */
+  /** M learned queries per behaviour; 0: no Query-Former, the decoder reads every event of the histories (paper, table 6). */
   queries: number;
   /** false: attention to sequences always projects keys and values, as the paper counts its operations. Default: where it is cheaper. */
   absorb?: boolean;

@@ -18,27 +18,20 @@ export interface RetrievalCost {
   forwardFlops: number;
 }
 
-/** Behaviours with a history. */
-const BEHAVIOURS = 3;
 /** BOS and three codes. */
 const TOKENS = 4;
 /** Experts hold whole slots: over this many samples the rounding vanishes. */
 const ROWS = 64;
 
-/** @param queryFormer false: the decoder reads every event of the histories instead (paper, table 6) */
-export function retrievalCost(
-  sizes: RetrievalSizes,
-  { queryFormer }: { queryFormer: boolean },
-): RetrievalCost {
-  const { preset, layout, historyLength } = sizes;
+/** Without queries in the preset, of the decoder that reads every event of the histories (paper, table 6). */
+export function retrievalCost(sizes: RetrievalSizes): RetrievalCost {
+  const { preset, layout } = sizes;
   const { dim, layers, ffnDim, experts, activeExperts } = preset;
   const whole = new CountingOps();
   retrievalPass(whole, sizes);
 
   const ops = new CountingOps();
-  const context = queryFormer
-    ? userContext(ops, sizes, ROWS)
-    : { shape: [ROWS, BEHAVIOURS * historyLength, dim] };
+  const context = userContext(ops, sizes, ROWS);
   const block = { contexts: ROWS, rows: 1, tokens: TOKENS };
   const tokens = tokensIn(block);
   const present = { shape: [tokens, 1] };

@@ -8,17 +8,19 @@ import {
   type RankerTrainer,
   rankerPresets,
 } from '@onemall/learning';
-import { ConfigError, type StageMeter } from '@onemall/service-kit';
+import { ConfigError, type Logger, type StageMeter } from '@onemall/service-kit';
 import type { TrainerConfig } from '../config.ts';
 import type { Learner, LearnerState, MetricRow, StepOutcome } from '../learner.ts';
 import { describeItem } from '../stages/describe-item.ts';
 import { type EgpmState, egpmScales, observeEgpm, winsorize } from '../stages/scale-egpm.ts';
 import { rankerLeavesOut } from '../stages/select-sample.ts';
+import { engineOptions } from './engine-options.ts';
 
 export async function openRankerLearner(
   config: TrainerConfig,
   scenarios: readonly string[],
   meter: StageMeter,
+  log: Logger,
 ): Promise<Learner<RankerSample[]>> {
   const trainer = await createRankerTrainer({
     preset: presetNamed(config.rankerPreset),
@@ -30,7 +32,7 @@ export async function openRankerLearner(
       maxGradNorm: config.gradClipNorm,
       ...(config.rankerLearningRate !== undefined && { learningRate: config.rankerLearningRate }),
     },
-    engine: { intraOpNumThreads: config.intraOpNumThreads },
+    engine: engineOptions(config, log),
   });
   return new RankerLearner(trainer, config, meter);
 }

@@ -9,12 +9,13 @@ import {
   type RewardGroup,
   retrievalPresets,
 } from '@onemall/learning';
-import { ConfigError, type StageMeter } from '@onemall/service-kit';
+import { ConfigError, type Logger, type StageMeter } from '@onemall/service-kit';
 import type { TrainerConfig } from '../config.ts';
 import type { Codebooks, Learner, LearnerState, MetricRow, StepOutcome } from '../learner.ts';
 import { drawCandidates, type GroupRules } from '../stages/choose-groups.ts';
 import { type StepFigures, StepWindow } from '../stages/measure-steps.ts';
 import { type RetrieverRules, retrieverLeavesOut } from '../stages/select-sample.ts';
+import { engineOptions } from './engine-options.ts';
 import { SampleEncoder } from './sample-encoder.ts';
 import type { SidTables } from './sid-tables.ts';
 
@@ -24,8 +25,9 @@ export async function openRetrieverLearner(
   codebooks: Codebooks,
   tables: SidTables,
   meter: StageMeter,
+  log: Logger,
 ): Promise<Learner<RetrievalSample[]> & { readonly historyLength: number }> {
-  const trainer = await createTrainer(config, scenarios, codebooks);
+  const trainer = await createTrainer(config, scenarios, codebooks, log);
   const { historyLength } = trainer;
   const encoder = new SampleEncoder({ scenarios, codebooks, tables, historyLength, meter });
   return new RetrieverLearner(trainer, config, codebooks, encoder, meter);
@@ -36,6 +38,7 @@ export function createTrainer(
   config: TrainerConfig,
   scenarios: readonly string[],
   { numCodes }: Codebooks,
+  log: Logger,
 ): Promise<RetrievalTrainer> {
   return createRetrievalTrainer({
     preset: presetNamed(config.trainerPreset),
@@ -51,7 +54,7 @@ export function createTrainer(
       itemTowerRate: config.itemTowerRate,
       ...(config.learningRate !== undefined && { learningRate: config.learningRate }),
     },
-    engine: { intraOpNumThreads: config.intraOpNumThreads },
+    engine: engineOptions(config, log),
   });
 }
 
