@@ -15,6 +15,7 @@ import { rankerRows, scoreGroup } from '../services/reward-scorer/src/stages/sco
 import { ItemFacts } from '../services/reward-scorer/src/state/item-facts.ts';
 import { load, measure, versions } from './report/machine.ts';
 import { type Benchmark, median } from './report/result.ts';
+import { rolloutToDurable } from './reward-scoring/durable.ts';
 
 const CANDIDATES = 768;
 const ITEMS = 50_000;
@@ -22,6 +23,8 @@ const EVENTS = 50;
 const ROLLOUTS = 32;
 const ROUNDS = 5;
 const SECONDS = 2;
+/** Rollouts of 768 candidates at the retriever's default budget, through a broker. */
+const DURABLE = { perS: 2, seconds: 30 };
 const NOW_MS = 1_700_000_000_000;
 const MIN_BARE = 1;
 const MIN_WHOLE = 0.7;
@@ -143,6 +146,13 @@ const benchmark: Benchmark = async (print) => {
   }
   await ranker.close();
   rmSync(folder, { recursive: true });
+  const durable = await rolloutToDurable(
+    files,
+    Array.from({ length: ITEMS }, (_, n) => itemOf(n)),
+    (n) => rollouts[n % ROLLOUTS]!,
+    DURABLE,
+  );
+  print(`rollout to durable batch at ${durable.perS}/s: p50 ${durable.p50Ms} ms, p99 ${durable.p99Ms} ms`);
   const middle = (pick: (round: (typeof rounds)[0]) => Rate): Rate => ({
     rowsPerS: Math.round(median(rounds.map((r) => pick(r).rowsPerS))),
     rowsPerCpuS: Math.round(median(rounds.map((r) => pick(r).rowsPerCpuS))),
@@ -158,6 +168,7 @@ const benchmark: Benchmark = async (print) => {
       'bare ranker': middle((r) => r.bare),
       'rollout to reward batch': middle((r) => r.whole),
       'features alone': middle((r) => r.features),
+      'rollout to durable reward batch': durable,
       'rows in one run': rows,
       'candidates scored': scored,
       load: rounds.map((r) => r.load),
