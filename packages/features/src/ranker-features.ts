@@ -3,7 +3,8 @@
  * that a logged target gives the same numbers in training and when it is scored as a candidate.
  */
 import type { HistoryEvent, ItemFeatures } from '@onemall/contracts';
-import { hashFeature, priceBucket } from './hash.ts';
+import { hashFeature } from './hash.ts';
+import { type RankerItem, rankerItem } from './ranker-item.ts';
 import type { RequestContext } from './request-tensors.ts';
 
 /** Goes up with any change of the numbers below; a published ranker of another version is refused. */
@@ -79,7 +80,7 @@ export const NUM_IDS = ID_FEATURES.length;
 /** Features of one candidate. @param item the item's features as of the request */
 export function rankerFeatures(request: RequestContext, itemId: string, item: ItemFeatures): RankerFeatures {
   const features = { dense: new Float32Array(NUM_DENSE), ids: new Int32Array(NUM_IDS) };
-  new RankerRequest(request).write(itemId, item, features.dense, features.ids, 0);
+  new RankerRequest(request).write(itemId, rankerItem(itemId, item), features.dense, features.ids, 0);
   return features;
 }
 
@@ -114,7 +115,6 @@ export class RankerRequest {
   readonly #clickedCategory: string;
   readonly #scenarioId: number;
   readonly #categories = new Map<string, CategoryPart>();
-  readonly #hashes = new Hashes();
 
   constructor({ scenario, requestTimeMs, history }: RequestContext) {
     this.#scenario = scenario;
@@ -143,8 +143,8 @@ export class RankerRequest {
     this.#shared[AT.hourCos] = Math.cos(2 * Math.PI * dayFraction);
   }
 
-  /** Writes row `row` of dense [.., NUM_DENSE] and ids [.., NUM_IDS]. @param item the item's features as of the request */
-  write(itemId: string, item: ItemFeatures, dense: Float32Array, ids: Int32Array, row: number): void {
+  /** Writes row `row` of dense [.., NUM_DENSE] and ids [.., NUM_IDS]. @param item as of the request */
+  write(itemId: string, item: RankerItem, dense: Float32Array, ids: Int32Array, row: number): void {
     const at = row * NUM_DENSE;
     const category = this.#categoryPart(item.category);
     dense.set(category.dense, at);
@@ -157,16 +157,15 @@ export class RankerRequest {
     if (item.sellingItemIds.length > 0) this.#writeSelling(item.sellingItemIds, dense, at);
     dense[at + AT.price] = Math.log2(1 + item.priceCents) / 32;
     dense[at + AT.itemRecency] = this.#recency(item.validFromMs);
-    dense[at + AT.tags] = Math.min(1, item.tags.length / 4);
-    const hashes = this.#hashes;
+    dense[at + AT.tags] = Math.min(1, item.numTags / 4);
     let id = row * NUM_IDS;
-    ids[id++] = hashFeature('item', itemId);
+    ids[id++] = item.item;
     ids[id++] = category.ids.category;
-    ids[id++] = hashes.of('seller', item.sellerId);
+    ids[id++] = item.seller;
     ids[id++] = this.#scenarioId;
-    ids[id++] = hashes.of('priceBucket', String(priceBucket(item.priceCents)));
-    ids[id++] = hashes.of('tag', item.tags[0] ?? '');
-    ids[id++] = hashes.of('tag', item.tags[1] ?? '');
+    ids[id++] = item.priceBucket;
+    ids[id++] = item.firstTag;
+    ids[id++] = item.secondTag;
     ids[id++] = category.ids.scenarioCategory;
     ids[id++] = category.ids.clickedCategory;
   }
@@ -216,23 +215,6 @@ export class RankerRequest {
     return timeMs === NEVER_MS || timeMs > this.#requestTimeMs
       ? 0
       : Math.max(0, 1 - Math.log2(1 + (this.#requestTimeMs - timeMs) / 1000) / 32);
-  }
-}
-
-/** Hashes of values that many candidates of a request have. */
-class Hashes {
-  readonly #known: Record<'seller' | 'priceBucket' | 'tag', Map<string, number>> = {
-    seller: new Map(),
-    priceBucket: new Map(),
-    tag: new Map(),
-  };
-  of(field: 'seller' | 'priceBucket' | 'tag', value: string): number {
-    let hash = this.#known[field].get(value);
-    if (hash === undefined) {
-      hash = hashFeature(field, value);
-      this.#known[field].set(value, hash);
-    }
-    return hash;
   }
 }
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { ItemFeatures } from '@onemall/contracts';
 import fc from 'fast-check';
-import { NUM_DENSE, NUM_IDS, RankerRequest, rankerFeatures } from '../src/index.ts';
+import { NUM_DENSE, NUM_IDS, RankerRequest, rankerFeatures, rankerItem } from '../src/index.ts';
 import { referenceFeatures } from './reference-ranker-features.ts';
 
 fc.configureGlobal({ seed: 31 });
@@ -32,7 +32,8 @@ test('features of many candidates of one request are, byte by byte, those of the
       const rows = new RankerRequest(asked);
       const dense = new Float32Array(items.length * NUM_DENSE).fill(Number.NaN);
       const ids = new Int32Array(items.length * NUM_IDS).fill(-7);
-      for (const [row, [id, features]] of items.entries()) rows.write(id, features, dense, ids, row);
+      for (const [row, [id, features]] of items.entries())
+        rows.write(id, rankerItem(id, features), dense, ids, row);
       for (const [row, [id, features]] of items.entries()) {
         const expected = referenceFeatures(asked, id, features);
         assert.deepEqual(dense.subarray(row * NUM_DENSE, (row + 1) * NUM_DENSE), expected.dense);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Candidate, Item, ItemFeatures, LiveSid, Rollout } from '@onemall/contracts';
-import { NUM_DENSE, NUM_IDS, rankerFeatures } from '@onemall/features';
+import { NUM_DENSE, NUM_IDS, rankerFeatures, rankerItem } from '@onemall/features';
 import type { RankerScores } from '@onemall/learning';
 import fc from 'fast-check';
 import { checkRollout } from '../src/stages/check-rollout.ts';
@@ -57,7 +57,7 @@ const scoresOf = (...rows: [pCtr: number, pCtcvr: number, value: number][]): Ran
 const knows =
   (...ids: string[]) =>
   (itemId: string) =>
-    ids.includes(itemId) ? features() : null;
+    ids.includes(itemId) ? rankerItem(itemId, features()) : null;
 
 test('equation 8: r = alpha pCtr + beta pCtcvr + gamma pEgpm, pEgpm = pCtcvr x value / S', () => {
   const { pEgpm, reward } = fuseReward({ pCtr: 0.1, pCtcvr: 0.01, buyValueCents: 500 }, WEIGHTS, 50);

@@ -3,6 +3,7 @@
  * by a second ranker. The three go on from one checkpoint over the same positives; only the reward groups differ.
  */
 import type { Rollout } from '@onemall/contracts';
+import { rankerItem } from '@onemall/features';
 import {
   loadPolicy,
   type PolicyRuntime,
@@ -239,7 +240,9 @@ async function rewardGroup(
     })),
     createdMs: of.requestTimeMs,
   };
-  const rows = rankerRows(rollout, (itemId, timeMs) => featuresAsOf(log, log.itemNumber(itemId), timeMs));
+  const rows = rankerRows(rollout, (itemId, timeMs) =>
+    rankerItem(itemId, featuresAsOf(log, log.itemNumber(itemId), timeMs)),
+  );
   const scores = await ranker.score(rows.dense, rows.ids, rows.numRows);
   const identity = { rankerVersion: ranker.manifest.rankerVersion, egpmScale: scales };
   const options = { weights: REWARD, maxAdvantage: MAX_ADVANTAGE, createdMs: of.requestTimeMs };

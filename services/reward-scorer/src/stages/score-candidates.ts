@@ -1,13 +1,13 @@
 /** One group from rollout to reward batch: which rows the ranker gets, and what its answers make of the candidates. */
-import type { ItemFeatures, RewardBatch, Rollout, ScoredCandidate } from '@onemall/contracts';
-import { NUM_DENSE, NUM_IDS, RankerRequest } from '@onemall/features';
+import type { RewardBatch, Rollout, ScoredCandidate } from '@onemall/contracts';
+import { NUM_DENSE, NUM_IDS, type RankerItem, RankerRequest } from '@onemall/features';
 import type { RankerScores } from '@onemall/learning';
 import { fuseReward, type RewardWeights } from './fuse-reward.ts';
 import { groupAdvantages } from './group-advantages.ts';
 import { keepDistinct, type RankedCandidate } from './keep-distinct.ts';
 
-/** Features of an item or room as of a moment; null where it is not known at all. */
-export type FeaturesAsOf = (itemId: string, timeMs: number) => ItemFeatures | null;
+/** An item or room as of a moment; null where it is not known at all. */
+export type ItemAsOf = (itemId: string, timeMs: number) => RankerItem | null;
 
 export interface RankerRows {
   rollout: Rollout;
@@ -22,10 +22,10 @@ export interface RankerRows {
 }
 
 /** Features of the distinct candidates, computed exactly as those of logged targets in training. */
-export function rankerRows(rollout: Rollout, featuresAsOf: FeaturesAsOf): RankerRows {
+export function rankerRows(rollout: Rollout, itemAsOf: ItemAsOf): RankerRows {
   const candidates = keepDistinct(rollout.candidates);
   const known = candidates.map(({ itemId }) =>
-    itemId === null ? null : featuresAsOf(itemId, rollout.requestTimeMs),
+    itemId === null ? null : itemAsOf(itemId, rollout.requestTimeMs),
   );
   const numRows = known.filter((k) => k !== null).length;
   const dense = new Float32Array(numRows * NUM_DENSE);

@@ -1,14 +1,15 @@
-/** Features of items and rooms as of a moment, from the tables items and live-sids: what the join gave the ranker in training. */
-import type { Item, ItemFeatures, LiveSid } from '@onemall/contracts';
+/** Items and rooms as of a moment, from the tables items and live-sids: what the join gave the ranker in training. */
+import type { Item, LiveSid } from '@onemall/contracts';
 import { AsOfTable } from '@onemall/event-time';
+import { type RankerItem, rankerItem } from '@onemall/features';
 
 const NOTHING_ON_SALE: string[] = [];
 
 export class ItemFacts {
   /** Without products on sale, which #rooms has. */
-  readonly #items = new AsOfTable<ItemFeatures>();
-  /** One object for all equal texts: half of the cost of a candidate's features is fetching its texts from memory. */
-  readonly #texts = new Map<string, string>();
+  readonly #items = new AsOfTable<RankerItem>();
+  /** One object for all equal texts: a look-up by a text that was just looked up fetches nothing from memory. */
+  readonly #categories = new Map<string, string>();
   /** codebookVersion -> rooms; each version repeats the products on sale. */
   readonly #rooms = new Map<number, AsOfTable<string[]>>();
   #versions: number[] = [];
@@ -19,20 +20,13 @@ export class ItemFacts {
       this.#items.put(itemId, timestampMs, null);
       return;
     }
-    const { priceCents, validFromMs } = item;
-    this.#items.put(itemId, validFromMs, {
-      category: this.#shared(item.category),
-      tags: item.tags.map((tag) => this.#shared(tag)),
-      priceCents,
-      sellerId: this.#shared(item.sellerId),
-      validFromMs,
-      sellingItemIds: NOTHING_ON_SALE,
-    });
+    const features = { ...item, category: this.#shared(item.category), sellingItemIds: NOTHING_ON_SALE };
+    this.#items.put(itemId, item.validFromMs, rankerItem(itemId, features));
   }
 
   #shared(text: string): string {
-    const known = this.#texts.get(text);
-    if (known === undefined) this.#texts.set(text, text);
+    const known = this.#categories.get(text);
+    if (known === undefined) this.#categories.set(text, text);
     return known ?? text;
   }
 
@@ -52,10 +46,9 @@ export class ItemFacts {
   }
 
   /**
-   * The features that were valid then; for an item that is younger than the request its newest ones, for it can be
-   * retrieved now. null where it is unknown or gone.
+   * What was valid then; of an item that is younger than the request its newest version, for it can be retrieved now. null where it is unknown or gone.
    */
-  asOf(itemId: string, timeMs: number): ItemFeatures | null {
+  asOf(itemId: string, timeMs: number): RankerItem | null {
     const own = this.#items.asOf(itemId, timeMs) ?? this.#items.newest(itemId);
     if (!own) return null;
     const sellingItemIds = this.#selling(itemId, timeMs);
@@ -73,7 +66,7 @@ export class ItemFacts {
   /** Drops versions that no rollout at or after timeMs sees. */
   forgetBefore(timeMs: number): void {
     this.#items.forgetBefore(timeMs);
-    this.#texts.clear(); // they are shared from here on again
+    this.#categories.clear(); // they are shared from here on again
     for (const rooms of this.#rooms.values()) rooms.forgetBefore(timeMs);
   }
 
