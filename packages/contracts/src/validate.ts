@@ -2,7 +2,8 @@
  * What a decoded value must satisfy beyond its schema. Pure; every service that reads a topic applies the same rules,
  * so that a bad record is a dead letter with the same reason everywhere.
  */
-import { BadRecordError } from './codec.ts';
+import { BadRecordError, topicType } from './codec.ts';
+import { type FiniteCheck, finiteCheck } from './finite-numbers.ts';
 import type { Buy, Click, Exposure, Item, ProductChange } from './generated/types.ts';
 import type { TopicName, TopicValues } from './topics.ts';
 
@@ -54,7 +55,7 @@ export function validateValue<T extends TopicName>(
     case 'retrieval-metrics':
       break; // a metric that could not be computed is NaN, and may span all scenarios
     default:
-      if (!numbersFinite(record.value)) nameNotFinite(record.value, '');
+      if (!numbersFinite(topic, record.value)) nameNotFinite(record.value, '');
       if ('scenario' in record.value) knownScenario(record.value.scenario, rules);
   }
 }
@@ -155,21 +156,19 @@ function atLeast(least: number, field: string, value: number): void {
     throw new BadRecordError('NEGATIVE_VALUE', `Expected ${field} of at least ${least}, got ${value}`);
 }
 
-function notFinite(path: string, value: unknown): never {
-  throw new BadRecordError('NOT_A_NUMBER', `Expected a finite number in ${path}, got ${value}`);
+const finiteChecks = new Map<TopicName, FiniteCheck>();
+
+function numbersFinite(topic: TopicName, value: unknown): boolean {
+  let check = finiteChecks.get(topic);
+  if (!check) {
+    check = finiteCheck(topicType(topic)) ?? (() => true);
+    finiteChecks.set(topic, check);
+  }
+  return check(value);
 }
 
-/** Every number in it. Runs on each record: the path is made only where there is something to say. */
-function numbersFinite(value: unknown): boolean {
-  if (typeof value === 'number') return Number.isFinite(value);
-  if (Array.isArray(value)) {
-    for (let i = 0; i < value.length; i++) if (!numbersFinite(value[i])) return false;
-    return true;
-  }
-  if (value === null || typeof value !== 'object' || value instanceof Uint8Array) return true;
-  const fields = value as Record<string, unknown>;
-  for (const name in fields) if (!numbersFinite(fields[name])) return false;
-  return true;
+function notFinite(path: string, value: unknown): never {
+  throw new BadRecordError('NOT_A_NUMBER', `Expected a finite number in ${path}, got ${value}`);
 }
 
 function nameNotFinite(value: unknown, path: string): void {

@@ -126,7 +126,9 @@ describe('validateValue', () => {
       scenario: 'tv',
     });
     refuses('UNKNOWN_SCENARIO', /got ""/, 'items', 'i1', { ...item, scenario: '' });
-    refuses('UNKNOWN_SCENARIO', /"tv"/, 'reward-batches', 'r1', { scenario: 'tv' } as RewardBatch);
+    refuses('UNKNOWN_SCENARIO', /"tv"/, 'reward-batches', 'r1', {
+      ...{ scenario: 'tv', candidates: [] },
+    } as unknown as RewardBatch);
   });
 
   it('NOT_A_NUMBER names the place', () => {
@@ -140,7 +142,7 @@ describe('validateValue', () => {
     });
     refuses('NOT_A_NUMBER', /candidates\[0\]\.reward, got NaN/, 'reward-batches', 'r1', {
       scenario: 'product_card',
-      candidates: [{ reward: Number.NaN }],
+      candidates: [{ tokenLogProbs: [-1], pCtr: 0, pCtcvr: 0, pEgpm: 0, reward: Number.NaN }],
     } as RewardBatch);
   });
 
