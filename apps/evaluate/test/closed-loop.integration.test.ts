@@ -39,6 +39,9 @@ test('closed loop: both policies answer their share, and the A/B report has ever
     rankerSamples: 600,
     rankerPreset: 'tiny' as const,
     syncSteps: 4,
+    groupsPerStep: 1,
+    groupCandidates: 16,
+    rlWeight: 0.5,
   };
   await runRl([rl]);
   const stack = await startTestStack();

@@ -32,6 +32,10 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
       'rl-steps': { type: 'string', default: '1000' },
       rollout: { type: 'string', default: '768' },
       'ranker-samples': { type: 'string', default: '300000' },
+      groups: { type: 'string', default: '4' },
+      'group-candidates': { type: 'string', default: '32' },
+      sync: { type: 'string', default: '50' },
+      'rl-weight': { type: 'string', default: '0.25' },
     },
   });
   const count = (name: keyof typeof values): number => {
@@ -79,7 +83,10 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
     rolloutWidth: count('rollout'),
     rankerSamples: count('ranker-samples'),
     rankerPreset: 'small',
-    syncSteps: 200,
+    syncSteps: count('sync'),
+    groupsPerStep: count('groups'),
+    groupCandidates: count('group-candidates'),
+    rlWeight: Number(values['rl-weight']),
   };
   return runRl(bySeed(rl));
 }

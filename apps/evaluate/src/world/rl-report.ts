@@ -26,11 +26,14 @@ export interface RlFacts {
   seed: number;
   rlSteps: number;
   rolloutWidth: number;
+  groupsPerStep: number;
+  syncSteps: number;
+  rlWeight: number;
 }
 
 /** @param judged the requests of each seed */
 export function rlReport(seeds: readonly RlFacts[], judged: readonly (readonly JudgedArms[])[]): string {
-  const [{ plan, rlSteps, rolloutWidth }] = seeds as [RlFacts];
+  const [{ plan, rlSteps, rolloutWidth, groupsPerStep, syncSteps, rlWeight }] = seeds as [RlFacts];
   const by = (judge: 'truth' | 'second'): string[] => {
     const { rows, pairs } = comparePolicies(
       judged.map((own) =>
@@ -43,7 +46,7 @@ export function rlReport(seeds: readonly RlFacts[], judged: readonly (readonly J
     return [policyTable(rows), '', pairTable(pairs)];
   };
   return [
-    `World plan ${plan.hash}, seed ${seeds.map((s) => s.seed).join(', ')}; ${judged.map((own) => own.length).join(', ')} requests of the last span, ${rlSteps} steps an arm, beam ${rolloutWidth}, one group a step. Measures are means over seeds; intervals are paired, over requests with all their seeds.`,
+    `World plan ${plan.hash}, seed ${seeds.map((s) => s.seed).join(', ')}; ${judged.map((own) => own.length).join(', ')} requests of the last span, ${rlSteps} steps an arm, beam ${rolloutWidth}, ${groupsPerStep} group(s) a step, L_RL at ${rlWeight}, the reference synced every ${syncSteps} steps. Measures are means over seeds; intervals are paired, over requests with all their seeds.`,
     '',
     'Judged by the ground truth:',
     '',

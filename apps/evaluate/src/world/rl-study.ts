@@ -39,11 +39,18 @@ export interface RlRun extends WorldRun {
   rankerPreset: RankerPresetName;
   /** Steps between two copies of the policy into the reference. */
   syncSteps: number;
+  /** Reward groups in one step. */
+  groupsPerStep: number;
+  /** Candidates of a group that train in GRPO; DPO takes o+ and four o-. */
+  groupCandidates: number;
+  /** Weight of L_RL in the loss. */
+  rlWeight: number;
 }
 
 type Arm = 'base' | 'dpo' | 'grpo';
 const ARMS: readonly Arm[] = ['base', 'dpo', 'grpo'];
 const MAX_ADVANTAGE = 5;
+const DPO_NEGATIVES = 4;
 /** Learning rate of the arms, as a share of the preset's. */
 const ARM_RATE = 0.2;
 /** Requests whose lists set the scales of the rewards. */
@@ -70,7 +77,9 @@ export async function runRl(seeds: readonly RlRun[]): Promise<string> {
 }
 
 async function runSeed(run: RlRun): Promise<JudgedArms[]> {
-  const before = judgedBefore(openStore(run), run.requests);
+  const earlier = openStore(run);
+  keepToSettings(run, earlier);
+  const before = judgedBefore(earlier, run.requests);
   if (before) return before;
   const prepared = await prepareWorld(run);
   const { log, store, sids, positives, popularity, cutMs } = prepared;
@@ -117,6 +126,18 @@ async function runSeed(run: RlRun): Promise<JudgedArms[]> {
   }
 }
 
+/** @throws Error when the folder's arms were made otherwise */
+function keepToSettings(run: RlRun, store: RunStore): void {
+  const { rlSteps, rolloutWidth, syncSteps, groupsPerStep, groupCandidates, rlWeight } = run;
+  const settings = { rlSteps, rolloutWidth, syncSteps, groupsPerStep, groupCandidates, rlWeight };
+  const before = store.value<typeof settings>('rl-settings');
+  if (before !== undefined && JSON.stringify(before) !== JSON.stringify(settings))
+    throw new Error(
+      `${store.folder} holds arms of ${JSON.stringify(before)}, asked are ${JSON.stringify(settings)}: name another folder`,
+    );
+  store.setValue('rl-settings', settings);
+}
+
 /** The newest requests of the training span with a positive, by hash of the id: those that RL asks about. */
 function rlRequests({ log, positives }: Study, count: number): number[] {
   const requests = [...new Set(Array.from(positives, (row) => log.exposures.request.at(row)))];
@@ -147,14 +168,15 @@ async function rewardScales(study: Study, base: PolicyRuntime): Promise<Record<s
   );
 }
 
-/** Goes on from the base checkpoint; one reward group a step for the arms with rewards. */
+/** Goes on from the base checkpoint; reward groups in each step for the arms with rewards. */
 async function trainArm(study: Study, arm: Arm, base: PolicyRuntime): Promise<PolicyRuntime> {
   const { log, run, sids, store, positives, encoder } = study;
   const name = `rl-${arm}/policy`;
   const done = await store.files(name);
   if (done) return loadPolicy(done);
   const model = oneMallRun(run, positives);
-  const rl = arm === 'base' ? {} : { rl: { form: arm, maxGroups: 1 } };
+  const candidatesPerGroup = arm === 'grpo' ? run.groupCandidates : 1 + DPO_NEGATIVES;
+  const rl = arm === 'base' ? {} : { rl: { form: arm, maxGroups: run.groupsPerStep, candidatesPerGroup } };
   // the base training ended at a small rate; the arms go on at one of their own, the same for all
   const optimizer = { learningRate: ARM_RATE * retrievalPresets[run.preset].learningRate };
   const { trainer } = await openTrainer(
@@ -171,7 +193,7 @@ async function trainArm(study: Study, arm: Arm, base: PolicyRuntime): Promise<Po
     });
   let reference = base;
   try {
-    const requests = arm === 'base' ? [] : rlRequests(study, run.rlSteps);
+    const requests = arm === 'base' ? [] : rlRequests(study, run.rlSteps * run.groupsPerStep);
     const random = new SeededRandom(run.seed);
     const newest = Math.max(0, positives.length - run.rlSteps * trainer.batchSize);
     const rows = passOrder(log, positives.subarray(newest));
@@ -185,17 +207,21 @@ async function trainArm(study: Study, arm: Arm, base: PolicyRuntime): Promise<Po
         if (sample) samples.push(sample);
       }
       const lists = new OneMallLists(arm, log, sids, study.shelf, reference, model.normalizer);
-      const request = requests[step];
-      const group = request === undefined ? null : await rewardGroup(study, lists, request, arm, random);
-      if (request !== undefined && !group) sums.skipped++;
-      if (group) {
-        sums.groups++;
+      const groups: RewardGroup[] = [];
+      for (const request of requests.slice(step * run.groupsPerStep, (step + 1) * run.groupsPerStep)) {
+        const group = await rewardGroup(study, lists, request, arm, random);
+        if (!group) {
+          sums.skipped++;
+          continue;
+        }
+        groups.push(group);
         sums.reward += group.rewardMean;
       }
-      const { rl: figures } = await trainer.step({ samples, groups: group ? [group] : [] });
+      sums.groups += groups.length;
+      const { rl: figures } = await trainer.step({ samples, groups }, { rlWeight: run.rlWeight });
       sums.kl += figures?.kl ?? 0;
       // the reference is the policy itself at the first step: whatever differs here is an error of the engines
-      if (figures && sums.groups === 1) sums.firstLogRatio = figures.maxAbsLogRatio;
+      if (figures && sums.groups === groups.length) sums.firstLogRatio = figures.maxAbsLogRatio;
       if ((step + 1) % run.syncSteps !== 0) continue;
       run.print(`${arm} step ${step + 1}: ${JSON.stringify(sums)}`);
       if (arm === 'base') continue;
@@ -250,7 +276,9 @@ async function rewardGroup(
   if ('skipped' in scored) return null;
   const { candidates, rewardMean } = scored.batch;
   const chosen =
-    arm === 'dpo' ? selectDpoCandidates(candidates, random) : selectGrpoCandidates(candidates, random);
+    arm === 'dpo'
+      ? selectDpoCandidates(candidates, random, DPO_NEGATIVES)
+      : selectGrpoCandidates(candidates, random, run.groupCandidates);
   if (chosen.length < 2) return null;
   return {
     request: encoder.request(request),

@@ -111,7 +111,15 @@ test('the report of two seeds has all pairs, in reward and in hits', () => {
       second: lists,
       viewed: { base: [0.2, 0.4, 0.8], better: [0.2 + hit, 0.4, 0.8], other: [0.2, 0.4, 0.4] },
     }));
-  const facts = (seed: number) => ({ plan: { hash: 'abc' }, seed, rlSteps: 5, rolloutWidth: 8 });
+  const facts = (seed: number) => ({
+    plan: { hash: 'abc' },
+    seed,
+    rlSteps: 5,
+    rolloutWidth: 8,
+    groupsPerStep: 1,
+    syncSteps: 2,
+    rlWeight: 0.5,
+  });
   const report = rlReport([facts(1), facts(2)], [judged(0.01), judged(0.03)]);
   assert.match(report, /plan abc, seed 1, 2; 200, 200 requests/);
   for (const pair of ['better - base', 'other - base', 'other - better'])

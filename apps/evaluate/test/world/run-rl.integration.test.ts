@@ -15,6 +15,9 @@ test('rl: the arms go on from one policy, are judged on the same requests, and a
     rankerSamples: 600,
     rankerPreset: 'tiny' as const,
     syncSteps: 3,
+    groupsPerStep: 2,
+    groupCandidates: 12,
+    rlWeight: 0.5,
   });
   const one = await runRl([rl(1)]);
   for (const arm of ['base', 'dpo', 'grpo'])
@@ -23,13 +26,18 @@ test('rl: the arms go on from one policy, are judged on the same requests, and a
   const store = openStore(rl(1));
   for (const arm of ['dpo', 'grpo']) {
     const sums = store.value<{ groups: number; firstLogRatio: number }>(`rl-${arm}/policy`)!;
-    assert.ok(sums.groups >= 3, `${arm}: ${JSON.stringify(sums)}`);
+    assert.ok(sums.groups >= 6, `${arm}: ${JSON.stringify(sums)}`);
     assert.ok(sums.firstLogRatio < 1e-3, `rollout and trainer agree at lag 0: ${sums.firstLogRatio}`);
   }
   const said: string[] = [];
   const printing = (seed: number) => ({ ...rl(seed), print: (line: string) => said.push(line) });
   assert.equal(await runRl([printing(1)]), one);
   assert.deepEqual(said, [], 'nothing is simulated, trained or judged again');
+
+  await assert.rejects(
+    runRl([{ ...rl(1), groupsPerStep: 1 }]),
+    /holds arms of .*"groupsPerStep":2.* name another folder/,
+  );
 
   // a stop while the last requests were judged: the others are not asked again
   const file = path.join(store.folder, 'judged.jsonl');
