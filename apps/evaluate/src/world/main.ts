@@ -35,7 +35,7 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
       groups: { type: 'string', default: '4' },
       'group-candidates': { type: 'string', default: '32' },
       sync: { type: 'string', default: '50' },
-      'rl-weight': { type: 'string', default: '0.25' },
+      'rl-weight': { type: 'string', default: '0.15' },
     },
   });
   const count = (name: keyof typeof values): number => {
