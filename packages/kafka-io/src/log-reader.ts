@@ -134,15 +134,13 @@ export class PartitionReader implements LogReader {
     for (;;) {
       if (this.#closed || options.signal?.aborted) return [];
       this.#throwFailure();
-      this.#startFetches(maxWaitMs, maxBytes);
       const answers = this.#take();
-      if (answers.length > 0) {
-        this.#startFetches(maxWaitMs, maxBytes);
-        return answers;
-      }
-      const leftMs = deadline - performance.now();
-      if (leftMs <= 0) return [];
-      await this.#sleep(leftMs, options.signal);
+      // One moment for both: what is not asked now because it is early must be waited for, or nothing is under way.
+      const now = performance.now();
+      this.#startFetches(now, maxWaitMs, maxBytes);
+      if (answers.length > 0) return answers;
+      if (deadline <= now) return [];
+      await this.#sleep(now, deadline, options.signal);
     }
   }
 
@@ -156,11 +154,11 @@ export class PartitionReader implements LogReader {
   }
 
   /** Until something arrives or changes, the time is up, or a request that was held back may leave. */
-  #sleep(leftMs: number, signal: AbortSignal | undefined): Promise<void> {
-    const now = performance.now();
-    const due = [...this.#notBefore.values(), ...this.#assigned.values().map((p) => p.retryAtMs)]
-      .filter((at) => at > now)
-      .map((at) => at - now);
+  #sleep(now: number, deadline: number, signal: AbortSignal | undefined): Promise<void> {
+    const due = [...this.#notBefore.values(), ...this.#assigned.values().map((p) => p.retryAtMs)].filter(
+      (at) => at > now,
+    );
+    const untilMs = Math.min(deadline, ...due);
     return new Promise((resolve) => {
       const done = (): void => {
         clearTimeout(timer);
@@ -168,7 +166,7 @@ export class PartitionReader implements LogReader {
         this.#wake = () => {};
         resolve();
       };
-      const timer = setTimeout(done, Math.ceil(Math.min(leftMs, ...due)));
+      const timer = setTimeout(done, Math.ceil(untilMs - now));
       signal?.addEventListener('abort', done, { once: true });
       this.#wake = done;
     });
@@ -184,8 +182,7 @@ export class PartitionReader implements LogReader {
     return answers;
   }
 
-  #startFetches(maxWaitMs: number, maxBytes: number): void {
-    const now = performance.now();
+  #startFetches(now: number, maxWaitMs: number, maxBytes: number): void {
     const wanted = [...this.#assigned.values()].filter((p) => isWanted(p, now));
     if (wanted.length === 0) return;
     // Another one first each time: the broker always gives the first its batch, whatever its size.

@@ -223,6 +223,21 @@ describe('the log reader', () => {
     await reader.close();
   });
 
+  it('asks again also where its pause ends while it is looked at', { timeout: 60_000 }, async (t) => {
+    const { cluster, assign, reader } = await reading({ 0: 1 });
+    cluster.answer = (_node, { offset }) => logAt(offset);
+    // Each look at the clock is a millisecond after the one before, as on a machine that is busy.
+    let nowMs = 0;
+    t.mock.method(performance, 'now', () => nowMs++);
+    await assign(0);
+    const offsets: number[] = [];
+    while (offsets.length < 10)
+      for (const { records } of await reader.poll({ maxWaitMs: 600_000 }))
+        offsets.push(...records.map(({ offset }) => offset));
+    assert.deepEqual(offsets, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    await reader.close();
+  });
+
   it('leaves out a partition that got nothing only because the answer was full', async () => {
     const { cluster, assign, reader, next } = await reading({ 0: 1, 1: 1 });
     cluster.answer = (_node, { partition, offset }) => (partition === 0 ? logAt(offset) : { end: 10 });
