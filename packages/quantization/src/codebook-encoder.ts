@@ -1,12 +1,9 @@
-/**
- * A codebook's projector, where it has one, and all its levels as one graph on onnxruntime: vectors in, codes and what each
- * level leaves over out.
- */
+/** A codebook's projector, where it has one, and its levels one after the other: vectors in, codes and what each level leaves over out. */
 import { cpuSession, GraphBuilder, type Value } from '@onemall/learning/onnx';
 import * as ort from 'onnxruntime-node';
 import { type Codebook, type CodebookLevel, levelDim, NUM_LEVELS } from './codebook.ts';
 import { type FsqLevel, fsqLayers } from './fsq.ts';
-import { emitNearest, ROWS_PER_RUN, runInRows } from './nearest-search.ts';
+import { NearestSearch, ROWS_PER_RUN, runInRows } from './nearest-search.ts';
 import { ProjectorRunner } from './projector.ts';
 import { toSource, type VectorSource } from './vector-source.ts';
 import { QuantizationError, requireFinite, type Vectors } from './vectors.ts';
@@ -18,26 +15,41 @@ export interface Encoded {
   relativeErrors: number[];
 }
 
+/** Vectors that go through all levels before the next ones: few enough to stay in the cache. */
+const AT_ONCE = 1_024;
+
+/** One level: codes of vectors, from which it takes what the codes stand for. */
+interface LevelEncoder {
+  /** `rest` becomes what the level leaves of it. @returns int32 [N] */
+  take(rest: Vectors): Promise<Int32Array>;
+  close(): Promise<void>;
+}
+
 /**
  * Encodes with one codebook. The codes of a vector do not depend on the vectors beside it.
  * Hold one per codebook and close it: its weights are memory that the garbage collector does not see.
  */
 export class CodebookEncoder {
   readonly codebook: Codebook;
-  readonly #session: ort.InferenceSession;
+  readonly #levels: readonly LevelEncoder[];
   readonly #projector: ProjectorRunner | null;
 
-  private constructor(codebook: Codebook, session: ort.InferenceSession, projector: ProjectorRunner | null) {
+  private constructor(
+    codebook: Codebook,
+    levels: readonly LevelEncoder[],
+    projector: ProjectorRunner | null,
+  ) {
     this.codebook = codebook;
-    this.#session = session;
+    this.#levels = levels;
     this.#projector = projector;
   }
 
   /** @throws QuantizationError where the codebook's projector is no model of the lengths that it names */
   static async open(codebook: Codebook, numThreads = 1): Promise<CodebookEncoder> {
     const projector = codebook.projector ? await ProjectorRunner.open(codebook.projector, numThreads) : null;
-    const session = await ort.InferenceSession.create(encoderGraph(codebook), cpuSession(numThreads));
-    return new CodebookEncoder(codebook, session, projector);
+    const levels: LevelEncoder[] = [];
+    for (const level of codebook.levels) levels.push(await openLevel(level, levelDim(codebook), numThreads));
+    return new CodebookEncoder(codebook, levels, projector);
   }
 
   /**
@@ -51,23 +63,23 @@ export class CodebookEncoder {
   /** Reads a source chunk by chunk; only its codes are kept. @throws as `encode` */
   async encodeWithErrors(vectors: Vectors | VectorSource): Promise<Encoded> {
     const parts: Int32Array[] = [];
-    const left = new Float64Array(NUM_LEVELS);
     let whole = 0;
+    const left = new Float64Array(NUM_LEVELS);
     for await (const chunk of toSource(vectors).chunks()) {
       this.#check(chunk);
-      const codes = new Int32Array(chunk.numVectors * NUM_LEVELS);
-      const quantized = this.#projector ? await this.#projector.project(chunk) : chunk;
-      await runInRows(this.#session, quantized, (outputs, from, count) => {
-        const errors = outputs.errors!.data as Float32Array;
-        const ofRows = (outputs.codes!.data as Int32Array).subarray(0, count * NUM_LEVELS);
-        codes.set(ofRows, from * NUM_LEVELS);
-        for (let i = 0; i < count * (NUM_LEVELS + 1); i++) {
-          const level = i % (NUM_LEVELS + 1);
-          if (level === 0) whole += errors[i]!;
-          else left[level - 1]! += errors[i]!;
+      const { data, numVectors, dim } = this.#projector ? await this.#projector.project(chunk) : chunk;
+      for (let from = 0; from < numVectors; from += AT_ONCE) {
+        const count = Math.min(AT_ONCE, numVectors - from);
+        const rest = { data: data.slice(from * dim, (from + count) * dim), numVectors: count, dim };
+        const codes = new Int32Array(count * NUM_LEVELS);
+        whole += squares(rest);
+        for (const [l, level] of this.#levels.entries()) {
+          const ofLevel = await level.take(rest);
+          for (let i = 0; i < count; i++) codes[i * NUM_LEVELS + l] = ofLevel[i]!;
+          left[l]! += squares(rest);
         }
-      });
-      parts.push(codes);
+        parts.push(codes);
+      }
     }
     const codes = new Int32Array(parts.reduce((sum, part) => sum + part.length, 0));
     let at = 0;
@@ -80,7 +92,7 @@ export class CodebookEncoder {
 
   async close(): Promise<void> {
     await this.#projector?.close();
-    await this.#session.release();
+    for (const level of this.#levels) await level.close();
   }
 
   #check(vectors: Vectors): void {
@@ -111,35 +123,49 @@ export async function withEncoder<T>(
 export const encode = (codebook: Codebook, vectors: Vectors): Promise<Int32Array> =>
   withEncoder(codebook, (encoder) => encoder.encode(vectors));
 
-/** Input x float32 [R, levelDim]; outputs codes int32 [R, 3], errors float32 [R, 4]: |x|^2, then what each level leaves. */
-function encoderGraph(codebook: Codebook): Uint8Array {
-  const g = new GraphBuilder({ portable: true });
-  let rest = g.input('x', [ROWS_PER_RUN, levelDim(codebook)], 'float32');
-  const squares = (x: Value): Value => g.reduce('ReduceSum', g.mul(x, x), [1], true);
-  const codes: Value[] = [];
-  const errors = [squares(rest)];
-  for (const [l, level] of codebook.levels.entries()) {
-    const { code, restored } = emitLevel(g, rest, level, `level${l + 1}`);
-    codes.push(g.reshape(code, [ROWS_PER_RUN, 1]));
-    rest = g.sub(rest, restored);
-    errors.push(squares(rest));
+async function openLevel(level: CodebookLevel, dim: number, numThreads: number): Promise<LevelEncoder> {
+  if (level.kind === 'fsq') {
+    const session = await ort.InferenceSession.create(fsqGraph(level, dim), cpuSession(numThreads));
+    return {
+      async take(rest) {
+        const codes = new Int32Array(rest.numVectors);
+        await runInRows(session, rest, (outputs, from, count) => {
+          codes.set((outputs.code!.data as Int32Array).subarray(0, count), from);
+          const restored = outputs.restored!.data as Float32Array;
+          for (let i = 0, at = from * dim; i < count * dim; i++, at++) rest.data[at]! -= restored[i]!;
+        });
+        return codes;
+      },
+      close: () => session.release(),
+    };
   }
-  g.output('codes', g.concat(codes, 1));
-  g.output('errors', g.concat(errors, 1));
-  return g.encode();
+  const { centroids } = level;
+  const search = await NearestSearch.open(centroids, dim, numThreads);
+  return {
+    async take(rest) {
+      const codes = await search.search(rest);
+      for (let i = 0, at = 0; i < rest.numVectors; i++)
+        for (let from = codes[i]! * dim, end = from + dim; from < end; from++, at++)
+          rest.data[at]! -= centroids[from]!;
+      return codes;
+    },
+    close: () => search.close(),
+  };
 }
 
-function emitLevel(
-  g: GraphBuilder,
-  x: Value,
-  level: CodebookLevel,
-  name: string,
-): { code: Value; restored: Value } {
-  if (level.kind === 'fsq') return emitFsq(g, x, level, name);
-  const dim = x.shape[1]!;
-  const code = emitNearest(g, x, level.centroids);
-  const table = g.initializer(`${name}.table`, [level.numCodes, dim], 'float32', level.centroids);
-  return { code, restored: g.rows(table, code) };
+function squares({ data }: Vectors): number {
+  let sum = 0;
+  for (let at = 0; at < data.length; at++) sum += data[at]! * data[at]!;
+  return sum;
+}
+
+/** Input x float32 [R, dim]; outputs code int32 [R, 1] and restored float32 [R, dim]. */
+function fsqGraph(level: FsqLevel, dim: number): Uint8Array {
+  const g = new GraphBuilder({ portable: true });
+  const { code, restored } = emitFsq(g, g.input('x', [ROWS_PER_RUN, dim], 'float32'), level, 'fsq');
+  g.output('code', code);
+  g.output('restored', restored);
+  return g.encode();
 }
 
 /** As Activations of fsq.ts: bit i of a code is set where the i-th squeezed number is not negative. */

@@ -1,6 +1,6 @@
 /** Where k-means begins. */
-import { nearestCodes, squaredDistance } from './nearest-search.ts';
-import type { RandomSource, Vectors } from './vectors.ts';
+import { nearestCodes } from './nearest-search.ts';
+import { type RandomSource, squaredDistance, type Vectors } from './vectors.ts';
 
 /** Starts are drawn in about this many rounds: k-means++ up to so many codes, k-means|| beyond. */
 const ROUNDS = 64;

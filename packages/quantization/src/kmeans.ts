@@ -4,9 +4,16 @@
  * result.
  */
 import { plusPlusStarts } from './kmeans-starts.ts';
-import { NearestSearch, nearestCodes, squaredDistance } from './nearest-search.ts';
+import { NearestSearch, nearestCodes } from './nearest-search.ts';
 import { isInMemory, sampleVectors, toSource, type VectorSource } from './vector-source.ts';
-import { QuantizationError, type RandomSource, sampleIndices, takeRows, type Vectors } from './vectors.ts';
+import {
+  QuantizationError,
+  type RandomSource,
+  sampleIndices,
+  squaredDistance,
+  takeRows,
+  type Vectors,
+} from './vectors.ts';
 
 export interface KmeansState {
   /** float32 [K, dim] */

@@ -4,10 +4,10 @@
  */
 import { type Codebook, type CodebookLevel, levelDim, NUM_LEVELS } from './codebook.ts';
 import type { CodebookEncoder } from './codebook-encoder.ts';
-import { nearestCodes, squaredDistance } from './nearest-search.ts';
+import { nearestCodes } from './nearest-search.ts';
 import { sameProjector } from './projector.ts';
 import { toSource, type VectorSource } from './vector-source.ts';
-import type { Vectors } from './vectors.ts';
+import { squaredDistance, type Vectors } from './vectors.ts';
 
 /** Whether codes of the two can mean the same: one space, equal kinds and numbers of codes. */
 export const canMatch = (before: Codebook, after: Codebook): boolean =>

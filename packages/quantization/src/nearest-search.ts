@@ -9,11 +9,14 @@
  */
 import { cpuSession, GraphBuilder, int, type Value } from '@onemall/learning/onnx';
 import * as ort from 'onnxruntime-node';
+import { CandidateSearch } from './candidate-search.ts';
 import { QuantizationError, type Vectors } from './vectors.ts';
 
 /** Rows of one run: enough for a matrix product, few enough that their scores stay in the cache. */
 export const ROWS_PER_RUN = 256;
 const BLOCK = 64;
+/** From so many centroids on the product is what counts, and small integers are worth a second look at the best. */
+const MIN_CANDIDATE_SEARCH = 512;
 /** The score of a place that is no centroid. */
 const NEVER = -3e38;
 
@@ -23,11 +26,9 @@ const NEVER = -3e38;
  * @param centroids float32 [K, dim]
  * @returns int32 [R]
  */
-export function emitNearest(g: GraphBuilder, x: Value, centroids: Float32Array): Value {
+function emitNearest(g: GraphBuilder, x: Value, centroids: Float32Array): Value {
   const [rows, dim] = x.shape as [number, number];
-  const numCodes = centroids.length / dim;
-  if (!Number.isInteger(numCodes) || numCodes < 1)
-    throw new QuantizationError(`${centroids.length} numbers are no centroids of ${dim} each`);
+  const numCodes = codesOf(centroids, dim);
   const blocked = numCodes > BLOCK;
   const places = blocked ? Math.ceil(numCodes / BLOCK) * BLOCK : numCodes;
   const shift = meanRow(centroids, dim);
@@ -61,6 +62,13 @@ export function emitNearest(g: GraphBuilder, x: Value, centroids: Float32Array):
   return g.reshape(g.cast(g.add(g.mul(block, g.int64([BLOCK], [])), inBlock), 'int32'), [rows]);
 }
 
+function codesOf(centroids: Float32Array, dim: number): number {
+  const numCodes = centroids.length / dim;
+  if (!Number.isInteger(numCodes) || numCodes < 1)
+    throw new QuantizationError(`${centroids.length} numbers are no centroids of ${dim} each`);
+  return numCodes;
+}
+
 function meanRow(centroids: Float32Array, dim: number): Float32Array {
   const sums = new Float64Array(dim);
   for (let i = 0; i < centroids.length; i++) sums[i % dim]! += centroids[i]!;
@@ -87,10 +95,10 @@ export async function runInRows(
 
 /** A search among fixed centroids. */
 export class NearestSearch {
-  readonly #session: ort.InferenceSession;
+  readonly #search: CandidateSearch | ort.InferenceSession;
 
-  private constructor(session: ort.InferenceSession) {
-    this.#session = session;
+  private constructor(search: CandidateSearch | ort.InferenceSession) {
+    this.#search = search;
   }
 
   /**
@@ -98,6 +106,8 @@ export class NearestSearch {
    * @throws QuantizationError if they are not whole rows
    */
   static async open(centroids: Float32Array, dim: number, numThreads = 1): Promise<NearestSearch> {
+    if (codesOf(centroids, dim) >= MIN_CANDIDATE_SEARCH)
+      return new NearestSearch(await CandidateSearch.open(centroids, dim, numThreads));
     const g = new GraphBuilder({ portable: true });
     g.output('codes', emitNearest(g, g.input('x', [ROWS_PER_RUN, dim], 'float32'), centroids));
     return new NearestSearch(await ort.InferenceSession.create(g.encode(), cpuSession(numThreads)));
@@ -105,8 +115,9 @@ export class NearestSearch {
 
   /** int32 [N] */
   async search(vectors: Vectors): Promise<Int32Array> {
+    if (this.#search instanceof CandidateSearch) return this.#search.search(vectors);
     const codes = new Int32Array(vectors.numVectors);
-    await runInRows(this.#session, vectors, (outputs, from, count) => {
+    await runInRows(this.#search, vectors, (outputs, from, count) => {
       codes.set((outputs.codes!.data as Int32Array).subarray(0, count), from);
     });
     return codes;
@@ -114,7 +125,7 @@ export class NearestSearch {
 
   /** Frees its memory, which the garbage collector does not see. */
   close(): Promise<void> {
-    return this.#session.release();
+    return this.#search instanceof CandidateSearch ? this.#search.close() : this.#search.release();
   }
 }
 
@@ -130,20 +141,4 @@ export async function nearestCodes(
   } finally {
     await search.close();
   }
-}
-
-/** Squared Euclidean distance of two rows. */
-export function squaredDistance(
-  a: Float32Array,
-  aAt: number,
-  b: Float32Array,
-  bAt: number,
-  dim: number,
-): number {
-  let sum = 0;
-  for (let d = 0; d < dim; d++) {
-    const z = a[aAt + d]! - b[bAt + d]!;
-    sum += z * z;
-  }
-  return sum;
 }

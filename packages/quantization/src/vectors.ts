@@ -77,3 +77,19 @@ export function takeRows({ data, dim }: Vectors, indices: Int32Array): Vectors {
     out.set(data.subarray(indices[i]! * dim, (indices[i]! + 1) * dim), i * dim);
   return { data: out, numVectors: indices.length, dim };
 }
+
+/** Squared Euclidean distance of two rows. */
+export function squaredDistance(
+  a: Float32Array,
+  aAt: number,
+  b: Float32Array,
+  bAt: number,
+  dim: number,
+): number {
+  let sum = 0;
+  for (let d = 0; d < dim; d++) {
+    const z = a[aAt + d]! - b[bAt + d]!;
+    sum += z * z;
+  }
+  return sum;
+}

@@ -4,13 +4,14 @@ import { SeededRandom } from '@onemall/service-kit';
 import fc from 'fast-check';
 import {
   type KmeansState,
+  NearestSearch,
   nearestCodes,
   QuantizationError,
   stackVectors,
   trainKmeans,
   type Vectors,
 } from '../src/index.ts';
-import { squaredDistance } from '../src/nearest-search.ts';
+import { squaredDistance } from '../src/vectors.ts';
 import { clusters, slowMeans, slowNearest } from './reference.ts';
 
 const vectorsOf = (dim: number, min: number, max: number): fc.Arbitrary<Vectors> =>
@@ -76,6 +77,56 @@ describe('nearestCodes', () => {
       const alone = stackVectors([vectors.data.subarray(i * 24, (i + 1) * 24)]);
       assert.equal((await nearestCodes(alone, centroids))[0], codes[i]);
     }
+  });
+
+  test('many centroids: exactly the one of a plain search, the lowest of equals', async () => {
+    const random = new SeededRandom(8);
+    const dim = 48;
+    const numCodes = 700;
+    const vectors = clusters(random, { numVectors: 300, dim, numClusters: 90, spread: 0.6 });
+    const centroids = clusters(random, { numVectors: numCodes, dim, numClusters: 90, spread: 0.6 }).data;
+    const scaled = (by: number, offset: number) => (v: number) => v * by + offset;
+    const cases: [string, Vectors, Float32Array][] = [
+      ['as they are', vectors, centroids],
+      [
+        'small ones',
+        { ...vectors, data: vectors.data.map(scaled(1e-12, 0)) },
+        centroids.map(scaled(1e-12, 0)),
+      ],
+      ['far away', { ...vectors, data: vectors.data.map(scaled(1, 500)) }, centroids.map(scaled(1, 500))],
+      // One row makes the steps of the integers in its run so large that they tell nothing of the others.
+      [
+        'beside a huge one',
+        { ...vectors, data: vectors.data.map((v, i) => (i < dim ? v * 1e4 : v)) },
+        centroids,
+      ],
+      // All but a few lie closer together than integers, or floats, tell apart.
+      ['in one heap', vectors, centroids.map((v, i) => (i < 20 * dim ? v : 1 + v * 1e-9))],
+      ['at one place', vectors, centroids.map((v, i) => (i < 20 * dim ? v : 0.1))],
+    ];
+    for (const [name, some, among] of cases) {
+      const slow = slowNearest(some, among).map(({ code }) => code);
+      assert.deepEqual([...(await nearestCodes(some, among))], slow, name);
+      assert.deepEqual([...(await nearestCodes(some, among, 2))], slow, `${name}, two threads`);
+    }
+  });
+
+  test('searches that overlap do not touch each other', async () => {
+    const random = new SeededRandom(9);
+    const all = clusters(random, { numVectors: 1_112, dim: 16, numClusters: 50, spread: 0.5 });
+    const search = await NearestSearch.open(all.data.subarray(0, 512 * 16), 16);
+    const parts = Array.from({ length: 6 }, (_, i) => ({
+      data: all.data.subarray((512 + i * 100) * 16, (612 + i * 100) * 16),
+      numVectors: 100,
+      dim: 16,
+    }));
+    const codes = await Promise.all(parts.map((part) => search.search(part)));
+    await search.close();
+    for (const [i, part] of parts.entries())
+      assert.deepEqual(
+        [...codes[i]!],
+        slowNearest(part, all.data.subarray(0, 512 * 16)).map(({ code }) => code),
+      );
   });
 
   test('refuses centroids of another length', async () => {

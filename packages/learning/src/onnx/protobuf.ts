@@ -1,8 +1,8 @@
 /** A writer for the part of onnx.proto3 that static graphs need (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto). */
 
-export type OnnxType = 'float32' | 'int32' | 'int64' | 'bool';
+export type OnnxType = 'float32' | 'uint8' | 'int8' | 'int32' | 'int64' | 'bool';
 /** TensorProto.DataType */
-const DATA_TYPE: Record<OnnxType, number> = { float32: 1, int32: 6, int64: 7, bool: 9 };
+const DATA_TYPE: Record<OnnxType, number> = { float32: 1, uint8: 2, int8: 3, int32: 6, int64: 7, bool: 9 };
 export const dataTypeOf = (type: OnnxType): number => DATA_TYPE[type];
 
 export type OnnxAttribute =
@@ -23,7 +23,7 @@ export interface OnnxTensor {
   name: string;
   shape: readonly number[];
   type: OnnxType;
-  data: Float32Array | Int32Array | BigInt64Array | Uint8Array;
+  data: Float32Array | Int32Array | BigInt64Array | Uint8Array | Int8Array;
 }
 export interface OnnxValueInfo {
   name: string;
