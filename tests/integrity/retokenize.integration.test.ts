@@ -50,7 +50,7 @@ test('wrong SIDs of a whole catalogue are put right beside the stream, and a pro
     jobId: 'again',
     config: {
       scenarios: Object.fromEntries(scenarios.map((s) => [s, {}])),
-      ...{ textEmbeddingDim: 8, textEncoderFolder: '', retokenizeTimeoutMs: 120_000 },
+      ...{ textEmbeddingDim: 8, textEncoderFolder: '', picturesFolder: '', retokenizeTimeoutMs: 120_000 },
     } as unknown as JobConfig,
     ...{ kafka: scene.kafka, artifacts: scene.artifacts, clock: systemClock },
     log: createLogger('test', 'silent'),
@@ -107,7 +107,13 @@ test('wrong SIDs of a whole catalogue are put right beside the stream, and a pro
     ...context,
     progress: async () => {},
     config: {
-      ...{ scenarios: { product_card: {} }, seed: 1, textEmbeddingDim: 8, textEncoderFolder: '' },
+      ...{
+        scenarios: { product_card: {} },
+        seed: 1,
+        textEmbeddingDim: 8,
+        textEncoderFolder: '',
+        picturesFolder: '',
+      },
       ...{ minItemsForCodebook: 10, lastLevel: 'fsq', maxTrainingVectors: 1_000, trainingThreads: 1 },
       ...{ maxExcessConflict: 1, minCodeUsage: 0, maxRelativeError: 1, maxMovedShare: 1 },
       ...{ trainingStateEveryMs: 60_000, retokenizeTimeoutMs: 120_000 },

@@ -1,35 +1,12 @@
 import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { describe, test } from 'node:test';
-import { GraphBuilder } from '@onemall/learning/onnx';
-import { EncoderFileError, type ImageEncoderOptions, OnnxImageEncoder, type Picture } from '../src/index.ts';
+import { EncoderFileError, OnnxImageEncoder, openItemEncoder, PictureError, readPpm } from '../src/index.ts';
+import { tinyEncoder } from './tiny-encoder.ts';
+import { tinyImageEncoder as files, OPTIONS, picture, ppm, tinyModel } from './tiny-image-encoder.ts';
 
-const OPTIONS: ImageEncoderOptions = { size: 4, mean: [0, 0, 0], std: [1, 1, 1] };
-const json = (value: object): Uint8Array => Buffer.from(JSON.stringify(value));
-
-/** Mean of each channel, of the left half and of the right: float32 [1, 6]; with `flat` false [1, 6, 1]. */
-function tinyModel(size: number, flat = true): Uint8Array {
-  const g = new GraphBuilder({ portable: true });
-  const x = g.input('pixels', [1, 3, size, size], 'float32');
-  const halves = g.reshape(x, [1, 3, size, 2, size / 2]);
-  const rows = g.reduce('ReduceMean', halves, [4], false);
-  const means = g.reduce('ReduceMean', rows, [2], false);
-  g.output('vector', g.reshape(means, flat ? [1, 6] : [1, 6, 1]));
-  return g.encode();
-}
-const files = (model = tinyModel(4), options: object = OPTIONS) =>
-  new Map([
-    ['image.onnx', model],
-    ['image-encoder.json', json(options)],
-  ]);
-/** Left half red, right half blue. */
-const picture = (width: number, height: number): Picture => ({
-  width,
-  height,
-  rgb: Uint8Array.from({ length: width * height * 3 }, (_, i) => {
-    const left = Math.floor(i / 3) % width < width / 2;
-    return i % 3 === (left ? 0 : 2) ? 255 : 0;
-  }),
-});
 const near = (got: Float32Array, expected: number[]): void => {
   assert.equal(got.length, expected.length);
   for (const [i, v] of expected.entries())
@@ -76,6 +53,57 @@ describe('OnnxImageEncoder', () => {
     await assert.rejects(
       encoder.encode([{ width: 2, height: 2, rgb: new Uint8Array(11) }]),
       /A picture of 2 x 2 has 12 bytes, got 11/,
+    );
+  });
+});
+
+describe('pictures of a folder', () => {
+  test('a file is read as it was written, and a bad one says what is wrong', () => {
+    const of = picture(3, 2);
+    const { rgb, ...size } = readPpm(ppm(of));
+    assert.deepEqual({ ...size, rgb: Uint8Array.from(rgb) }, of);
+    const wrong = (bytes: string, why: RegExp) =>
+      assert.throws(
+        () => readPpm(Buffer.from(bytes)),
+        (error: Error) => error instanceof PictureError && why.test(error.message),
+      );
+    wrong('GIF89a', /expected a binary PPM/);
+    wrong('P6 1 1 65535 abcdef', /expected 8 bits a colour \(255\), got 65535/);
+    wrong('P6 2 2 255 abc', /2 x 2 pixels are 12 bytes, got 3/);
+  });
+
+  test('stand behind the text of their item; an item without one, or with a bad one, has zeros there', async (t) => {
+    const folder = await mkdtemp(path.join(tmpdir(), 'onemall-pictures-'));
+    t.after(() => rm(folder, { recursive: true, force: true }));
+    for (const [name, bytes] of [...tinyEncoder(), ...files()])
+      await writeFile(path.join(folder, name), bytes);
+    await writeFile(path.join(folder, 'a%2Fb.ppm'), ppm(picture(8, 8)));
+    await writeFile(path.join(folder, 'bad.ppm'), 'no picture');
+    const refused: string[] = [];
+    const texts = await openItemEncoder(folder);
+    const both = await openItemEncoder(folder, {
+      picturesFolder: folder,
+      onRefused: (itemId, { message }) => refused.push(`${itemId}: ${message}`),
+    });
+    assert.deepEqual(both.dim, texts.dim + 6);
+    assert.ok(both.name.startsWith(`${texts.name}+image-`));
+    const items = ['a/b', 'bad', 'none'].map((itemId) => ({
+      ...{ itemId, title: `red cup ${itemId}`, category: '', tags: [] },
+    }));
+    const [of, ofTexts] = [await both.encode(items), await texts.encode(items)];
+    for (const row of [0, 1, 2]) {
+      const own = of.data.subarray(row * both.dim, (row + 1) * both.dim);
+      near(own.slice(0, texts.dim), [...ofTexts.data.subarray(row * texts.dim, (row + 1) * texts.dim)]);
+      near(
+        own.slice(texts.dim),
+        row === 0 ? [1, 0, 0, 0, 0, 1].map((v) => v / Math.SQRT2) : Array(6).fill(0),
+      );
+    }
+    assert.equal(refused.length, 1);
+    assert.match(refused[0]!, /^bad: .*bad\.ppm: expected a binary PPM/);
+    await assert.rejects(
+      openItemEncoder(folder, { picturesFolder: `${folder}/no` }),
+      /with pictures of items/,
     );
   });
 });

@@ -25,6 +25,7 @@ export const jobShape = {
     .string()
     .default('')
     .describe('folder of an ONNX text encoder for items without an embedding; hashed n-grams where empty'),
+  picturesFolder: z.string().default('').describe('as the live-sid-updater has it'),
   lastLevel: z.enum(['kmeans', 'fsq']).default('fsq'),
   maxTrainingVectors: count(1).default(50_000),
   liveTower: z

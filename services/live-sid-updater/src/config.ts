@@ -27,6 +27,12 @@ export const updaterShape = {
     .string()
     .default('')
     .describe('folder of an ONNX text encoder for items without an embedding; hashed n-grams where empty'),
+  picturesFolder: z
+    .string()
+    .default('')
+    .describe(
+      'folder of pictures, <item id>.ppm, that the image encoder beside the text encoder embeds; none where empty',
+    ),
   lastLevel: z.enum(['kmeans', 'fsq']).default('fsq').describe('third level of new codebooks'),
   maxTrainingVectors: z.coerce.number().int().min(1).default(50_000),
   followNewCodebooks: flag

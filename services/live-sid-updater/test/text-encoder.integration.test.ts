@@ -1,4 +1,4 @@
-/** Items without an embedding get one from their text, by the encoder of a folder, before they get a SID. */
+/** Items without an embedding get one from their text and picture, by the encoders of a folder, before they get a SID. */
 import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -8,6 +8,7 @@ import { encode, readCodebook } from '@onemall/quantization';
 import { startTestStack, type TestStack } from '@onemall/testkit';
 import { openItemEncoder } from '@onemall/text-encoder';
 import { tinyEncoder, WORDS } from '../../../packages/text-encoder/test/tiny-encoder.ts';
+import { picture, ppm, tinyImageEncoder } from '../../../packages/text-encoder/test/tiny-image-encoder.ts';
 import { Harness } from './broker-harness.ts';
 import { item } from './items.ts';
 
@@ -21,20 +22,32 @@ const words = WORDS.slice(4);
 const titleOf = (n: number): string =>
   Array.from({ length: 3 }, (_, i) => words[(n * (i + 1) + i + (n >> 2)) % words.length]).join(' ');
 
-test('cards, videos and rooms stand on the text encoder; another one is refused', async (t) => {
+test('cards stand on the encoders of texts and pictures; another encoder is refused', async (t) => {
   const folder = await mkdtemp(path.join(tmpdir(), 'onemall-encoder-'));
   t.after(() => rm(folder, { recursive: true, force: true }));
-  for (const [name, bytes] of tinyEncoder()) await writeFile(path.join(folder, name), bytes);
-  const encoder = await openItemEncoder(folder);
-  const h = await Harness.create(stack, { ONEMALL_TEXT_ENCODER_FOLDER: folder });
+  for (const [name, bytes] of [...tinyEncoder(), ...tinyImageEncoder()])
+    await writeFile(path.join(folder, name), bytes);
+  // Half of the cards have a picture, each with another border between red and blue.
+  const show = (itemId: string, n: number): Promise<void> =>
+    writeFile(path.join(folder, `${itemId}.ppm`), ppm(picture(2 + (n % 7), 4 + (n % 3))));
+  for (let n = 0; n < 50; n += 2) await show(`p${n}`, n);
+  await writeFile(path.join(folder, 'p1.ppm'), 'no picture');
+  await show('fresh', 5);
+  const encoder = await openItemEncoder(folder, { picturesFolder: folder });
+  const h = await Harness.create(stack, {
+    ONEMALL_TEXT_ENCODER_FOLDER: folder,
+    ONEMALL_PICTURES_FOLDER: folder,
+  });
   t.after(() => h.close());
   const cards = Array.from({ length: 50 }, (_, n) => item(`p${n}`, { title: titleOf(n) }));
   await h.put(...cards);
-  await h.start();
+  const updater = await h.start();
   await h.until('the first SIDs', () => cards.every(({ itemId }) => h.item(itemId) !== null));
   const record = h.codebooks.find(({ key }) => key === 'product_card')!.value!;
   const codebook = readCodebook(await h.artifacts.get(record));
   assert.deepEqual([codebook.textEncoder, codebook.dim], [encoder.name, encoder.dim]);
+  assert.match(codebook.textEncoder!, /^onnx-[0-9a-f]+\+image-[0-9a-f]+$/);
+  assert.equal((await updater.status()).values.pictures_refused, 1);
   const expectSids = async (items: typeof cards): Promise<void> => {
     const codes = await encode(codebook, await encoder.encode(items));
     for (const [i, { itemId }] of items.entries()) {
@@ -55,8 +68,11 @@ test('cards, videos and rooms stand on the text encoder; another one is refused'
   await expectSids([fresh, renamed]);
 
   await h.stopServices();
-  const without = await h.start({ ONEMALL_TEXT_ENCODER_FOLDER: '' }).catch((error: Error) => error);
+  const without = await h.start({ ONEMALL_PICTURES_FOLDER: '' }).catch((error: Error) => error);
   if (!(without instanceof Error)) await without.exited;
   const said = without instanceof Error ? without.message : without.logTail(40);
-  assert.match(said, /was trained on texts of onnx-[0-9a-f]+, this process embeds them by hashed n-grams/);
+  assert.match(
+    said,
+    /was trained on texts of onnx-[0-9a-f]+\+image-[0-9a-f]+, this process embeds them by onnx-[0-9a-f]+\. /,
+  );
 });

@@ -3,12 +3,14 @@ import { Catalogue } from '@onemall/quantization';
 import { openItemEncoder } from '@onemall/text-encoder';
 import type { JobConfig } from '../config.ts';
 
-/** Items whose embedding cannot be used are left out and counted; the live-sid-updater tells of each. */
+/** Items whose embedding cannot be used are left out and counted; the live-sid-updater tells of each, and of bad pictures. */
 export async function fillCatalogue(
   items: ReadonlyMap<string, Item>,
-  { textEmbeddingDim, textEncoderFolder }: Pick<JobConfig, 'textEmbeddingDim' | 'textEncoderFolder'>,
+  config: Pick<JobConfig, 'textEmbeddingDim' | 'textEncoderFolder' | 'picturesFolder'>,
 ): Promise<{ catalogue: Catalogue; refused: number }> {
-  const encoder = textEncoderFolder ? await openItemEncoder(textEncoderFolder) : null;
+  const { textEmbeddingDim, textEncoderFolder, picturesFolder } = config;
+  const encoder =
+    textEncoderFolder || picturesFolder ? await openItemEncoder(textEncoderFolder, { picturesFolder }) : null;
   const catalogue = new Catalogue(textEmbeddingDim, encoder);
   let refused = 0;
   for (const item of items.values()) {
