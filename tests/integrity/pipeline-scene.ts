@@ -6,7 +6,6 @@ import {
   type Codebook,
   type Item,
   type LiveSid,
-  type ProductChangeKind,
   TOPICS,
   type TopicName,
   type TopicValues,
@@ -14,15 +13,18 @@ import {
 import { connectKafka, type KafkaIo, type RecordWriter, type TypedRecord } from '@onemall/kafka-io';
 import { createRetrievalTrainer } from '@onemall/learning';
 import { FolderArtifactStore } from '@onemall/service-kit';
-import { type SpawnedService, spawnService, type TestStack, waitFor } from '@onemall/testkit';
+import {
+  type SpawnedService,
+  spawnService,
+  TestNamespace,
+  type TestStack,
+  vectorOf,
+  waitFor,
+} from '@onemall/testkit';
 
 const WINDOWS = { clickWindowMs: 2_000, buyWindowMs: 4_000 };
 const RETENTION = { largestWindowMs: 4_000, graceMs: 500, longestOutageMs: 1_000 };
 const PATIENCE_MS = 120_000;
-
-/** A vector of its own for each number, the same each time. */
-export const vectorOf = (n: number, dim = 8): number[] =>
-  Array.from({ length: dim }, (_, d) => Math.fround(Math.sin(1 + n * 12.9898 + d * 78.233)));
 
 export const productItem = (n: number, more: Partial<Item> = {}): Item => ({
   itemId: `p${n}`,
@@ -45,15 +47,12 @@ export interface SceneOptions {
   env?: Record<string, string>;
 }
 
-export class PipelineScene {
-  readonly kafka: KafkaIo;
-  readonly writer: RecordWriter;
+export class PipelineScene extends TestNamespace {
   readonly artifacts: FolderArtifactStore;
   readonly env: Record<string, string>;
   readonly scenarios: readonly string[];
   readonly #folder: string;
   readonly #services: SpawnedService[] = [];
-  #changes = 0;
 
   private constructor(
     kafka: KafkaIo,
@@ -62,8 +61,7 @@ export class PipelineScene {
     scenarios: readonly string[],
     env: Record<string, string>,
   ) {
-    this.kafka = kafka;
-    this.writer = writer;
+    super(kafka, writer);
     this.artifacts = new FolderArtifactStore(path.join(folder, 'artifacts'));
     this.#folder = folder;
     this.scenarios = scenarios;
@@ -106,31 +104,6 @@ export class PipelineScene {
     return service;
   }
 
-  async put(...items: Item[]): Promise<void> {
-    await this.writer.send(items.map((value) => ({ topic: 'items', key: value.itemId, value })));
-  }
-
-  async change(
-    liveId: string,
-    kind: ProductChangeKind,
-    itemId: string | null,
-    eventTimeMs: number,
-  ): Promise<void> {
-    const value = { changeId: `change-${++this.#changes}`, liveId, kind, itemId, eventTimeMs };
-    await this.writer.send([{ topic: 'live-product-changes', key: liveId, value }]);
-  }
-
-  /** Everything that the topic gives, from its beginning on. */
-  async follow<T extends TopicName>(topic: T): Promise<TypedRecord<T>[]> {
-    const records: TypedRecord<T>[] = [];
-    await this.kafka.openTable({
-      topic,
-      onRecord: (record) => void records.push(record),
-      onError: (error) => console.error(error),
-    });
-    return records;
-  }
-
   async until(what: string, condition: () => unknown): Promise<void> {
     await waitFor(condition, {
       what,
@@ -165,10 +138,9 @@ export class PipelineScene {
     await this.writer.send([{ topic: 'policy-versions', key: 'RETRIEVER', value }]);
   }
 
-  async close(): Promise<void> {
+  override async close(): Promise<void> {
     for (const service of this.#services.reverse()) await service.kill();
-    await this.writer.close();
-    await this.kafka.close();
+    await super.close();
     await rm(this.#folder, { recursive: true, force: true });
   }
 }

@@ -4,10 +4,10 @@ import { after, before, test } from 'node:test';
 import type { Click, Exposure } from '@onemall/contracts';
 import { readContinues } from '@onemall/quantization';
 import { createLogger, SeededRandom, systemClock } from '@onemall/service-kit';
-import { startTestStack, type TestStack } from '@onemall/testkit';
+import { startTestStack, type TestStack, vectorOf } from '@onemall/testkit';
 import type { JobConfig } from '../../services/job-runner/src/config.ts';
 import { trainCodebooks } from '../../services/job-runner/src/jobs/train-codebooks.ts';
-import { codesOf, gauge, newest, PipelineScene, productItem, retrieve, vectorOf } from './pipeline-scene.ts';
+import { codesOf, gauge, newest, PipelineScene, productItem, retrieve } from './pipeline-scene.ts';
 
 let stack: TestStack;
 before(async () => {

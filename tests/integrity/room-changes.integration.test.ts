@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { Click, Exposure, ProductChangeKind } from '@onemall/contracts';
 import { encode, readCodebook, roomVector, stackVectors } from '@onemall/quantization';
-import { startTestStack, type TestStack } from '@onemall/testkit';
-import { codesOf, gauge, newest, PipelineScene, productItem, retrieve, vectorOf } from './pipeline-scene.ts';
+import { startTestStack, type TestStack, vectorOf } from '@onemall/testkit';
+import { codesOf, gauge, newest, PipelineScene, productItem, retrieve } from './pipeline-scene.ts';
 
 let stack: TestStack;
 before(async () => {

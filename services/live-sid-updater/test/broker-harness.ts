@@ -2,10 +2,10 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import type { Item, ItemSid, LiveSid, ProductChange, ProductChangeKind, TopicName } from '@onemall/contracts';
+import type { ItemSid, LiveSid, TopicName } from '@onemall/contracts';
 import { connectKafka, type KafkaIo, type RecordWriter, type TypedRecord } from '@onemall/kafka-io';
 import { FolderArtifactStore } from '@onemall/service-kit';
-import { type SpawnedService, spawnService, type TestStack, waitFor } from '@onemall/testkit';
+import { type SpawnedService, spawnService, TestNamespace, type TestStack, waitFor } from '@onemall/testkit';
 
 const TOPICS: TopicName[] = [
   'items',
@@ -19,23 +19,19 @@ const TOPICS: TopicName[] = [
 const SCENARIOS = ['product_card', 'short_video', 'live_stream'];
 const RETENTION = { largestWindowMs: 8_000, graceMs: 1_000, longestOutageMs: 86_400_000 };
 
-export class Harness {
-  readonly kafka: KafkaIo;
-  readonly writer: RecordWriter;
+export class Harness extends TestNamespace {
   readonly artifacts: FolderArtifactStore;
-  readonly liveSids: TypedRecord<'live-sids'>[] = [];
-  readonly itemSids: TypedRecord<'item-sids'>[] = [];
-  readonly codebooks: TypedRecord<'codebooks'>[] = [];
-  readonly deadLetters: TypedRecord<'dead-letters'>[] = [];
-  readonly metrics: TypedRecord<'sid-metrics'>[] = [];
+  liveSids: TypedRecord<'live-sids'>[] = [];
+  itemSids: TypedRecord<'item-sids'>[] = [];
+  codebooks: TypedRecord<'codebooks'>[] = [];
+  deadLetters: TypedRecord<'dead-letters'>[] = [];
+  metrics: TypedRecord<'sid-metrics'>[] = [];
   readonly #env: Record<string, string>;
   readonly #folder: string;
   readonly #services: SpawnedService[] = [];
-  #changes = 0;
 
   private constructor(kafka: KafkaIo, writer: RecordWriter, folder: string, env: Record<string, string>) {
-    this.kafka = kafka;
-    this.writer = writer;
+    super(kafka, writer);
     this.artifacts = new FolderArtifactStore(folder);
     this.#folder = folder;
     this.#env = env;
@@ -66,17 +62,11 @@ export class Harness {
       ONEMALL_SID_METRICS_EVERY_MS: '500',
       ...more,
     });
-    const follow = <T extends TopicName>(topic: T, into: TypedRecord<T>[]) =>
-      kafka.openTable({
-        topic,
-        onRecord: (record) => void into.push(record),
-        onError: (error) => console.error(error),
-      });
-    await follow('live-sids', harness.liveSids);
-    await follow('item-sids', harness.itemSids);
-    await follow('codebooks', harness.codebooks);
-    await follow('dead-letters', harness.deadLetters);
-    await follow('sid-metrics', harness.metrics);
+    harness.liveSids = await harness.follow('live-sids');
+    harness.itemSids = await harness.follow('item-sids');
+    harness.codebooks = await harness.follow('codebooks');
+    harness.deadLetters = await harness.follow('dead-letters');
+    harness.metrics = await harness.follow('sid-metrics');
     return harness;
   }
 
@@ -89,20 +79,6 @@ export class Harness {
       throw new Error(service.logTail(40), { cause: error });
     }
     return service;
-  }
-
-  async put(...items: Item[]): Promise<void> {
-    await this.writer.send(items.map((value) => ({ topic: 'items', key: value.itemId, value })));
-  }
-
-  async change(
-    liveId: string,
-    kind: ProductChangeKind,
-    itemId: string | null,
-    eventTimeMs: number,
-  ): Promise<void> {
-    const value: ProductChange = { changeId: `c${++this.#changes}`, liveId, kind, itemId, eventTimeMs };
-    await this.writer.send([{ topic: 'live-product-changes', key: liveId, value }]);
   }
 
   /** Newest published value of a room in version 1. */
@@ -125,10 +101,9 @@ export class Harness {
     await this.start();
   }
 
-  async close(): Promise<void> {
+  override async close(): Promise<void> {
     await this.stopServices();
-    await this.writer.close();
-    await this.kafka.close();
+    await super.close();
     await rm(this.#folder, { recursive: true, force: true });
   }
 }

@@ -16,7 +16,3 @@ export function item(itemId: string, more: Partial<Item> = {}): Item {
     ...more,
   };
 }
-
-/** A vector of its own for each number, the same each time. */
-export const vectorOf = (n: number, dim = 8): number[] =>
-  Array.from({ length: dim }, (_, d) => Math.fround(Math.sin(1 + n * 12.9898 + d * 78.233)));

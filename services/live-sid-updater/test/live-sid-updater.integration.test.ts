@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { LiveSid } from '@onemall/contracts';
 import { type Codebook, encode, readCodebook, stackVectors } from '@onemall/quantization';
-import { startTestStack, type TestStack } from '@onemall/testkit';
+import { startTestStack, type TestStack, vectorOf } from '@onemall/testkit';
 import { Harness } from './broker-harness.ts';
-import { item, vectorOf } from './items.ts';
+import { item } from './items.ts';
 
 let stack: TestStack;
 before(async () => {

@@ -4,9 +4,10 @@ import { test } from 'node:test';
 import type { Item } from '@onemall/contracts';
 import type { AnyOutRecord, KafkaIo, RecordWriter, TypedRecord } from '@onemall/kafka-io';
 import { ManualClock, StageMeter } from '@onemall/service-kit';
+import { vectorOf } from '@onemall/testkit';
 import { followTables } from '../src/adapters/follow-tables.ts';
 import { UpdaterState } from '../src/state/updater-state.ts';
-import { item, vectorOf } from './items.ts';
+import { item } from './items.ts';
 
 /** Two partitions of items, of which the process owns the first. */
 async function makeTables() {

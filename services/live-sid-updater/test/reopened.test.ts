@@ -1,7 +1,8 @@
 /** What ends and comes back: a reader that ends SIDs at their tombstones finds the right one at every moment. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { item, vectorOf } from './items.ts';
+import { vectorOf } from '@onemall/testkit';
+import { item } from './items.ts';
 import { codesAsOf, Updater } from './updater-without-broker.ts';
 
 for (const restarts of [false, true]) {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { Codebook, LiveSid, ProductChange, ProductChangeKind, Sid } from '@onemall/contracts';
+import { vectorOf } from '@onemall/testkit';
 import fc from 'fast-check';
 import {
   applyChange,
@@ -16,7 +17,7 @@ import { planBootstrap } from '../src/stages/plan-bootstrap.ts';
 import { parseSidKey, sidKey } from '../src/state/published.ts';
 import { RecentCount } from '../src/state/recent-count.ts';
 import { UpdaterState } from '../src/state/updater-state.ts';
-import { item, vectorOf } from './items.ts';
+import { item } from './items.ts';
 
 const change = (kind: ProductChangeKind, itemId: string | null, eventTimeMs: number): ProductChange => ({
   changeId: `${kind}${itemId}${eventTimeMs}`,

@@ -7,6 +7,7 @@ import {
   stackVectors,
   trainCodebook,
 } from '@onemall/quantization';
+import { vectorOf } from '@onemall/testkit';
 import { computeItemSids } from '../src/stages/compute-item-sids.ts';
 import {
   type ComputedLiveSids,
@@ -14,7 +15,7 @@ import {
   type LiveSidRecord,
 } from '../src/stages/compute-live-sids.ts';
 import { UpdaterState } from '../src/state/updater-state.ts';
-import { item, vectorOf } from './items.ts';
+import { item } from './items.ts';
 
 const ITEMS = Array.from({ length: 20 }, (_, n) => item(`p${n}`, { embedding: vectorOf(n) }));
 
