@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { LiveSid } from '@onemall/contracts';
+import { FencedError } from '@onemall/kafka-io';
 import { type Codebook, encode, readCodebook, stackVectors } from '@onemall/quantization';
 import { startTestStack, type TestStack, vectorOf } from '@onemall/testkit';
 import { Harness } from './broker-harness.ts';
@@ -208,6 +209,31 @@ describe('live-sid-updater', () => {
       assert.deepEqual(h.room(room)!.sellingItemIds, [`p${i + 20}`]);
       const validFrom = h.liveSids.filter((r) => r.key === `${room}:1`).map((r) => r.value!.validFromMs);
       assert.deepEqual(validFrom, [0, 2_000, 3_000], `${room}: each change published once, in order`);
+    }
+
+    // Two that take themselves for the owner: the one that took a partition last writes, the other is refused.
+    const others = await Promise.all(
+      [0, 1].map((partition) =>
+        h.kafka.openTransactionalWriter(`${h.kafka.options.namespace}.live-sid-updater-${partition}`),
+      ),
+    );
+    for (const other of others) await other.init();
+    for (const [i, room] of rooms.entries()) await h.change(room, 'ADDED', `p${i + 30}`, 4_000);
+    await h.until('two products again', () =>
+      rooms.every((room) => h.room(room)!.sellingItemIds.length === 2),
+    );
+    const published = h.liveSids.length;
+    for (const other of others) {
+      const end = { topic: 'live-sids', key: 'room0:1', value: null } as const;
+      await assert.rejects(other.commit({ records: [end] }), FencedError);
+      await other.close();
+    }
+    await h.change('room0', 'ADDED', 'p40', 5_000);
+    await h.until('a change after it', () => h.room('room0')?.validFromMs === 5_000);
+    assert.equal(h.liveSids.length, published + 1);
+    for (const room of rooms) {
+      const validFrom = h.liveSids.filter((r) => r.key === `${room}:1`).map((r) => r.value!.validFromMs);
+      assert.deepEqual(validFrom.slice(0, 4), [0, 2_000, 3_000, 4_000], room);
     }
     await second.stop();
   });
