@@ -7,6 +7,7 @@ import { connectKafka, type KafkaIo, partitionOf, type RawOutRecord } from '@one
 import { spawnService, type TestStack } from '@onemall/testkit';
 import { PARTITIONS, TOPICS } from './drain.ts';
 import { makeEvents } from './events.ts';
+import { cpuSecondsOf, machineBusySeconds } from './process-facts.ts';
 import { serviceEnv } from './service-env.ts';
 
 const RATE = 5_000;
@@ -37,13 +38,17 @@ export async function measureLatency(stack: TestStack, options: { historyLength:
     });
     await service.ready();
     const startMs = Date.now() + 2_000;
+    const cpuBefore = cpuSecondsOf(service.pid);
+    const busyBefore = machineBusySeconds();
     const sent = await sendPaced(io, startMs);
     const latencies = (await sent.read()).sort((a, b) => a - b);
+    const cpuSeconds = cpuSecondsOf(service.pid) - cpuBefore;
+    const busySeconds = machineBusySeconds() - busyBefore;
     await service.stop();
     const at = (share: number): number => latencies[Math.floor(latencies.length * share)] ?? Number.NaN;
     return {
       ...{ p50Ms: at(0.5), p90Ms: at(0.9), p99Ms: at(0.99), maxMs: latencies.at(-1) ?? Number.NaN },
-      ...{ measured: latencies.length, greatestSendLagMs: sent.greatestLagMs },
+      ...{ measured: latencies.length, greatestSendLagMs: sent.greatestLagMs, cpuSeconds, busySeconds },
     };
   } finally {
     await io.close();

@@ -161,28 +161,44 @@ async function fill(numUsers: number, eventsPerUser: number, numExposures: numbe
     rssMiB: rssMiB(),
   };
   startedMs = performance.now();
+  const standstill = watchStandstill();
   for (const [partition, join] of joins.entries())
     await snapshots.write(
       partition,
       byTopic(() => numExposures),
-      join,
-      newMerge(),
-      disks[partition]!,
+      { join, merge: newMerge(), histories: disks[partition]! },
+      true,
     );
-  const snapshot = { snapshotSeconds: seconds(startedMs) };
+  const snapshot = { snapshotSeconds: seconds(startedMs), ...standstill() };
   startedMs = performance.now();
   const one = source.make(numEvents + numExposures, 7 % numUsers, START_MS + HOUR_MS);
   joins[7 % PARTITIONS]!.feed(one);
   await snapshots.write(
     7 % PARTITIONS,
     byTopic(() => numExposures + 1),
-    joins[7 % PARTITIONS]!,
-    newMerge(),
-    disks[7 % PARTITIONS]!,
+    { join: joins[7 % PARTITIONS]!, merge: newMerge(), histories: disks[7 % PARTITIONS]! },
+    true,
   );
   const again = { secondSnapshotOfOnePartitionSeconds: seconds(startedMs), peakMiB: peakMiBOf(process.pid) };
   for (const disk of disks) disk.close();
   return { ...histories, ...open, ...snapshot, ...again };
+}
+
+/** The longest time for which nothing else got its turn. */
+function watchStandstill(): () => { longestStandstillMs: number } {
+  let lastMs = performance.now();
+  let longestMs = 0;
+  const look = (): void => {
+    const nowMs = performance.now();
+    longestMs = Math.max(longestMs, nowMs - lastMs);
+    lastMs = nowMs;
+  };
+  const timer = setInterval(look, 1);
+  return () => {
+    look();
+    clearInterval(timer);
+    return { longestStandstillMs: Math.round(longestMs) };
+  };
 }
 
 async function restore(): Promise<object> {

@@ -251,19 +251,37 @@ export class Brokers {
     timestamp: -1 | -2,
     isolation: 'read_committed' | 'read_uncommitted',
   ): Promise<Map<number, number>> {
-    return this.waitOut(`asking for offsets of ${topic}`, async () => {
-      const found = new Map<number, number>();
-      const byLeader = Map.groupBy(partitions, (p) => this.leaderOf(topic, p));
-      for (const [nodeId, mine] of byLeader) {
+    const found = await this.listOffsetsOf(
+      partitions.map((partition) => ({ topic, partition })),
+      timestamp,
+      isolation,
+    );
+    return new Map(found.map(({ partition, offset }) => [partition, offset]));
+  }
+
+  /** As `listOffsets`, of several topics: one request to each leader. */
+  async listOffsetsOf(
+    wanted: readonly { topic: string; partition: number }[],
+    timestamp: -1 | -2,
+    isolation: 'read_committed' | 'read_uncommitted',
+  ): Promise<{ topic: string; partition: number; offset: number }[]> {
+    const names = [...new Set(wanted.map((w) => w.topic))].join(', ');
+    return this.waitOut(`asking for offsets of ${names}`, async () => {
+      const byLeader = Map.groupBy(wanted, (w) => this.leaderOf(w.topic, w.partition));
+      const answers = [...byLeader].map(async ([nodeId, mine]) => {
         const broker = await this.broker(nodeId);
         const { responses } = await broker.listOffsets({
           isolationLevel: isolation === 'read_committed' ? 1 : 0,
-          topics: [{ topic, partitions: mine.map((partition) => ({ partition, timestamp })) }],
+          topics: [...Map.groupBy(mine, (w) => w.topic)].map(([topic, of]) => ({
+            topic,
+            partitions: of.map(({ partition }) => ({ partition, timestamp })),
+          })),
         });
-        for (const { partitions: answers } of responses)
-          for (const { partition, offset } of answers) found.set(partition, Number(offset));
-      }
-      return found;
+        return responses.flatMap(({ topic, partitions }) =>
+          partitions.map(({ partition, offset }) => ({ topic, partition, offset: Number(offset) })),
+        );
+      });
+      return (await Promise.all(answers)).flat();
     });
   }
 

@@ -12,6 +12,7 @@ import { PartitionReader } from './log-reader.ts';
 import { LogWriter } from './log-writer.ts';
 import { joinAsMember } from './membership.ts';
 import type {
+  AnyTableOptions,
   ConsumerOptions,
   KafkaIo,
   KafkaIoOptions,
@@ -33,7 +34,7 @@ import type {
 import { IdempotentWriter } from './record-writer.ts';
 import { Registry } from './registry.ts';
 import { Sockets } from './sockets.ts';
-import { FollowedTable } from './table-reader.ts';
+import { FollowedTables } from './table-reader.ts';
 import { TopicNames } from './topic-names.ts';
 import { Topics } from './topics.ts';
 import { TransactionalRecordWriter } from './transactional-writer.ts';
@@ -191,7 +192,13 @@ class ConnectedKafka implements KafkaIo {
   }
 
   async openTable<T extends TopicName>(options: TableOptions<T>): Promise<TableReader> {
-    const table = new FollowedTable(options, {
+    return this.#followTables([options]);
+  }
+  async openTables(tables: readonly AnyTableOptions[]): Promise<TableReader> {
+    return this.#followTables(tables);
+  }
+  async #followTables(tables: readonly TableOptions<TopicName>[]): Promise<TableReader> {
+    const table = new FollowedTables(tables, {
       brokers: this.#brokers,
       names: this.#names,
       codec: this.#codec,
@@ -242,12 +249,16 @@ class ConnectedKafka implements KafkaIo {
     transactionalId: string,
     options: { transactionTimeoutMs?: number } = {},
   ): Promise<TransactionalWriter> {
-    return new TransactionalRecordWriter({
+    const writer = new TransactionalRecordWriter({
       transactionalId,
+      // Its own connection: a broker answers one request of a connection after the other.
+      brokers: this.#newBrokers(),
       encoding: this.#encoding,
       committed: this.#committed,
       transactionTimeoutMs: options.transactionTimeoutMs,
     });
+    this.#open.add(() => writer.close());
+    return writer;
   }
 
   async close(): Promise<void> {

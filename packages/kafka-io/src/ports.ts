@@ -207,6 +207,7 @@ export interface TableOptions<T extends TopicName> {
   /** Where to go on from, e.g. out of a checkpoint; else from the beginning. */
   from?: readonly Position[];
 }
+export type AnyTableOptions = { [T in TopicName]: TableOptions<T> }[TopicName];
 
 /** Idempotent producer for services with low rates; acks = all. */
 export interface RecordWriter {
@@ -285,6 +286,8 @@ export interface KafkaIo {
   encode<T extends TopicName>(topic: T, value: TopicValues[T]): Promise<Buffer>;
   openReader(): Promise<LogReader>;
   openTable<T extends TopicName>(options: TableOptions<T>): Promise<TableReader>;
+  /** Several topics followed as one: one request asks for all of their ends. */
+  openTables(tables: readonly AnyTableOptions[]): Promise<TableReader>;
   consume<T extends TopicName>(options: ConsumerOptions<T>): Promise<RunningConsumer>;
   joinGroup(options: MembershipOptions): Promise<Membership>;
   openWriter(): Promise<RecordWriter>;

@@ -1,4 +1,4 @@
-/** A compacted topic as a table: read from its beginning, or a remembered position, and followed. */
+/** Compacted topics as tables: read from their beginnings, or remembered positions, and followed. */
 import type { TopicName } from '@onemall/contracts';
 import type { Brokers } from './brokers.ts';
 import { decodeAll } from './decoding.ts';
@@ -19,36 +19,41 @@ export interface TableParts {
 }
 
 interface Waiter {
-  until: ReadonlyMap<number, number>;
+  /** Offsets by topic and partition. */
+  until: ReadonlyMap<string, number>;
   resolve(): void;
   reject(error: unknown): void;
 }
 
-export class FollowedTable<T extends TopicName> implements TableReader {
-  readonly #options: TableOptions<T>;
+export class FollowedTables implements TableReader {
+  readonly #tables: ReadonlyMap<TopicName, TableOptions<TopicName>>;
   readonly #parts: TableParts;
-  readonly #next = new Map<number, number>();
+  readonly #next = new Map<string, Position>();
   readonly #stop = new AbortController();
   #waiters: Waiter[] = [];
   #loop: Promise<void> = Promise.resolve();
   #failure: { error: unknown } | undefined;
 
-  constructor(options: TableOptions<T>, parts: TableParts) {
-    this.#options = options;
+  /** @param tables of different topics */
+  constructor(tables: readonly TableOptions<TopicName>[], parts: TableParts) {
+    this.#tables = new Map(tables.map((table) => [table.topic, table]));
     this.#parts = parts;
   }
 
   async start(): Promise<void> {
-    const { topic, from = [] } = this.#options;
     const { brokers, names, reader } = this.#parts;
-    await brokers.use([names.physical(topic)]);
-    const starts = Array.from({ length: brokers.numPartitions(names.physical(topic)) }, (_, partition) => ({
-      topic,
-      partition,
-      offset: from.find((p) => p.partition === partition)?.offset ?? EARLIEST,
-    }));
+    const topics = [...this.#tables.values()];
+    await brokers.use(topics.map(({ topic }) => names.physical(topic)));
+    const starts = topics.flatMap(({ topic, from = [] }) =>
+      Array.from({ length: brokers.numPartitions(names.physical(topic)) }, (_, partition) => ({
+        topic,
+        partition,
+        offset: from.find((p) => p.partition === partition)?.offset ?? EARLIEST,
+      })),
+    );
     await reader.assign(starts);
-    for (const { partition, offset } of reader.positions(starts)) this.#next.set(partition, offset);
+    for (const position of reader.positions(starts))
+      this.#next.set(key(names.physical(position.topic), position.partition), position);
     this.#loop = this.#run();
   }
 
@@ -68,24 +73,26 @@ export class FollowedTable<T extends TopicName> implements TableReader {
     } catch (error) {
       this.#failure = { error };
       for (const waiter of this.#waiters.splice(0)) waiter.reject(error);
-      this.#options.onError(error);
+      for (const onError of new Set([...this.#tables.values()].map((table) => table.onError))) onError(error);
     }
   }
 
   async #apply(part: FetchedPartition): Promise<void> {
-    const { codec, deadLetters } = this.#parts;
-    const { good, dead } = await decodeAll(codec, this.#options.topic, part.records);
+    const { codec, deadLetters, names } = this.#parts;
+    const { topic, partition, nextOffset } = part;
+    const table = this.#tables.get(topic)!;
+    const { good, dead } = await decodeAll(codec, topic, part.records);
     if (dead.length > 0) {
       await deadLetters.send(dead.map((d) => d.letter));
-      for (const { reason } of dead) this.#options.onDeadLetter?.(reason);
+      for (const { reason } of dead) table.onDeadLetter?.(reason);
     }
-    for (const record of good) this.#options.onRecord(record);
-    this.#next.set(part.partition, part.nextOffset);
+    for (const record of good) table.onRecord(record);
+    this.#next.set(key(names.physical(topic), partition), { topic, partition, offset: nextOffset });
   }
 
   #release(): void {
     this.#waiters = this.#waiters.filter((waiter) => {
-      for (const [partition, end] of waiter.until) if ((this.#next.get(partition) ?? 0) < end) return true;
+      for (const [at, end] of waiter.until) if ((this.#next.get(at)?.offset ?? 0) < end) return true;
       waiter.resolve();
       return false;
     });
@@ -95,12 +102,12 @@ export class FollowedTable<T extends TopicName> implements TableReader {
     if (this.#failure) throw this.#failure.error;
     const { brokers, names } = this.#parts;
     // Up to the last stable offset: an open transaction of another writer must not hold up a start.
-    const until = await brokers.listOffsets(
-      names.physical(this.#options.topic),
-      [...this.#next.keys()],
+    const ends = await brokers.listOffsetsOf(
+      this.positions().map(({ topic, partition }) => ({ topic: names.physical(topic), partition })),
       -1,
       'read_committed',
     );
+    const until = new Map(ends.map(({ topic, partition, offset }) => [key(topic, partition), offset]));
     await new Promise<void>((resolve, reject) => {
       this.#waiters.push({ until, resolve, reject });
       this.#release();
@@ -108,15 +115,16 @@ export class FollowedTable<T extends TopicName> implements TableReader {
   }
 
   positions(): Position[] {
-    const { topic } = this.#options;
-    return [...this.#next].map(([partition, offset]) => ({ topic, partition, offset }));
+    return [...this.#next.values()];
   }
 
   async close(): Promise<void> {
     this.#stop.abort();
-    const closed = new Error('the table was closed');
+    const closed = new Error('the tables were closed');
     for (const waiter of this.#waiters.splice(0)) waiter.reject(closed);
     await this.#loop;
     await this.#parts.reader.close();
   }
 }
+
+const key = (physical: string, partition: number): string => `${physical}\n${partition}`;

@@ -2,7 +2,7 @@
  * Records and consumer offsets in one transaction. kafkajs' producer retries neither commit nor addOffsetsToTxn and
  * hides an unknown outcome; here each step is its own request, and a failed one leaves the writer unusable until `init`.
  */
-import { type Encoding, gatherBatches } from './batch-set.ts';
+import { type Encoding, gatherBatches, type PartitionBatches } from './batch-set.ts';
 import { BrokerError, type Brokers } from './brokers.ts';
 import type { CommittedOffsets } from './committed-offsets.ts';
 import {
@@ -37,21 +37,24 @@ export class TransactionalRecordWriter implements TransactionalWriter {
   #sender: SequencedSender | undefined;
   #busy = false;
 
+  /** @param options.brokers for this writer alone, which closes them */
   constructor(options: {
     transactionalId: string;
+    brokers: Brokers;
     encoding: Encoding;
     committed: CommittedOffsets;
     transactionTimeoutMs: number | undefined;
   }) {
     this.#id = options.transactionalId;
-    this.#encoding = options.encoding;
-    this.#brokers = options.encoding.brokers;
+    this.#encoding = { ...options.encoding, brokers: options.brokers };
+    this.#brokers = options.brokers;
     this.#committed = options.committed;
     this.#timeoutMs = options.transactionTimeoutMs ?? DEFAULT_TRANSACTION_TIMEOUT_MS;
   }
 
   async init(): Promise<void> {
     this.#producer = undefined;
+    await this.#brokers.connect();
     const { producerId, producerEpoch } = await this.#step(
       'initializing the transactional id',
       (coordinator) => initProducerId(coordinator, this.#id, this.#timeoutMs),
@@ -76,18 +79,13 @@ export class TransactionalRecordWriter implements TransactionalWriter {
       // Encoding may throw on a bad value: nothing has been sent then and the writer stays usable.
       const batches = await gatherBatches(records, this.#encoding, blocks);
       try {
-        if (batches.length > 0) {
-          const topics = [...Map.groupBy(batches, (b) => b.topic)].map(([topic, mine]) => ({
-            topic,
-            partitions: mine.map((b) => b.partition),
-          }));
-          await this.#step('adding partitions', (c) => addPartitionsToTransaction(c, producer, topics));
-          await sender.send(batches, this.#timeoutMs / 2);
-        }
-        if (offsets && positions.length > 0) {
-          await this.#step('adding offsets', (c) => addOffsetsToTransaction(c, producer, offsets.groupId));
-          await this.#commitOffsets(producer, offsets.groupId, positions);
-        }
+        // Side by side: either waits for answers most of the time. Both have ended before anything is given up.
+        const parts = await Promise.allSettled([
+          batches.length > 0 && this.#write(producer, sender, batches),
+          offsets && positions.length > 0 && this.#commitOffsets(producer, offsets.groupId, positions),
+        ]);
+        const failed = parts.find((part) => part.status === 'rejected');
+        if (failed) throw failed.reason;
         await this.#end(producer);
       } catch (cause) {
         this.#producer = undefined;
@@ -124,14 +122,28 @@ export class TransactionalRecordWriter implements TransactionalWriter {
     );
   }
 
-  #commitOffsets(producer: Producer, groupId: string, positions: readonly Position[]): Promise<void> {
+  async #write(
+    producer: Producer,
+    sender: SequencedSender,
+    batches: readonly PartitionBatches[],
+  ): Promise<void> {
+    const topics = [...Map.groupBy(batches, (b) => b.topic)].map(([topic, mine]) => ({
+      topic,
+      partitions: mine.map((b) => b.partition),
+    }));
+    await this.#step('adding partitions', (c) => addPartitionsToTransaction(c, producer, topics));
+    await sender.send(batches, this.#timeoutMs / 2);
+  }
+
+  async #commitOffsets(producer: Producer, groupId: string, positions: readonly Position[]): Promise<void> {
+    await this.#step('adding offsets', (c) => addOffsetsToTransaction(c, producer, groupId));
     const offsets = positions.map((p) => ({
       topic: this.#encoding.names.physical(p.topic),
       partition: p.partition,
       offset: p.offset,
       metadata: p.metadata ?? '',
     }));
-    return this.#brokers.waitOut(
+    await this.#brokers.waitOut(
       `committing offsets of ${groupId}`,
       async () => {
         const coordinator = await this.#brokers.coordinator('group', groupId);
@@ -168,6 +180,7 @@ export class TransactionalRecordWriter implements TransactionalWriter {
   async close(): Promise<void> {
     this.#producer = undefined;
     this.#sender = undefined;
+    await this.#brokers.close();
   }
 }
 

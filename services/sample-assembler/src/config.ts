@@ -37,7 +37,9 @@ const shape = {
     .max(1_000)
     .default(50)
     .describe('H: events of each kind in a history'),
-  commitIntervalMs: milliseconds(100).describe('time between two transactions of a partition'),
+  commitIntervalMs: milliseconds(100).describe(
+    'time between two transactions of a partition that is behind; up to date it commits twice as often',
+  ),
   maxBufferedRecords: z.coerce
     .number()
     .int()

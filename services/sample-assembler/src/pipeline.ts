@@ -5,8 +5,8 @@
  *               transaction holds the watermark; the SID tables, which must have been read to their end since
  *               the watermark passed an exposure; full buffers pause reading
  * unblocked by  records, or fetches that find an input at its end; after maxDelayMs of silence elapsed time
- * commits when  commitIntervalMs passed or enough has left: samples, late events, dead letters and the three offsets in
- *               one transaction for each partition
+ * commits when  commitIntervalMs passed, half of it where a partition is up to date, or enough has left: samples, late
+ *               events, dead letters and the three offsets in one transaction for each partition
  */
 import { setImmediate as otherWork } from 'node:timers/promises';
 import type { TopicName } from '@onemall/contracts';
@@ -38,7 +38,7 @@ export interface Pipeline {
 const POLL_MS = 50;
 /** Of a partition of one log: more would lie in memory before it is joined, and be no faster. */
 const FETCH_BYTES = 256 << 10;
-const TABLE_MS = 10;
+const TABLE_MS = 4;
 const PUBLISH_MS = 250;
 const FORGET_MS = 60_000;
 
@@ -110,6 +110,7 @@ async function followTables(p: Pipeline, owners: ReadonlyMap<number, PartitionOw
       await p.tables.readToEnd();
       for (const cover of covers) cover();
     }
+    for (const owner of owners.values()) owner.commitWhenDue();
     if (p.monotonicMs() - forgotMs >= FORGET_MS) {
       forgotMs = p.monotonicMs();
       const needed = [...owners.values()].map((owner) => owner.neededFromMs);

@@ -177,19 +177,24 @@ export class Driver {
     return driver;
   }
 
-  /** Of this moment, as files would hold it. */
-  snapshot(): Snapshot {
+  /** Of this moment. @returns gives it as files would hold it, whatever has come meanwhile */
+  beginSnapshot(): () => Snapshot {
     const sections = new Sections();
     this.#disk.seal();
+    this.join.join.save(sections, true);
     const cold = this.#disk.save();
-    const segments = cold.segments.map(({ number }) => this.#disk.segmentBytes(number));
-    this.join.join.save(sections);
-    const files = [...sections.files()].map(([name, pieces]): [string, Buffer] => [
-      name,
-      Buffer.concat(pieces),
-    ]);
     const { offsets } = this.cut();
-    return { files: new Map(files), cold, segments, offsets, watermarkMs: this.join.watermarkMs };
+    const { watermarkMs } = this.join;
+    return () => {
+      const segments = cold.segments.map(({ number }) => this.#disk.segmentBytes(number));
+      const files = [...sections.files()].map(([name, pieces]): [string, Buffer] => [
+        name,
+        Buffer.concat(pieces),
+      ]);
+      this.join.join.thaw();
+      this.#disk.release();
+      return { files: new Map(files), cold, segments, offsets, watermarkMs };
+    };
   }
 
   /** What was appended until nowMs comes, is joined, and moves the watermark. */

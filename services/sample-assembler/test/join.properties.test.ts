@@ -206,7 +206,7 @@ test('on bytes and on plain objects the join gives the same, record by record', 
   );
 });
 
-test('a snapshot of any moment and the records since then give the join that never stopped', () => {
+test('a snapshot of any moment, written while the join goes on, and the records since then give the join that never stopped', () => {
   fc.assert(
     fc.property(traffic, schedule, fc.integer({ min: 0, max: 999 }), (options, seed, place) => {
       const arrivals = makeTraffic({ ...options, numItems: 3, startMs: START_MS, lateShare: 0.15 });
@@ -215,11 +215,14 @@ test('a snapshot of any moment and the records since then give the join that nev
       const times = pollTimes(START_MS, log.endMs, () => random.next());
       const at = Math.floor((place / 1_000) * times.length);
       const snapshotAt = Math.floor(random.next() * (at + 1));
+      const writtenAt = snapshotAt + Math.floor(random.next() * (at + 1 - snapshotAt));
       const rules = { ...RULES, emitPositives: seed % 3 > 0, historyLength: seed % 2 === 0 ? 5 : 0 };
       const running = new Driver(log, testCatalogue(START_MS), rules);
       for (const atMs of times.slice(0, snapshotAt)) running.poll(atMs);
-      const snapshot = running.snapshot();
-      for (const atMs of times.slice(snapshotAt, at)) running.poll(atMs);
+      const written = running.beginSnapshot();
+      for (const atMs of times.slice(snapshotAt, writtenAt)) running.poll(atMs);
+      const snapshot = written();
+      for (const atMs of times.slice(writtenAt, at)) running.poll(atMs);
       running.take();
       const restored = running.restoredFrom(snapshot, running.cut(), times[at] ?? log.endMs);
       for (const atMs of times.slice(at)) {

@@ -169,7 +169,10 @@ const cursorOf = (records: readonly RawRecord[]): RecordPass =>
 /** In memory, in order of names, and as breakable as a disk. */
 export class Artifacts implements ArtifactStore {
   readonly files = new Map<string, Map<string, Buffer>>();
+  /** Writing waits for it. */
+  mayWrite = Promise.resolve();
   async put(uri: string, files: ReadonlyMap<string, ArtifactFile>, sha256 = artifactSha256(files)) {
+    await this.mayWrite;
     const copied = [...files].map(([name, file]): [string, Buffer] => [
       name,
       Buffer.concat(file instanceof Uint8Array ? [file] : file),

@@ -17,33 +17,29 @@ export async function openCatalogue(
 ): Promise<CatalogueTables> {
   const catalogue = new Catalogue();
   const onDeadLetter = (reason: string): void => meter.recordDeadLetter(reason);
-  const tables = await Promise.all([
-    io.openTable({
+  const tables = await io.openTables([
+    {
       topic: 'items',
       onRecord: (r) => catalogue.putItem(r.key, r.value, r.timestampMs),
       onError,
       onDeadLetter,
-    }),
-    io.openTable({
+    },
+    {
       topic: 'item-sids',
       onRecord: (r) => catalogue.putItemSid(r.key, r.value, r.timestampMs),
       onError,
       onDeadLetter,
-    }),
-    io.openTable({
+    },
+    {
       topic: 'live-sids',
       onRecord: (r) => catalogue.putLiveSid(r.key, r.value, r.timestampMs),
       onError,
       onDeadLetter,
-    }),
+    },
   ]);
   return {
     catalogue,
-    readToEnd: async () => {
-      await Promise.all(tables.map((table) => table.readToEnd()));
-    },
-    close: async () => {
-      await Promise.all(tables.map((table) => table.close()));
-    },
+    readToEnd: () => tables.readToEnd(),
+    close: () => tables.close(),
   };
 }

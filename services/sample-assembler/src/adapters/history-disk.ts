@@ -38,6 +38,8 @@ export class HistoryDisk implements ColdHistories {
   readonly #folder: string;
   readonly #segmentBytes: number;
   readonly #segments = new Map<number, OpenSegment>();
+  /** Dead ones that a snapshot is still to read; null while nobody writes one. */
+  #heldBack: Map<number, OpenSegment> | null = null;
   #buffer: Buffer;
   #scratch = Buffer.alloc(0);
   /** Of the segment that is being gathered. */
@@ -117,10 +119,16 @@ export class HistoryDisk implements ColdHistories {
     this.#bufferLive = 0;
   }
 
-  /** Of a snapshot: seal first, then read each segment. */
+  /** Of a snapshot: seal first, then read each segment. They can be read until `release`, whatever happens meanwhile. */
   save(): SavedHistories {
+    this.#heldBack ??= new Map();
     const segments = this.segments.map(({ number, liveBytes }) => ({ number, liveBytes }));
     return { nextNumber: this.#number, segments };
+  }
+  /** The snapshot is written. */
+  release(): void {
+    for (const { file } of this.#heldBack?.values() ?? []) closeSync(file);
+    this.#heldBack = null;
   }
   segmentBytes(number: number): Buffer {
     const segment = this.#require(number);
@@ -142,6 +150,7 @@ export class HistoryDisk implements ColdHistories {
 
   /** Gives the disk back what it took. */
   close(): void {
+    this.release();
     for (const segment of this.#segments.values()) this.#close(segment);
     this.#buffer = Buffer.alloc(0);
     this.#at = 0;
@@ -189,7 +198,7 @@ export class HistoryDisk implements ColdHistories {
   }
 
   #require(number: number): OpenSegment {
-    const segment = this.#segments.get(number);
+    const segment = this.#segments.get(number) ?? this.#heldBack?.get(number);
     if (!segment) throw new Error(`There is no segment ${number} of histories on disk`);
     return segment;
   }
@@ -241,7 +250,8 @@ export class HistoryDisk implements ColdHistories {
     this.#segments.delete(segment.number);
     this.#sealedBytes -= segment.sizeBytes;
     this.#sealedLive -= segment.liveBytes;
-    closeSync(segment.file);
+    if (this.#heldBack) this.#heldBack.set(segment.number, segment);
+    else closeSync(segment.file);
   }
 }
 

@@ -29,6 +29,10 @@ export const UNKNOWN_OFFSET = -1;
 const RECORDS_PER_TURN = 4_000; // before others get their turn
 const MIB = 1 << 20;
 const MAX_PENDING_BYTES = 2 << 20; // of outputs that wait for a transaction; above it joining waits too
+/** Not yet joined: more, and the partition counts as behind. */
+const BEHIND_RECORDS = 1_000;
+/** Of the commit interval, for a partition that is not: its transactions are small, and samples need not wait for more. */
+const SHARE_UP_TO_DATE = 0.5;
 /** Above the memory limit: about 2,000 records a second. */
 const SLOW_RECORDS = 100;
 const SLOW_TURN_MS = 50;
@@ -81,10 +85,12 @@ export class LivePartition {
   #committedOffsets: string;
   #lastCommitMs: number;
   #commit: Promise<void> | null = null;
-  /** While one is written the join stands still: it is written from where the state lies. */
   #snapshot: Promise<void> | null = null;
+  /** Nothing is joined any more. */
+  #isFinishing = false;
   #lastSnapshotMs: number;
   #hasFailed = false;
+  #isBehind = false;
   #hasColdError = false;
   /** Monotonic time before which no more is read, since the state is above its limit. */
   #slowUntilMs = 0;
@@ -137,16 +143,21 @@ export class LivePartition {
    * @returns whether there is more to join at once
    */
   join(beganMs: number): boolean {
-    if (this.#snapshot) return false;
+    if (this.#isFinishing) return false;
     const { join, merge, histories } = this.#state;
     const { monotonicMs, clock, meter } = this.#deps;
+    const lag = LOG_TOPICS.reduce(
+      (sum, topic) => sum + Math.max(0, this.#highWatermarks[topic] - Math.max(0, merge.nextOffset(topic))),
+      0,
+    );
+    this.#isBehind = lag > BEHIND_RECORDS;
     const nowMs = monotonicMs();
     const isSlowed = this.#isAboveLimit();
     const taken = isSlowed ? this.#feedSlowly(nowMs) : this.#feed(nowMs, RECORDS_PER_TURN);
     meter.recordIn(taken);
     const watermarkMs = merge.watermark.advance(nowMs, beganMs);
     if (watermarkMs > this.#reached.watermarkMs) this.#reached = { watermarkMs, atMs: clock.nowMs() };
-    const isThere = join.advance(this.#covered.watermarkMs, this.#covered.atMs, MAX_PENDING_BYTES);
+    const isThere = this.#leave();
     this.#resume();
     meter.observe(this.partition, {
       watermarkMs: join.watermarkMs,
@@ -159,12 +170,14 @@ export class LivePartition {
       areHistoriesStuck: this.#sayColdError(),
       isSlowed,
       waitsFor: merge.waitsFor(nowMs),
-      lag: LOG_TOPICS.reduce(
-        (sum, topic) => sum + Math.max(0, this.#highWatermarks[topic] - Math.max(0, merge.nextOffset(topic))),
-        0,
-      ),
+      lag,
     });
     return taken >= RECORDS_PER_TURN || !isThere;
+  }
+
+  /** Lets leave what the SID tables were read for. @returns whether all of it has */
+  #leave(): boolean {
+    return this.#state.join.advance(this.#covered.watermarkMs, this.#covered.atMs, MAX_PENDING_BYTES);
   }
 
   /** @returns whether histories stay in memory that should be on disk */
@@ -215,33 +228,35 @@ export class LivePartition {
 
   /**
    * What the inputs have reached and the join has not. Once the SID tables were read to an end that they had after this
-   * call, `cover` gives it back and the records up to it may leave.
+   * call, `cover` gives it back and the records up to it leave.
    */
   uncovered(): (() => void) | null {
     if (this.#reached.watermarkMs <= this.#covered.watermarkMs) return null;
     const reached = this.#reached;
     return () => {
       this.#covered = reached;
+      if (!this.#isFinishing) this.#leave();
     };
   }
 
   /** Starts a transaction when one is due and none is under way. */
   commitWhenDue(): void {
-    if (this.#commit || this.#snapshot) return;
+    if (this.#commit || this.#isFinishing) return;
     const { snapshotMs } = this.#deps.config;
-    if (snapshotMs > 0 && this.#deps.monotonicMs() >= this.#lastSnapshotMs + snapshotMs) {
+    if (!this.#snapshot && snapshotMs > 0 && this.#deps.monotonicMs() >= this.#lastSnapshotMs + snapshotMs) {
       this.#startSnapshot();
       return;
     }
-    const dueMs = this.#lastCommitMs + this.#deps.config.commitIntervalMs;
+    const { commitIntervalMs } = this.#deps.config;
+    const dueMs = this.#lastCommitMs + commitIntervalMs * (this.#isBehind ? 1 : SHARE_UP_TO_DATE);
     if (this.#deps.monotonicMs() < dueMs && this.#state.join.outputBytes < MAX_PENDING_BYTES) return;
     this.#startCommit(false);
   }
 
   /** Commits everything joined so far. */
   async flush(): Promise<void> {
-    await Promise.all([this.#commit, this.#snapshot]);
-    if (this.#hasFailed) return;
+    await this.#commit;
+    if (this.#hasFailed || this.#isFinishing) return;
     this.#startCommit(false);
     await this.#commit;
   }
@@ -250,6 +265,7 @@ export class LivePartition {
   async finish(): Promise<void> {
     await Promise.all([this.#commit, this.#snapshot]);
     if (this.#hasFailed) return;
+    this.#isFinishing = true;
     if (this.#deps.config.snapshotMs > 0) this.#startSnapshot();
     else this.#startCommit(false);
     await Promise.all([this.#commit, this.#snapshot]);
@@ -266,9 +282,8 @@ export class LivePartition {
     this.#lastSnapshotMs = this.#deps.monotonicMs();
     const offsets = this.#startCommit(true);
     if (!offsets) return;
-    const { join, merge, histories } = this.#state;
     this.#snapshot = this.#deps.snapshots
-      .write(this.partition, offsets, join, merge, histories)
+      .write(this.partition, offsets, this.#state, !this.#isFinishing)
       .finally(() => {
         this.#snapshot = null;
       });

@@ -3,7 +3,13 @@
  * enough, so one that is missing, damaged or of other rules is passed over with a line in the log and a count.
  */
 import { avroType } from '@onemall/contracts';
-import { type ArtifactStore, artifactSha256, type Clock, type Logger } from '@onemall/service-kit';
+import {
+  type ArtifactStore,
+  artifactSha256,
+  artifactSha256InSlices,
+  type Clock,
+  type Logger,
+} from '@onemall/service-kit';
 import { Sections } from '../bytes/sections.ts';
 import type { JoinRules, PartitionJoin } from '../stages/join-partition.ts';
 import { byTopic, LOG_TOPICS, type LogTopic } from '../stages/log-record.ts';
@@ -73,27 +79,29 @@ export class Snapshots {
     return `snapshots/${this.#deps.namespace}.sample-assembler/histories-${partition}`;
   }
 
-  /** The join must stand still until this resolves. A failure is logged: the log is still there. */
+  /**
+   * Writes what the join is at this call. A failure is logged: the log is still there.
+   * @param goesOn whether the join is used again before this resolves; costs a copy of all but the slabs
+   */
   async write(
     partition: number,
     offsets: Readonly<Record<LogTopic, number>>,
-    join: PartitionJoin,
-    merge: InputMerge,
-    histories: HistoryDisk,
+    { join, merge, histories }: { join: PartitionJoin; merge: InputMerge; histories: HistoryDisk },
+    goesOn: boolean,
   ): Promise<void> {
     const { artifacts, clock, log, meter } = this.#deps;
     const startedMs = clock.nowMs();
     try {
       const sections = new Sections();
       histories.seal();
-      join.save(sections);
-      const cold = await this.#putSegments(partition, histories);
-      sections.facts.cold = cold;
+      join.save(sections, goesOn);
       sections.facts.rules = this.#rulesText;
       sections.facts.offsets = offsets;
       sections.facts.newestMs = LOG_TOPICS.map((_, i) => finiteOrNull(merge.watermark.newestMs(i)));
+      const cold = await this.#putSegments(partition, histories, histories.save());
+      sections.facts.cold = cold;
       const files = sections.files();
-      const sha256 = artifactSha256(files);
+      const sha256 = await artifactSha256InSlices(files);
       const name = `${String(startedMs).padStart(16, '0')}-${sha256}`;
       const uri = `${this.#folder(partition)}/${name}`;
       await artifacts.put(uri, files, sha256);
@@ -104,14 +112,16 @@ export class Snapshots {
     } catch (error) {
       meter.snapshotFailed();
       log.warn({ err: error, partition }, 'writing a snapshot failed; the one before it and the log remain');
+    } finally {
+      join.thaw();
+      histories.release();
     }
   }
 
   /** Writes the segments that are not there yet, one at a time: they are as large as the disk allows. */
-  async #putSegments(partition: number, histories: HistoryDisk): Promise<SavedCold> {
+  async #putSegments(partition: number, histories: HistoryDisk, saved: SavedHistories): Promise<SavedCold> {
     const { artifacts } = this.#deps;
     const folder = this.#segmentFolder(partition);
-    const saved = histories.save();
     const known = this.#sumsOf(histories);
     const there = new Set(saved.segments.length > 0 ? await artifacts.list(folder) : []);
     const sums = new Map<number, string>();

@@ -46,6 +46,8 @@ interface Slab {
   freeAt: number;
   /** Whether its class knows that it has room. */
   isOffered: boolean;
+  /** Its bytes may not change: someone is writing them away. */
+  isFrozen: boolean;
 }
 
 export class BlockArena {
@@ -53,7 +55,11 @@ export class BlockArena {
   readonly #slabs: (Slab | undefined)[] = [];
   readonly #unusedNumbers: number[] = [];
   /** Slabs with room, by class; the last is the one in use. */
-  readonly #withRoom: number[][] = classBytes.map(() => []);
+  #withRoom: number[][] = classBytes.map(() => []);
+  /** Of the frozen slabs; null while none is. */
+  #frozenWithRoom: number[][] | null = null;
+  /** Blocks of frozen slabs that are free as soon as those thaw. */
+  readonly #freedWhileFrozen: number[] = [];
   #sizeBytes = 0;
   #usedBytes = 0;
 
@@ -118,6 +124,10 @@ export class BlockArena {
   free(address: number): void {
     const number = address >>> PLACE_BITS;
     const slab = this.#slabs[number]!;
+    if (slab.isFrozen) {
+      this.#freedWhileFrozen.push(address);
+      return;
+    }
     slab.numLive--;
     if (slab.sizeClass === NONE) {
       this.#usedBytes -= slab.bytes.length;
@@ -138,6 +148,21 @@ export class BlockArena {
       withRoom.splice(withRoom.indexOf(number), 1);
       this.#dropSlab(number);
     }
+  }
+
+  /** Until `thaw` no byte of the present slabs changes: new blocks lie in other slabs, and those that are freed wait. */
+  freeze(): void {
+    this.thaw();
+    for (const slab of this.#slabs) if (slab) slab.isFrozen = true;
+    this.#frozenWithRoom = this.#withRoom;
+    this.#withRoom = classBytes.map(() => []);
+  }
+  thaw(): void {
+    if (!this.#frozenWithRoom) return;
+    for (const slab of this.#slabs) if (slab) slab.isFrozen = false;
+    this.#withRoom = this.#frozenWithRoom.map((numbers, i) => [...numbers, ...this.#withRoom[i]!]);
+    this.#frozenWithRoom = null;
+    for (const address of this.#freedWhileFrozen.splice(0)) this.free(address);
   }
 
   /** @param name beginning with a capital: its slabs are files of the snapshot */
@@ -178,6 +203,7 @@ export class BlockArena {
         freshAt: at(row + 3),
         freeAt: at(row + 4),
         isOffered: false,
+        isFrozen: false,
       };
       if (slab.bytes.length !== length) throw new Error(`Slab ${number} of the snapshot is cut off`);
       place += length;
@@ -202,6 +228,7 @@ export class BlockArena {
       freshAt: 0,
       freeAt: NONE,
       isOffered: sizeClass !== NONE,
+      isFrozen: false,
     };
     this.#sizeBytes += sizeBytes;
     return number;

@@ -1,4 +1,7 @@
-/** Parts of a snapshot by name. What is put in are views of live memory: nothing may change until they are written. */
+/**
+ * Parts of a snapshot by name. What is put in are views of live memory: it may not change until they are written, but for
+ * what `copyAllBut` has copied.
+ */
 export class Sections {
   readonly #parts = new Map<string, Uint8Array[]>();
   readonly facts: Record<string, unknown> = {};
@@ -9,8 +12,14 @@ export class Sections {
       pieces.map((view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength)),
     );
   }
-  has(name: string): boolean {
-    return this.#parts.has(name);
+  /** Copies all parts but those whose names begin so. */
+  copyAllBut(prefix: string): void {
+    for (const [name, pieces] of this.#parts)
+      if (!name.startsWith(prefix))
+        this.#parts.set(
+          name,
+          pieces.map((piece) => piece.slice()),
+        );
   }
   /** @throws Error where there is no such part */
   get(name: string): Uint8Array {

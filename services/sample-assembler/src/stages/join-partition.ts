@@ -99,7 +99,7 @@ export class PartitionJoin {
   get stateBytes(): number {
     return this.#state.sizeBytes;
   }
-  /** Why histories stay in memory that should be on disk; null while they can be written there. */
+  /** Why histories stay in memory that should be on disk. */
   get coldError(): Error | null {
     return this.#state.users.coldError;
   }
@@ -114,14 +114,19 @@ export class PartitionJoin {
     return this.#state.exposures.oldestOpenRequestMs(this.#watermarkMs - this.#rules.windows.knownSpanMs);
   }
 
-  /** What a snapshot holds. Views of live memory: nothing may be fed or leave until they are written. */
-  save(into: Sections): void {
-    this.#state.save(into);
+  /**
+   * What a snapshot holds, of this moment.
+   * @param goesOn whether the join is used before all is written, after which `thaw` must be called
+   */
+  save(into: Sections, goesOn: boolean): void {
     this.#touch.save(into);
+    this.#state.save(into, goesOn);
     into.facts.watermarkMs = this.#watermarkMs;
     into.facts.marks = LOG_TOPICS.map((topic) => this.#marks[topic].save());
   }
-
+  thaw(): void {
+    this.#state.thaw();
+  }
   /** Puts a snapshot into a join that was fed nothing yet. Tasks follow from the state. */
   load(from: Sections): void {
     this.#state.load(from);
@@ -153,7 +158,6 @@ export class PartitionJoin {
     else this.#feedAction(event, topic === 'buys');
     return timeMs;
   }
-
   /** Takes bad input, which moves no watermark. */
   feedBad(record: BadRecord): void {
     this.#outbox.dead(record);
@@ -200,7 +204,6 @@ export class PartitionJoin {
   takeCounts(): JoinCounts {
     return this.#outbox.takeCounts();
   }
-
   /** Ends a replay: what it gave has been committed before. */
   discardReplay(): void {
     this.takeOutputs();
@@ -216,7 +219,6 @@ export class PartitionJoin {
   pins(): ReadonlyMap<string, number> {
     return this.#touch.pins;
   }
-
   /** Forgets users not seen since then, a few at a time. */
   forgetUsersBefore(timeMs: number, numSlots: number): void {
     this.#state.users.forgetBefore(timeMs, numSlots);

@@ -11,6 +11,8 @@ import { KnownExposures, NONE } from '../state/known-exposures.ts';
 import { type HistoryCache, Users } from '../state/users.ts';
 import { lateActionFields } from './late-event.ts';
 
+/** The arena of all blocks but warm histories: what is put there stays as it is until it is freed. */
+const SLABS = 'Slabs';
 const LEFT = { CLICK: 1, BUY: 2 } as const;
 
 export class PartitionState {
@@ -49,15 +51,24 @@ export class PartitionState {
     return this.arena.sizeBytes + this.exposures.sizeBytes + this.actions.sizeBytes + this.users.sizeBytes;
   }
 
-  /** Views of live memory: nothing may change until they are written. */
-  save(into: Sections): void {
-    this.arena.save('Slabs', into);
+  /**
+   * @param goesOn the state may change at once: what is small is copied, and the slabs keep what they hold until `thaw`.
+   * Else what is saved are views of live memory, which may not change until they are written
+   */
+  save(into: Sections, goesOn: boolean): void {
+    this.arena.save(SLABS, into);
     this.exposures.save(into);
     this.actions.save(into);
     this.users.save(into);
+    if (!goesOn) return;
+    into.copyAllBut(SLABS);
+    this.arena.freeze();
+  }
+  thaw(): void {
+    this.arena.thaw();
   }
   load(from: Sections): void {
-    this.arena.load('Slabs', from);
+    this.arena.load(SLABS, from);
     this.exposures.load(from);
     this.actions.load(from);
     this.users.load(from);
