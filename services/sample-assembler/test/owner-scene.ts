@@ -200,6 +200,7 @@ export function newOwner(
     maxStateMb?: number;
     snapshotMs?: number;
     historyCacheMb?: number;
+    historyLength?: number;
     folder?: string;
   } = {},
 ): {
@@ -215,11 +216,12 @@ export function newOwner(
   const log = createLogger('test', 'silent');
   const { artifacts = new Artifacts(), folder = tmpdir(), ...settings } = more;
   const openHistories = (): HistoryDisk => new HistoryDisk(folder, 2_000);
-  const snapshots = { artifacts, namespace: 'test', rules: RULES, openHistories, kept: 2, clock, log, meter };
+  const rules = { ...RULES, recordsPerMark: 1, historyLength: more.historyLength ?? RULES.historyLength };
+  const snapshots = { artifacts, namespace: 'test', rules, openHistories, kept: 2, clock, log, meter };
   const deps: OwnerDeps = {
     io: ports.io,
     config: { ...sampleAssemblerConfig(), ...settings },
-    rules: RULES,
+    rules,
     catalogue: new Catalogue(),
     reader: ports.reader(),
     groupId: 'test.sample-assembler',

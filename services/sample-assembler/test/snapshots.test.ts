@@ -34,6 +34,30 @@ test('a new owner goes on from the snapshot that the last one left, and reads th
   assert.deepEqual(ports.transactions.at(-1)?.topics, ['training-samples']);
 });
 
+test('without a snapshot the whole log is read for histories, and where there are none only what the join needs', async () => {
+  for (const [historyLength, replayed] of [
+    [5, 3],
+    [0, 1],
+  ] as const) {
+    const ports = new Ports();
+    // The first two are forgotten by the time of the third.
+    ports.logs.exposures.push(...[1_000, 2_000, 1_000_000].map((ms, i) => exposure(`e${i}`, ms)));
+    const settings = { historyLength, snapshotMs: 0 };
+    const { owner } = newOwner(ports, settings);
+    await owner.open();
+    await work(ports, owner);
+    await owner.close();
+    const heir = newOwner(ports, settings);
+    await heir.owner.open();
+    assert.equal(heir.values().replayed_records_p0, replayed);
+    ports.logs.exposures.push(exposure('e2', 1_000_000));
+    await work(ports, heir.owner);
+    await heir.owner.flush();
+    assert.equal(heir.values().duplicates, 1);
+    assert.equal(heir.values().open_exposures, 1);
+  }
+});
+
 test('a damaged or missing snapshot is passed over: an older one or the log takes its place, and it is counted', async () => {
   const damage: ((artifacts: Artifacts) => void)[] = [
     (a) => {

@@ -85,6 +85,7 @@ async function replayAll(
     for (const fetched of await reader.poll({ maxWaitMs: MAX_WAIT_MS })) {
       const topic = fetched.topic as LogTopic;
       await learnSchemas(io, fetched);
+      const takenAtMs = nowMs();
       for (const record = fetched.cursor(); record.next() && record.offset < end[topic]; numRead++) {
         const event = events.read(topic, record);
         if (isBad(event)) {
@@ -93,7 +94,7 @@ async function replayAll(
         }
         if (record.offset < restore[topic]) join.remember(event);
         else join.feed(event);
-        merge.taken(topic, event.timeMs, nowMs());
+        merge.taken(topic, event.timeMs, takenAtMs);
       }
       fetched.release();
       if (fetched.nextOffset >= end[topic]) {

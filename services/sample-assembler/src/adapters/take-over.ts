@@ -96,7 +96,10 @@ export async function takeOver(
           io,
           {
             partition,
-            from: snapshot?.offsets ?? byTopic(() => EARLIEST),
+            from:
+              snapshot?.offsets ??
+              // What lies before the restore offsets only histories need.
+              byTopic((topic) => (rules.historyLength > 0 ? EARLIEST : meta[topic].restoreOffset)),
             restore: snapshot?.offsets ?? byTopic((topic) => meta[topic].restoreOffset),
             end: offsets,
           },
