@@ -121,6 +121,9 @@ export const trainerShape = {
   metricsWindowSteps: count(1).default(50).describe('steps in the sliding figures'),
   egpmMinExposures: count(2).default(5_000).describe('exposures before the EGPM scale of a scenario is set'),
   egpmMinBuys: count(1).default(20),
+  rankerMinAuc: rate
+    .default(0.5)
+    .describe('a ranker whose AUC for clicks, predicted before trained, is below this stays unpublished'),
   acceptLostSamples: flag
     .default(false)
     .describe('go on from the earliest retained sample where the needed ones are gone'),

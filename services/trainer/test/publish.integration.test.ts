@@ -36,6 +36,8 @@ const env = {
   ONEMALL_BEAM_WIDTHS: '8',
   ONEMALL_EGPM_MIN_EXPOSURES: '200',
   ONEMALL_EGPM_MIN_BUYS: '5',
+  // clicks of these samples fall by chance
+  ONEMALL_RANKER_MIN_AUC: '0',
   ONEMALL_LOSS_SPIKE_FACTOR: '0',
 };
 

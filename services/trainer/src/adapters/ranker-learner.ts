@@ -111,9 +111,15 @@ class RankerLearner implements Learner<RankerSample[]> {
   }
 
   publishable(): string | null {
-    return Object.keys(egpmScales(this.#egpm)).length > 0
-      ? null
-      : `no scenario has its EGPM scale yet: ${this.#config.egpmMinExposures} exposures and ${this.#config.egpmMinBuys} buys of one scenario are needed`;
+    if (Object.keys(egpmScales(this.#egpm)).length === 0)
+      return `no scenario has its EGPM scale yet: ${this.#config.egpmMinExposures} exposures and ${this.#config.egpmMinBuys} buys of one scenario are needed`;
+    const auc = this.figures()[0]?.values.auc_click;
+    const { rankerMinAuc } = this.#config;
+    const isWeak = auc !== undefined && auc < rankerMinAuc;
+    this.#meter.set('ranker_too_weak', Number(isWeak), '1 while the AUC for clicks is below rankerMinAuc');
+    return isWeak
+      ? `its AUC for clicks is ${auc.toFixed(3)}, below rankerMinAuc ${rankerMinAuc}; rewards go on with the ranker in use, if there is one`
+      : null;
   }
   exportFiles(rankerVersion: string): Promise<Map<string, Uint8Array>> {
     return this.#trainer.exportRanker({ rankerVersion, egpmScale: egpmScales(this.#egpm) });
