@@ -3,6 +3,7 @@
  * (OneMall, table 4), with paired intervals. Whoever judges, the ground truth or a ranker that trained no policy, gives three numbers an item.
  */
 import { bootstrap, type Interval } from './hit-rates.ts';
+import { rankCorrelation } from './rank-correlation.ts';
 
 export const TOPS = [10, 100, 500] as const;
 export const MEASURES = ['ctr', 'ctcvr', 'gpm', 'reward'] as const;
@@ -43,6 +44,20 @@ export function topMeans(list: Judgement): TopMeans {
     ctcvr: mean(list.pCtcvr, k),
     valueCents: mean(list.valueCents, k),
   }));
+}
+
+/**
+ * How far two judges order the first K items of a list by reward alike, one for each of `TOPS`; null where one tells none apart.
+ * @param scale S of both, see `gpmScale`
+ */
+export function agreement(a: Judgement, b: Judgement, scale: number): (number | null)[] {
+  const [x, y] = [a, b].map(({ pCtr, pCtcvr, valueCents }) =>
+    Array.from(
+      pCtr,
+      (ctr, i) => REWARD.alpha * ctr + REWARD.beta * pCtcvr[i]! + (REWARD.gamma * valueCents[i]!) / scale,
+    ),
+  ) as [number[], number[]];
+  return TOPS.map((k) => rankCorrelation(x.slice(0, k), y.slice(0, k)));
 }
 
 /**

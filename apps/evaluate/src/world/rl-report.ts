@@ -1,5 +1,5 @@
 /** Table 4 in Markdown, of one seed or several. */
-import { type Interval, KS } from './hit-rates.ts';
+import { bootstrap, type Interval, KS } from './hit-rates.ts';
 import {
   comparePolicies,
   type JudgedRequest,
@@ -8,6 +8,7 @@ import {
   policyTable,
   pooledBootstrap,
   signedPercent,
+  TOPS,
   type TopMeans,
 } from './judge-lists.ts';
 
@@ -19,6 +20,8 @@ export interface JudgedArms {
   second: Record<string, TopMeans>;
   /** Shares of the viewed items among the first K, one for each of `KS`. */
   viewed: Record<string, readonly number[]>;
+  /** Rank correlation of the rewarding ranker with the ground truth in the base policy's list, by depth. Rows of earlier builds have none. */
+  agreement?: readonly (number | null)[];
 }
 
 export interface RlFacts {
@@ -57,7 +60,30 @@ export function rlReport(seeds: readonly RlFacts[], judged: readonly (readonly J
     ...by('second'),
     '',
     ...hitRows(judged),
+    ...agreementRows(judged.flat()),
   ].join('\n');
+}
+
+/** Means over requests, by scenario. */
+function agreementRows(judged: readonly JudgedArms[]): string[] {
+  const rows = judged.filter((row) => row.agreement !== undefined);
+  if (rows.length === 0) return [];
+  const scenarios = [...new Set(rows.map((row) => row.scenario))].sort();
+  return [
+    '',
+    'Rank correlation (Spearman) of the rewarding ranker with the ground truth within a list of the base policy:',
+    '',
+    `| scenario | ${TOPS.map((k) => `top ${k}`).join(' | ')} |`,
+    `|---|${TOPS.map(() => '---').join('|')}|`,
+    ...scenarios.map((scenario) => {
+      const own = rows.filter((row) => row.scenario === scenario);
+      const cells = TOPS.map((_, k) => {
+        const { mean, low, high } = bootstrap(own.flatMap((row) => row.agreement![k] ?? []));
+        return `${mean.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`;
+      });
+      return `| ${scenario} | ${cells.join(' | ')} |`;
+    }),
+  ];
 }
 
 function hitRows(judged: readonly (readonly JudgedArms[])[]): string[] {

@@ -21,7 +21,7 @@ import { hashFraction, SeededRandom } from '@onemall/service-kit';
 import type { RunStore } from './adapters/run-store.ts';
 import { DEPTH, hitShares, ranksOf } from './hit-rates.ts';
 import { isJudged } from './hit-table.ts';
-import { gpmScale, REWARD, type TopMeans, topMeans } from './judge-lists.ts';
+import { agreement, gpmScale, REWARD, type TopMeans, topMeans } from './judge-lists.ts';
 import { OneMallLists, openTrainer, passOrder, SampleEncoder, Shelf, trainOneMall } from './onemall-model.ts';
 import { rankerJudgement, trainRanker, trueJudgement } from './rankers.ts';
 import { type JudgedArms, rlReport } from './rl-report.ts';
@@ -326,7 +326,7 @@ async function judgeArms(
 }
 
 async function judgeRequest(
-  { log, run }: Study,
+  { log, run, ranker, scales }: Study,
   arms: readonly OneMallLists[],
   judge: RankerRuntime,
   request: number,
@@ -336,7 +336,12 @@ async function judgeRequest(
   const row: JudgedArms = { request, scenario: log.scenario(request), truth: {}, second: {}, viewed: {} };
   for (const arm of arms) {
     const items = await arm.rank(asked(log, request), DEPTH);
-    row.truth[arm.name] = topMeans(trueJudgement(log, request, items));
+    const truth = trueJudgement(log, request, items);
+    row.truth[arm.name] = topMeans(truth);
+    if (arm.name === 'base') {
+      const taught = await rankerJudgement(log, ranker, request, items, run.historyLength);
+      row.agreement = agreement(taught, truth, scales[row.scenario]!);
+    }
     row.second[arm.name] = topMeans(await rankerJudgement(log, judge, request, items, run.historyLength));
     row.viewed[arm.name] = hitShares(ranksOf(items, viewed))!;
   }

@@ -23,6 +23,8 @@ test('rl: the arms go on from one policy, are judged on the same requests, and a
   for (const arm of ['base', 'dpo', 'grpo'])
     for (const top of [10, 100, 500]) assert.match(one, new RegExp(`\\| ${top} \\| ${arm} \\| 0\\.\\d{4} `));
   assert.match(one, /\| 10 \| grpo - dpo \| -?0\.\d{4} \|/);
+  for (const scenario of ['live_stream', 'product_card', 'short_video'])
+    assert.match(one, new RegExp(`\\| ${scenario} \\| -?\\d\\.\\d\\d \\(`));
   const store = openStore(rl(1));
   for (const arm of ['dpo', 'grpo']) {
     const sums = store.value<{ groups: number; firstLogRatio: number }>(`rl-${arm}/policy`)!;
