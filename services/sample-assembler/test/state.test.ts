@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { AvroReader, AvroWriter } from '../src/bytes/avro.ts';
 import { BlockArena } from '../src/bytes/block-arena.ts';
 import { hashBytes } from '../src/bytes/hash.ts';
+import { Sections } from '../src/bytes/sections.ts';
 import { SlotColumns } from '../src/bytes/slot-columns.ts';
 import { SlotTable } from '../src/bytes/slot-table.ts';
 import { DueTasks, TASK_BITS } from '../src/state/due-tasks.ts';
@@ -42,6 +43,42 @@ test('blocks keep their bytes while others come and go, and slabs go back', () =
     }),
     { seed: 1, numRuns: 100 },
   );
+});
+
+test('while slabs are written away no byte of theirs changes, and after hundreds of times the arena is no larger', () => {
+  const arena = new BlockArena();
+  const held: { address: number; bytes: Buffer }[] = [];
+  const put = (i: number): void => {
+    const bytes = Buffer.alloc(16 + ((i * 37) % 400), i);
+    held.push({ address: arena.put(bytes, 0, bytes.length), bytes });
+  };
+  // Half of them are open exposures, of which the oldest goes, half stay for long.
+  const replace = (at: number): void => {
+    const [gone] = held.splice(at, 1);
+    arena.free(gone!.address);
+    put(i++);
+  };
+  let i = 0;
+  while (i < 3_000) put(i++);
+  const work = (count: number): void => {
+    for (let n = 0; n < count; n++) replace(n % 4 === 0 ? (i * 7_919) % held.length : 0);
+  };
+  const sizeBefore = arena.sizeBytes;
+  for (let round = 0; round < 300; round++) {
+    const saved = new Sections();
+    arena.save('Slabs', saved);
+    arena.freeze();
+    const asSaved = round % 50 === 0 ? Buffer.concat([...saved.files().values()].flat()) : null;
+    work(10);
+    if (asSaved) assert.ok(asSaved.equals(Buffer.concat([...saved.files().values()].flat())));
+    arena.thaw();
+    work(60);
+  }
+  for (const { address, bytes } of held) {
+    const at = arena.placeOf(address);
+    assert.ok(bytes.equals(arena.bytesAt(address).subarray(at, at + bytes.length)));
+  }
+  assert.ok(arena.sizeBytes <= 2 * sizeBefore, `${sizeBefore} bytes, then ${arena.sizeBytes}`);
 });
 
 test('a table of slots finds what a map has, however many hashes are equal', () => {

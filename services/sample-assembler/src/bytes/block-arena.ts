@@ -55,9 +55,7 @@ export class BlockArena {
   readonly #slabs: (Slab | undefined)[] = [];
   readonly #unusedNumbers: number[] = [];
   /** Slabs with room, by class; the last is the one in use. */
-  #withRoom: number[][] = classBytes.map(() => []);
-  /** Of the frozen slabs; null while none is. */
-  #frozenWithRoom: number[][] | null = null;
+  readonly #withRoom: number[][] = classBytes.map(() => []);
   /** Blocks of frozen slabs that are free as soon as those thaw. */
   readonly #freedWhileFrozen: number[] = [];
   #sizeBytes = 0;
@@ -99,6 +97,7 @@ export class BlockArena {
       withRoom.push(number);
     }
     const slab = this.#slabs[number]!;
+    if (slab.isFrozen) leaveFrozen(slab);
     let place = slab.freeAt;
     if (place >= 0) slab.freeAt = readInt32(slab.bytes, place);
     else {
@@ -150,18 +149,15 @@ export class BlockArena {
     }
   }
 
-  /** Until `thaw` no byte of the present slabs changes: new blocks lie in other slabs, and those that are freed wait. */
+  /**
+   * Until `thaw` no byte changes that `save` has named: a slab that takes a new block goes on as a copy, and blocks that are
+   * freed in the others wait. New slabs in their place would be left with few blocks each, snapshot after snapshot.
+   */
   freeze(): void {
-    this.thaw();
     for (const slab of this.#slabs) if (slab) slab.isFrozen = true;
-    this.#frozenWithRoom = this.#withRoom;
-    this.#withRoom = classBytes.map(() => []);
   }
   thaw(): void {
-    if (!this.#frozenWithRoom) return;
     for (const slab of this.#slabs) if (slab) slab.isFrozen = false;
-    this.#withRoom = this.#frozenWithRoom.map((numbers, i) => [...numbers, ...this.#withRoom[i]!]);
-    this.#frozenWithRoom = null;
     for (const address of this.#freedWhileFrozen.splice(0)) this.free(address);
   }
 
@@ -252,4 +248,12 @@ export function writeInt32(bytes: Uint8Array, at: number, value: number): void {
   bytes[at + 1] = value >>> 8;
   bytes[at + 2] = value >>> 16;
   bytes[at + 3] = value >>> 24;
+}
+
+/** The bytes as they were belong to whoever writes them away. */
+function leaveFrozen(slab: Slab): void {
+  const own = spares.pop() ?? new Uint8Array(SLAB_BYTES);
+  own.set(slab.bytes);
+  slab.bytes = own;
+  slab.isFrozen = false;
 }
