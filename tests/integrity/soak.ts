@@ -153,7 +153,7 @@ async function soak(stack: TestStack): Promise<boolean> {
     console.log(
       ok
         ? `soak: ${numEvents} events, ${verdict.finals} finals, every record accounted for`
-        : `soak: FAILED${verdict.ok ? '' : ', the oracle differs'}${tooLong.length > 0 ? `, ${tooLong.length} pauses of 10 s and more` : ''}`,
+        : `soak: FAILED${verdict.ok ? '' : ', the oracle differs'}${tooLong.length > 0 ? `, ${tooLong.length} pauses of 10 s and more` : ''}${isFlat ? '' : ', memory grows'}`,
     );
     return ok;
   } finally {

@@ -49,7 +49,7 @@ export const SASREC: SasrecRecipe = {
   learningRate: 1e-3,
   rows: 30,
   epochs: 60,
-  patience: 2,
+  patience: 5,
 };
 /** Hidden states that are scored against all items at a time. */
 const SCORED = 128;
