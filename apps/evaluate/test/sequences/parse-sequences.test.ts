@@ -68,6 +68,8 @@ test('texts are strings or titles with attributes', () => {
 test('embeddings are a row of floats per item', () => {
   const bytes = new Uint8Array(Float32Array.of(1, 2, 3, 4, 5, 6).buffer);
   assert.deepEqual(parseEmbeddings(bytes, 'e', 3), { data: Float32Array.of(1, 2, 3, 4, 5, 6), dim: 2 });
+  const inPool = Buffer.concat([Buffer.alloc(8, 255), bytes]).subarray(8);
+  assert.deepEqual(parseEmbeddings(inPool, 'e', 3).data, Float32Array.of(1, 2, 3, 4, 5, 6));
   refused(() => parseEmbeddings(bytes, 'e', 4), /24 bytes are no multiple of 16/);
   const bad = new Uint8Array(Float32Array.of(1, 2, 3, Number.NaN).buffer);
   refused(() => parseEmbeddings(bad, 'e', 2), /e, row 2: number 2 is NaN/);
@@ -81,11 +83,14 @@ test('a folder holds one file of sequences', (t) => {
   writeFileSync(path.join(folder, 'Shop.txt'), 'a 1 2 3\n');
   writeFileSync(path.join(folder, 'Shop_time.txt'), 'a 1 2 3\n');
   writeFileSync(path.join(folder, 'Shop_item_text.json'), '{"1":"cup"}');
-  writeFileSync(path.join(folder, 'Shop_cf_embeddings.f32'), new Uint8Array(new Float32Array(6).buffer));
+  writeFileSync(
+    path.join(folder, 'Shop_cf_embeddings.f32'),
+    new Uint8Array(Float32Array.of(1, 2, 3, 4, 5, 6).buffer),
+  );
   const set = readFolder(folder);
   assert.equal(set.name, 'shop');
   assert.deepEqual(set.texts, ['cup', '', '']);
-  assert.equal(set.embeddings?.dim, 2);
+  assert.deepEqual(set.embeddings, { data: Float32Array.of(1, 2, 3, 4, 5, 6), dim: 2 });
   assert.equal(set.times?.length, 1);
   writeFileSync(path.join(folder, 'Other.txt'), 'a 1\n');
   refused(() => readFolder(folder), /found Other\.txt, Shop\.txt/);

@@ -146,7 +146,8 @@ export function parseEmbeddings(
     throw new DataError(
       `${file}: expected float32 rows for ${numItems} items, but ${bytes.byteLength} bytes are no multiple of ${4 * numItems}`,
     );
-  const data = new Float32Array(bytes.slice().buffer);
+  // A copy of these bytes alone: `slice` of a Buffer is a view into memory it shares with others.
+  const data = new Float32Array(new Uint8Array(bytes).buffer);
   const bad = data.findIndex((v) => !Number.isFinite(v));
   if (bad >= 0)
     throw new DataError(
