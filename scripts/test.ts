@@ -52,7 +52,7 @@ function findPhases(kind: string, only: RegExp | null): Phase[] {
         name: 'end to end',
         files: files.filter((f) => needsStack(f) && endToEnd(f)),
         concurrency: 1,
-        fileTimeoutMs: 600_000,
+        fileTimeoutMs: 1_200_000,
       },
     );
   return phases.filter((p) => p.files.length > 0);

@@ -52,14 +52,22 @@ function assertNothingIsLeft(atLeast = 10): void {
   }
 }
 
+const ENOUGH_STEPS = 30;
+
+async function timedRun(seconds: string): Promise<{ run: Launcher; code: number | null; report: RunReport }> {
+  const run = launch('start', '--for', seconds, '--report', path.join(folder, 'first.json'), '--seed', '3');
+  const code = await run.ended;
+  assert.ok(existsSync(path.join(folder, 'first.json')), `no report, exit code ${code}:\n${run.output()}`);
+  return { run, code, report: readReport('first.json') };
+}
+
 describe('npm start', { concurrency: 1 }, () => {
   let samplesBefore = 0;
 
   test('a first run ends by itself with every stage alive, a falling loss and samples equal to the oracle', async () => {
-    const run = launch('start', '--for', '90', '--report', path.join(folder, 'first.json'), '--seed', '3');
-    const code = await run.ended;
-    assert.ok(existsSync(path.join(folder, 'first.json')), `no report, exit code ${code}:\n${run.output()}`);
-    const report = readReport('first.json');
+    let { run, code, report } = await timedRun('90');
+    // A machine on which that time is too short for a falling loss gets more of it, and its run goes on from there.
+    if (report.training.steps < ENOUGH_STEPS) ({ run, code, report } = await timedRun('300'));
     const told = `${run.output()}\n${JSON.stringify({ bars: report.bars, oracle: report.oracle }, null, 1)}`;
     // How fast the start was depends on what else this machine does; `npm start` itself holds that bar.
     const broken = report.bars.filter((b) => !b.ok && !b.name.includes('first trained sample'));
