@@ -9,55 +9,75 @@
  * lengths, and where that does not help (many centroids at one place) with all centroids one by one. All three ways give the
  * centroid of the least float64 distance, the lowest of equals, so what lies beside a vector cannot change its code.
  */
-import { cpuSession, GraphBuilder, int, type Value } from '@onemall/learning/onnx';
-import * as ort from 'onnxruntime-node';
-import { squaredDistance, type Vectors } from './vectors.ts';
+import type { Place } from '@onemall/learning/wasm';
+import { type BestBlocks, BLOCK, BLOCKS_OUT, RoughScores } from './rough-scores.ts';
+import { paddedDim, RowKernels, SCORES_AT_ONCE } from './row-kernels.ts';
+import type { Vectors } from './vectors.ts';
 
 const ROWS = 128;
-/** Rough scores are looked at in blocks of so many, of which the best few leave the graph. */
-const BLOCK = 64;
-const BLOCKS_OUT = 8;
-/** Two products of these bounds fit into the 16 bits in which processors without VNNI add them up. */
-const X_ZERO = 128;
-const X_MAX = 127;
-const C_MAX = 63;
-/** float32 rounding of a score, as a share of the lengths that went into it, with room to spare. */
-const ROUNDING = 4e-6;
-const NEVER = -3e38;
+/** Of 1,000 rows a few dozen need floats: the rest of a run is wasted. */
+const FLOAT_ROWS = 32;
+const FLOAT_BYTES = 4;
+
+/** What is known of the rows of one run. */
+interface Run {
+  /** Squared length of each shifted row. */
+  squares: Float64Array;
+  /** e of each row. */
+  off: Float64Array;
+}
+
+interface Places {
+  centroids: Place;
+  shift: Place;
+  /** Rows of a run as they are. Whatever waits for a product must not rely on it: searches may overlap. */
+  x: Place;
+  bytes: Place;
+  scores: Place;
+}
 
 export class CandidateSearch {
-  readonly #centroids: Float32Array;
+  readonly #kernels: RowKernels;
+  readonly #at: Places;
+  readonly #numCodes: number;
   readonly #dim: number;
   readonly #numThreads: number;
-  readonly #shift: Float64Array;
-  readonly #integers: Filter;
-  #floats: Filter | null = null;
+  readonly #integers: RoughScores;
+  #floats: Promise<RoughScores> | null = null;
 
   private constructor(
-    centroids: Float32Array,
-    dim: number,
-    numThreads: number,
-    shift: Float64Array,
-    integers: Filter,
+    kernels: RowKernels,
+    at: Places,
+    made: { numCodes: number; dim: number; numThreads: number; integers: RoughScores },
   ) {
-    this.#centroids = centroids;
-    this.#dim = dim;
-    this.#numThreads = numThreads;
-    this.#shift = shift;
-    this.#integers = integers;
+    this.#kernels = kernels;
+    this.#at = at;
+    this.#numCodes = made.numCodes;
+    this.#dim = made.dim;
+    this.#numThreads = made.numThreads;
+    this.#integers = made.integers;
   }
 
   /** @param centroids float32 [K, dim], K at least 512; copied */
   static async open(centroids: Float32Array, dim: number, numThreads: number): Promise<CandidateSearch> {
-    const own = centroids.slice();
-    const shift = meanRow(own, dim);
-    return new CandidateSearch(
-      own,
-      dim,
-      numThreads,
-      shift,
-      await Filter.open(own, dim, shift, true, numThreads),
+    const numCodes = centroids.length / dim;
+    const wide = paddedDim(dim);
+    const kernels = RowKernels.take();
+    const [rows, shift, x, bytes, scores] = kernels.reserve([
+      numCodes * wide,
+      wide,
+      ROWS * wide,
+      (ROWS * wide) / FLOAT_BYTES,
+      ROWS * BLOCKS_OUT * BLOCK,
+    ]) as [Place, Place, Place, Place, Place];
+    const at = { centroids: rows, shift, x, bytes, scores };
+    copyRows(centroids, dim, 0, numCodes, kernels.floats(rows), wide);
+    kernels.floats(shift).set(meanRow(centroids, dim));
+    const integers = await RoughScores.open(
+      { centroids: kernels.floats(rows), dim: wide, shift: kernels.floats(shift) },
+      { integers: true, rows: ROWS, numThreads },
     );
+    return new CandidateSearch(kernels, at, { numCodes, dim, numThreads, integers });
   }
 
   /** int32 [N] */
@@ -65,333 +85,182 @@ export class CandidateSearch {
     const codes = new Int32Array(vectors.numVectors);
     let left = await this.#through(this.#integers, vectors, null, codes);
     if (left.length === 0) return codes;
-    this.#floats ??= await Filter.open(this.#centroids, this.#dim, this.#shift, false, this.#numThreads);
-    left = await this.#through(this.#floats, vectors, left, codes);
-    for (const i of left) codes[i] = nearestOfAll(vectors.data, i * this.#dim, this.#centroids, this.#dim);
+    this.#floats ??= this.#openFloats();
+    left = await this.#through(await this.#floats, vectors, left, codes);
+    for (const i of left) {
+      this.#load(vectors, null, i, 1);
+      codes[i] = this.#nearestOfAll();
+    }
     return codes;
   }
 
+  /** Its places are used again: no search may be under way. */
   async close(): Promise<void> {
     await this.#integers.close();
-    await this.#floats?.close();
+    await (await this.#floats)?.close();
+    this.#kernels.giveBack();
+  }
+
+  #openFloats(): Promise<RoughScores> {
+    const wide = paddedDim(this.#dim);
+    const { centroids, shift } = this.#at;
+    return RoughScores.open(
+      { centroids: this.#kernels.floats(centroids), dim: wide, shift: this.#kernels.floats(shift) },
+      { integers: false, rows: FLOAT_ROWS, numThreads: this.#numThreads },
+    );
   }
 
   /** Codes of these rows (all where null). @returns the rows that have too many candidates */
   async #through(
-    filter: Filter,
-    { data, numVectors }: Vectors,
+    rough: RoughScores,
+    vectors: Vectors,
     rows: readonly number[] | null,
     codes: Int32Array,
   ): Promise<number[]> {
     const left: number[] = [];
-    const count = rows?.length ?? numVectors;
-    const rowAt = (i: number): number => rows?.[i] ?? i;
-    for (let from = 0; from < count; from += ROWS) {
-      const inRun = Math.min(ROWS, count - from);
-      const found = await filter.run(data, (r) => rowAt(from + r) * this.#dim, inRun);
-      for (let r = 0; r < inRun; r++) {
-        const row = rowAt(from + r);
-        const code = found.nearest(r, data, row * this.#dim, this.#centroids, this.#dim);
+    const count = rows?.length ?? vectors.numVectors;
+    for (let from = 0; from < count; from += rough.rows) {
+      const inRun = Math.min(rough.rows, count - from);
+      const run = { squares: new Float64Array(inRun), off: new Float64Array(inRun) };
+      this.#load(vectors, rows, from, inRun);
+      const blocks =
+        rough === this.#integers
+          ? await rough.ofIntegers(...this.#toIntegers(run))
+          : await rough.ofFloats(this.#toFloats(rough, run));
+      this.#load(vectors, rows, from, inRun);
+      this.#secondLook(run, blocks, (r, code) => {
+        const row = rows ? rows[from + r]! : from + r;
         if (code < 0) left.push(row);
         else codes[row] = code;
-      }
+      });
     }
     return left;
   }
-}
 
-/** One by one. */
-function nearestOfAll(x: Float32Array, at: number, centroids: Float32Array, dim: number): number {
-  let nearest = 0;
-  let least = Number.POSITIVE_INFINITY;
-  for (let k = 0; k < centroids.length / dim; k++) {
-    const distance = squaredDistance(x, at, centroids, k * dim, dim);
-    if (distance >= least) continue;
-    least = distance;
-    nearest = k;
-  }
-  return nearest;
-}
-
-/** Rough scores of all centroids on onnxruntime, by small integers or by floats, and how far they can be off. */
-class Filter {
-  readonly #session: ort.InferenceSession;
-  readonly #dim: number;
-  readonly #shift: Float64Array;
-  readonly #integers: boolean;
-  /** Greatest length of a centroid, and of what rounding took from one. */
-  readonly #length: number;
-  readonly #lost: number;
-  readonly #numBlocks: number;
-
-  private constructor(
-    session: ort.InferenceSession,
-    made: {
-      dim: number;
-      shift: Float64Array;
-      integers: boolean;
-      length: number;
-      lost: number;
-      numBlocks: number;
-    },
-  ) {
-    this.#session = session;
-    this.#dim = made.dim;
-    this.#shift = made.shift;
-    this.#integers = made.integers;
-    this.#length = made.length;
-    this.#lost = made.lost;
-    this.#numBlocks = made.numBlocks;
-  }
-
-  static async open(
-    centroids: Float32Array,
-    dim: number,
-    shift: Float64Array,
-    integers: boolean,
-    numThreads: number,
-  ): Promise<Filter> {
-    const numCodes = centroids.length / dim;
-    const numBlocks = Math.ceil(numCodes / BLOCK);
-    const places = numBlocks * BLOCK;
-    const columns = integers ? new Int8Array(dim * places) : new Float32Array(dim * places);
-    const scales = new Float32Array(places).fill(1);
-    const bias = new Float32Array(places).fill(NEVER);
-    let [length, lost] = [0, 0];
-    for (let k = 0; k < numCodes; k++) {
-      let greatest = 0;
-      for (let d = 0; d < dim; d++)
-        greatest = Math.max(greatest, Math.abs(centroids[k * dim + d]! - shift[d]!));
-      const scale = integers ? Math.fround(greatest / C_MAX) || 1 : 1;
-      let [squares, lostSquares] = [0, 0];
-      for (let d = 0; d < dim; d++) {
-        const value = centroids[k * dim + d]! - shift[d]!;
-        const kept = integers ? Math.round(value / scale) : Math.fround(value);
-        columns[d * places + k] = kept;
-        squares += value * value;
-        lostSquares += (value - kept * scale) ** 2;
-      }
-      scales[k] = scale;
-      bias[k] = -squares / 2;
-      length = Math.max(length, Math.sqrt(squares));
-      lost = Math.max(lost, Math.sqrt(lostSquares));
-    }
-    const graph = integers
-      ? integerGraph(columns as Int8Array, scales, bias, dim)
-      : floatGraph(columns as Float32Array, bias, dim);
-    const session = await ort.InferenceSession.create(graph, cpuSession(numThreads));
-    return new Filter(session, { dim, shift, integers, length, lost, numBlocks });
-  }
-
-  /** @param at where row r of the run begins in data */
-  async run(data: Float32Array, at: (r: number) => number, count: number): Promise<Run> {
-    const squares = new Float64Array(count);
-    const off = new Float64Array(count);
-    const input = this.#integers
-      ? this.#toIntegers(data, at, squares, off)
-      : this.#toFloats(data, at, squares, off);
-    const run = new Run(input, squares, off, this.#numBlocks <= BLOCKS_OUT);
-    return run.take(await this.#session.run(input));
-  }
-
-  #toIntegers(
-    data: Float32Array,
-    at: (r: number) => number,
-    squares: Float64Array,
-    off: Float64Array,
-  ): ort.InferenceSession.FeedsType {
-    const count = squares.length;
+  #load({ data }: Vectors, rows: readonly number[] | null, from: number, count: number): void {
     const dim = this.#dim;
-    const shift = this.#shift;
-    const x = new Uint8Array(ROWS * dim);
+    const wide = paddedDim(dim);
+    const x = this.#kernels.floats(this.#at.x);
+    if (rows === null) copyRows(data, dim, from, count, x, wide);
+    else
+      for (let r = 0; r < count; r++)
+        copyRows(data, dim, rows[from + r]!, 1, x.subarray(r * wide, (r + 1) * wide), wide);
+  }
+
+  #toIntegers(run: Run): [bytes: Uint8Array, scale: number] {
+    const kernels = this.#kernels;
+    const { x, shift, bytes } = this.#at;
+    const size = paddedDim(this.#dim) * FLOAT_BYTES;
+    const count = run.off.length;
     let greatest = 0;
     for (let r = 0; r < count; r++)
-      for (let d = 0, from = at(r); d < dim; d++, from++) {
-        const size = Math.abs(data[from]! - shift[d]!);
-        if (size > greatest) greatest = size;
-      }
-    const scale = Math.fround(greatest / X_MAX) || 1;
-    for (let r = 0, to = 0; r < count; r++) {
-      let square = 0;
-      let kept = 0;
-      let lost = 0;
-      for (let d = 0, from = at(r); d < dim; d++, from++, to++) {
-        const value = data[from]! - shift[d]!;
-        // Halves go up: cutting off is cheaper than Math.round, and nothing is negative here.
-        const integer = (value / scale + X_ZERO + 0.5) | 0;
-        x[to] = integer;
-        const rounded = (integer - X_ZERO) * scale;
-        square += value * value;
-        kept += rounded * rounded;
-        lost += (value - rounded) * (value - rounded);
-      }
-      squares[r] = square;
-      off[r] = this.#off(Math.sqrt(kept), Math.sqrt(lost));
+      greatest = Math.max(greatest, kernels.greatest(x.offset + r * size, shift.offset, size));
+    const scale = RoughScores.scaleOf(greatest);
+    for (let r = 0; r < count; r++) {
+      const to = bytes.offset + (r * size) / FLOAT_BYTES;
+      const [square, kept, lost] = kernels.round(x.offset + r * size, shift.offset, to, size, scale);
+      run.squares[r] = square!;
+      run.off[r] = this.#integers.off(Math.sqrt(kept!), Math.sqrt(lost!));
     }
-    return {
-      x: new ort.Tensor('uint8', x, [ROWS, dim]),
-      scale: new ort.Tensor('float32', Float32Array.of(scale), [1]),
-    };
+    return [kernels.bytes(bytes).slice(), scale];
   }
 
-  #toFloats(
-    data: Float32Array,
-    at: (r: number) => number,
-    squares: Float64Array,
-    off: Float64Array,
-  ): ort.InferenceSession.FeedsType {
-    const count = squares.length;
-    const x = new Float32Array(ROWS * this.#dim);
-    const dim = this.#dim;
-    for (let r = 0, to = 0; r < count; r++) {
+  #toFloats(rough: RoughScores, run: Run): Float32Array {
+    const wide = paddedDim(this.#dim);
+    const x = this.#kernels.floats(this.#at.x);
+    const shift = this.#kernels.floats(this.#at.shift);
+    const shifted = new Float32Array(rough.rows * wide);
+    for (let r = 0, at = 0; r < run.off.length; r++) {
       let square = 0;
-      for (let d = 0, from = at(r); d < dim; d++, from++, to++) {
-        const value = data[from]! - this.#shift[d]!;
-        x[to] = value;
+      for (let d = 0; d < wide; d++, at++) {
+        const value = x[at]! - shift[d]!;
+        shifted[at] = value;
         square += value * value;
       }
-      squares[r] = square;
-      off[r] = this.#off(Math.sqrt(square), 0);
+      run.squares[r] = square;
+      run.off[r] = rough.off(Math.sqrt(square), 0);
     }
-    return { x: new ort.Tensor('float32', x, [ROWS, dim]) };
+    return shifted;
   }
 
-  /** e, of a row's length after rounding and the length of what rounding took. */
-  #off(kept: number, lost: number): number {
-    const length = this.#length;
-    const rounding = ROUNDING * length * (kept + length) * Math.sqrt(this.#dim);
-    return lost * length + kept * this.#lost + rounding;
+  /** @param take told the nearest centroid of each row, of equals the lowest; -1 where it may be one that did not leave the graph */
+  #secondLook(run: Run, found: BestBlocks, take: (row: number, code: number) => void): void {
+    this.#kernels.floats(this.#at.scores).set(found.scores);
+    for (let r = 0; r < run.off.length; r++)
+      take(r, run.off[r]! < Number.POSITIVE_INFINITY ? this.#nearest(r, run, found) : -1);
   }
 
-  close(): Promise<void> {
-    return this.#session.release();
-  }
-}
-
-/** What is known of the rows of one run. */
-class Run {
-  readonly input: ort.InferenceSession.FeedsType;
-  /** Squared length of each shifted row. */
-  readonly squares: Float64Array;
-  /** e of each row. */
-  readonly off: Float64Array;
-  readonly #isAll: boolean;
-  #best: Float32Array = new Float32Array(0);
-  #blocks: Int32Array = new Int32Array(0);
-  #scores: Float32Array = new Float32Array(0);
-
-  constructor(
-    input: ort.InferenceSession.FeedsType,
-    squares: Float64Array,
-    off: Float64Array,
-    isAll: boolean,
-  ) {
-    this.input = input;
-    this.squares = squares;
-    this.off = off;
-    this.#isAll = isAll;
-  }
-
-  take({ best, blocks, scores }: ort.InferenceSession.ReturnType): this {
-    this.#best = best!.data as Float32Array;
-    this.#blocks = blocks!.data as Int32Array;
-    this.#scores = scores!.data as Float32Array;
-    return this;
-  }
-
-  /**
-   * The nearest centroid of a row, of equals the lowest.
-   * @param x the row as it is, from `at` on
-   * @returns -1 where it may be one that did not leave the graph
-   */
-  nearest(row: number, x: Float32Array, at: number, centroids: Float32Array, dim: number): number {
-    const best = this.#best;
-    const numOut = best.length / ROWS;
+  #nearest(row: number, run: Run, { best, blocks, numOut, isAll }: BestBlocks): number {
+    const kernels = this.#kernels;
+    const size = paddedDim(this.#dim) * FLOAT_BYTES;
+    const x = this.#at.x.offset + row * size;
+    const centroids = this.#at.centroids.offset;
+    const square = run.squares[row]!;
+    const off = run.off[row]!;
     const begin = row * numOut;
     const end = begin + numOut;
-    let first = begin * BLOCK;
-    while (this.#scores[first]! < best[begin]!) first++;
     // Nothing can win whose rough score is off by more than e from the true score of the one that looks best.
-    const square = this.squares[row]!;
-    const off = this.off[row]!;
-    let nearest = this.#blocks[begin]! * BLOCK + first - begin * BLOCK;
-    let distance = squaredDistance(x, at, centroids, nearest * dim, dim);
+    const looksBest = this.#firstNotBelow(begin, best[begin]!) + blocks[begin]! * BLOCK;
+    let nearest = looksBest;
+    let distance = kernels.distance(x, centroids + nearest * size, size);
     let least = (square - distance) / 2 - off;
-    for (let b = begin; b < end && best[b]! >= least; b++) {
-      const code = (this.#blocks[b]! - b) * BLOCK;
-      for (let i = b * BLOCK; i < (b + 1) * BLOCK; i++) {
-        if (this.#scores[i]! < least || i === first) continue;
-        const other = squaredDistance(x, at, centroids, (code + i) * dim, dim);
-        if (other > distance || (other === distance && code + i > nearest)) continue;
-        nearest = code + i;
-        distance = other;
-        least = (square - distance) / 2 - off;
+    for (let b = begin; b < end && best[b]! >= least; b++)
+      for (let part = 0; part < BLOCK; part += SCORES_AT_ONCE) {
+        const first = blocks[b]! * BLOCK + part;
+        for (let mask = this.#notBelow(b, part, least); mask !== 0; mask &= mask - 1) {
+          const code = first + lowestBit(mask);
+          if (code === looksBest) continue;
+          const other = kernels.distance(x, centroids + code * size, size);
+          if (other > distance || (other === distance && code > nearest)) continue;
+          nearest = code;
+          distance = other;
+          least = (square - distance) / 2 - off;
+        }
       }
+    return isAll || best[end - 1]! < least ? nearest : -1;
+  }
+
+  /** Bits of the 32 scores from `part` on in a block of the run. */
+  #notBelow(block: number, part: number, limit: number): number {
+    return this.#kernels.above(this.#at.scores.offset + (block * BLOCK + part) * FLOAT_BYTES, limit);
+  }
+
+  #firstNotBelow(block: number, limit: number): number {
+    const first = this.#notBelow(block, 0, limit);
+    if (first !== 0) return lowestBit(first);
+    return SCORES_AT_ONCE + lowestBit(this.#notBelow(block, SCORES_AT_ONCE, limit));
+  }
+
+  /** Of the first row that is loaded, one by one. */
+  #nearestOfAll(): number {
+    const size = paddedDim(this.#dim) * FLOAT_BYTES;
+    const { x, centroids } = this.#at;
+    let nearest = 0;
+    let least = Number.POSITIVE_INFINITY;
+    for (let k = 0; k < this.#numCodes; k++) {
+      const distance = this.#kernels.distance(x.offset, centroids.offset + k * size, size);
+      if (distance >= least) continue;
+      least = distance;
+      nearest = k;
     }
-    return this.#isAll || best[end - 1]! < least ? nearest : -1;
+    return nearest;
   }
 }
 
-/** Inputs x uint8 [R, dim] (128 is zero) and scale float32 [1]; what leaves it: `outputs`. */
-function integerGraph(columns: Int8Array, scales: Float32Array, bias: Float32Array, dim: number): Uint8Array {
-  const g = new GraphBuilder({ portable: false });
-  const places = bias.length;
-  const scores = g.emit(
-    'MatMulIntegerToFloat',
-    [
-      g.input('x', [ROWS, dim], 'uint8'),
-      g.initializer('columns', [dim, places], 'int8', columns),
-      g.input('scale', [1], 'float32'),
-      g.initializer('scales', [places], 'float32', scales),
-      g.initializer('zero', [1], 'uint8', Uint8Array.of(X_ZERO)),
-      g.initializer('noZero', [places], 'int8', new Int8Array(places)),
-      g.initializer('bias', [places], 'float32', bias),
-    ],
-    [ROWS, places],
-    'float32',
-    {},
-    'com.microsoft',
-  );
-  return outputs(g, scores);
-}
+const lowestBit = (mask: number): number => 31 - Math.clz32(mask & -mask);
 
-/** Input x float32 [R, dim]; what leaves it: `outputs`. */
-function floatGraph(columns: Float32Array, bias: Float32Array, dim: number): Uint8Array {
-  const g = new GraphBuilder({ portable: true });
-  const places = bias.length;
-  const product = g.matmul(
-    g.input('x', [ROWS, dim], 'float32'),
-    g.initializer('columns', [dim, places], 'float32', columns),
-    false,
-    false,
-  );
-  return outputs(g, g.add(product, g.initializer('bias', [places], 'float32', bias)));
-}
-
-/**
- * Of the best blocks, greatest first: best float32 [R, B], their greatest scores; blocks int32 [R, B]; scores float32 [R, B, 64].
- * All scores would be 16 KiB a row, which cost as much as the product.
- */
-function outputs(g: GraphBuilder, scores: Value): Uint8Array {
-  const numBlocks = scores.shape[1]! / BLOCK;
-  const shape = [ROWS, Math.min(BLOCKS_OUT, numBlocks)];
-  const blocked = g.reshape(scores, [ROWS, numBlocks, BLOCK]);
-  const [best, blocks] = g.emitMany(
-    'TopK',
-    [g.reduce('ReduceMax', blocked, [2], false), g.int64([shape[1]!])],
-    [
-      { shape, type: 'float32' },
-      { shape, type: 'int64' },
-    ],
-  ) as [Value, Value];
-  g.output('best', best);
-  g.output('blocks', g.cast(blocks, 'int32'));
-  const places = g.reshape(blocks, [...shape, 1]);
-  g.output(
-    'scores',
-    g.emit('GatherND', [blocked, places], [...shape, BLOCK], 'float32', { batch_dims: int(1) }),
-  );
-  return g.encode();
+/** Rows from row `from` on, to the beginning of `to`, each `wide` numbers from the next. */
+function copyRows(
+  rows: Float32Array,
+  dim: number,
+  from: number,
+  count: number,
+  to: Float32Array,
+  wide: number,
+): void {
+  if (dim === wide) to.set(rows.subarray(from * dim, (from + count) * dim));
+  else
+    for (let r = 0; r < count; r++) to.set(rows.subarray((from + r) * dim, (from + r + 1) * dim), r * wide);
 }
 
 function meanRow(rows: Float32Array, dim: number): Float64Array {

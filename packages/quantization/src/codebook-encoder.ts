@@ -15,13 +15,34 @@ export interface Encoded {
   relativeErrors: number[];
 }
 
+/** Encodes with one codebook, on this thread (`CodebookEncoder`) or on threads of its own. */
+export interface VectorEncoder {
+  readonly codebook: Codebook;
+  /**
+   * int32 [N, 3]; a source is read chunk by chunk
+   * @throws QuantizationError if the vectors' length is not the codebook's, or a number is not finite
+   */
+  encode(vectors: Vectors | VectorSource): Promise<Int32Array>;
+  /** As `encode`. */
+  encodeWithErrors(vectors: Vectors | VectorSource): Promise<Encoded>;
+  close(): Promise<void>;
+}
+
 /** Vectors that go through all levels before the next ones: few enough to stay in the cache. */
-const AT_ONCE = 1_024;
+export const VECTORS_AT_ONCE = 1_024;
+
+/** What comes of vectors that go through all levels at once. */
+export interface EncodedBlock {
+  /** int32 [N, 3] */
+  codes: Int32Array;
+  /** Sums of squares: of the vectors, and of what each level leaves. */
+  squares: Float64Array;
+}
 
 /** One level: codes of vectors, from which it takes what the codes stand for. */
 interface LevelEncoder {
-  /** `rest` becomes what the level leaves of it. @returns int32 [N] */
-  take(rest: Vectors): Promise<Int32Array>;
+  /** `rest` becomes what the level leaves of it. @returns int32 [N], and the squares that are left */
+  take(rest: Vectors): Promise<[codes: Int32Array, squares: number]>;
   close(): Promise<void>;
 }
 
@@ -29,7 +50,7 @@ interface LevelEncoder {
  * Encodes with one codebook. The codes of a vector do not depend on the vectors beside it.
  * Hold one per codebook and close it: its weights are memory that the garbage collector does not see.
  */
-export class CodebookEncoder {
+export class CodebookEncoder implements VectorEncoder {
   readonly codebook: Codebook;
   readonly #levels: readonly LevelEncoder[];
   readonly #projector: ProjectorRunner | null;
@@ -52,60 +73,67 @@ export class CodebookEncoder {
     return new CodebookEncoder(codebook, levels, projector);
   }
 
-  /**
-   * int32 [N, 3]
-   * @throws QuantizationError if the vectors' length is not the codebook's, or a number is not finite
-   */
-  async encode(vectors: Vectors): Promise<Int32Array> {
+  async encode(vectors: Vectors | VectorSource): Promise<Int32Array> {
     return (await this.encodeWithErrors(vectors)).codes;
   }
 
-  /** Reads a source chunk by chunk; only its codes are kept. @throws as `encode` */
   async encodeWithErrors(vectors: Vectors | VectorSource): Promise<Encoded> {
-    const parts: Int32Array[] = [];
-    let whole = 0;
-    const left = new Float64Array(NUM_LEVELS);
-    for await (const chunk of toSource(vectors).chunks()) {
-      this.#check(chunk);
-      const { data, numVectors, dim } = this.#projector ? await this.#projector.project(chunk) : chunk;
-      for (let from = 0; from < numVectors; from += AT_ONCE) {
-        const count = Math.min(AT_ONCE, numVectors - from);
-        const rest = { data: data.slice(from * dim, (from + count) * dim), numVectors: count, dim };
-        const codes = new Int32Array(count * NUM_LEVELS);
-        whole += squares(rest);
-        for (const [l, level] of this.#levels.entries()) {
-          const ofLevel = await level.take(rest);
-          for (let i = 0; i < count; i++) codes[i * NUM_LEVELS + l] = ofLevel[i]!;
-          left[l]! += squares(rest);
-        }
-        parts.push(codes);
-      }
+    const blocks: EncodedBlock[] = [];
+    for await (const chunk of toSource(vectors).chunks())
+      for (const block of blocksOf(this.codebook, chunk)) blocks.push(await this.encodeBlock(block));
+    return joinBlocks(blocks);
+  }
+
+  /** @param block its numbers are used up */
+  async encodeBlock(block: Vectors): Promise<EncodedBlock> {
+    const rest = this.#projector ? await this.#projector.project(block) : block;
+    const codes = new Int32Array(rest.numVectors * NUM_LEVELS);
+    const squares = new Float64Array(1 + NUM_LEVELS);
+    squares[0] = sumOfSquares(rest.data);
+    for (const [l, level] of this.#levels.entries()) {
+      const [ofLevel, left] = await level.take(rest);
+      for (let i = 0; i < ofLevel.length; i++) codes[i * NUM_LEVELS + l] = ofLevel[i]!;
+      squares[1 + l] = left;
     }
-    const codes = new Int32Array(parts.reduce((sum, part) => sum + part.length, 0));
-    let at = 0;
-    for (const part of parts) {
-      codes.set(part, at);
-      at += part.length;
-    }
-    return { codes, relativeErrors: Array.from(left, (sum) => (whole > 0 ? sum / whole : 0)) };
+    return { codes, squares };
   }
 
   async close(): Promise<void> {
     await this.#projector?.close();
     for (const level of this.#levels) await level.close();
   }
+}
 
-  #check(vectors: Vectors): void {
-    const { scenario, version, dim } = this.codebook;
-    if (vectors.dim !== dim)
-      throw new QuantizationError(
-        `Codebook ${version} of ${scenario} takes vectors of ${dim} numbers, got ${vectors.dim}`,
-      );
-    requireFinite(vectors);
+/** A chunk in blocks of numbers of their own. @throws as `VectorEncoder.encode` */
+export function* blocksOf(codebook: Codebook, chunk: Vectors): Generator<Vectors> {
+  const { data, numVectors, dim } = chunk;
+  if (dim !== codebook.dim)
+    throw new QuantizationError(
+      `Codebook ${codebook.version} of ${codebook.scenario} takes vectors of ${codebook.dim} numbers, got ${dim}`,
+    );
+  for (let from = 0; from < numVectors; from += VECTORS_AT_ONCE) {
+    const count = Math.min(VECTORS_AT_ONCE, numVectors - from);
+    const rows = data.subarray(from * dim, (from + count) * dim);
+    // No sum of squares of float32 numbers is too large for a float64.
+    if (!Number.isFinite(sumOfSquares(rows))) requireFinite(chunk);
+    yield { data: rows.slice(), numVectors: count, dim };
   }
 }
 
-/** Opens an encoder for one use. */
+export function joinBlocks(blocks: readonly EncodedBlock[]): Encoded {
+  const codes = new Int32Array(blocks.reduce((sum, block) => sum + block.codes.length, 0));
+  const squares = new Float64Array(1 + NUM_LEVELS);
+  let at = 0;
+  for (const block of blocks) {
+    codes.set(block.codes, at);
+    at += block.codes.length;
+    for (let i = 0; i < squares.length; i++) squares[i]! += block.squares[i]!;
+  }
+  const [whole, ...left] = squares as unknown as [number, ...number[]];
+  return { codes, relativeErrors: left.map((sum) => (whole > 0 ? sum / whole : 0)) };
+}
+
+/** Opens an encoder of this thread for one use. */
 export async function withEncoder<T>(
   codebook: Codebook,
   use: (encoder: CodebookEncoder) => Promise<T>,
@@ -129,12 +157,13 @@ async function openLevel(level: CodebookLevel, dim: number, numThreads: number):
     return {
       async take(rest) {
         const codes = new Int32Array(rest.numVectors);
+        let squares = 0;
         await runInRows(session, rest, (outputs, from, count) => {
           codes.set((outputs.code!.data as Int32Array).subarray(0, count), from);
-          const restored = outputs.restored!.data as Float32Array;
-          for (let i = 0, at = from * dim; i < count * dim; i++, at++) rest.data[at]! -= restored[i]!;
+          const left = rest.data.subarray(from * dim, (from + count) * dim);
+          squares += subtract(left, outputs.restored!.data as Float32Array);
         });
-        return codes;
+        return [codes, squares];
       },
       close: () => session.release(),
     };
@@ -144,16 +173,38 @@ async function openLevel(level: CodebookLevel, dim: number, numThreads: number):
   return {
     async take(rest) {
       const codes = await search.search(rest);
-      for (let i = 0, at = 0; i < rest.numVectors; i++)
-        for (let from = codes[i]! * dim, end = from + dim; from < end; from++, at++)
-          rest.data[at]! -= centroids[from]!;
-      return codes;
+      return [codes, subtractCentroids(rest, codes, centroids)];
     },
     close: () => search.close(),
   };
 }
 
-function squares({ data }: Vectors): number {
+// The loops over all numbers are functions of their own: V8 does not compile those of an async function while they run.
+
+/** @returns the sum of squares of what is left in `data` */
+function subtract(data: Float32Array, restored: Float32Array): number {
+  let sum = 0;
+  for (let at = 0; at < data.length; at++) {
+    const left = Math.fround(data[at]! - restored[at]!);
+    data[at] = left;
+    sum += left * left;
+  }
+  return sum;
+}
+
+/** @returns as `subtract` */
+function subtractCentroids({ data, dim }: Vectors, codes: Int32Array, centroids: Float32Array): number {
+  let sum = 0;
+  for (let i = 0, at = 0; i < codes.length; i++)
+    for (let from = codes[i]! * dim, end = from + dim; from < end; from++, at++) {
+      const left = Math.fround(data[at]! - centroids[from]!);
+      data[at] = left;
+      sum += left * left;
+    }
+  return sum;
+}
+
+function sumOfSquares(data: Float32Array): number {
   let sum = 0;
   for (let at = 0; at < data.length; at++) sum += data[at]! * data[at]!;
   return sum;

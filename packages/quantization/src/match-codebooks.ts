@@ -3,7 +3,7 @@
  * where the old one meant about the same. What a policy has learnt of a code then still holds for most items.
  */
 import { type Codebook, type CodebookLevel, levelDim, NUM_LEVELS } from './codebook.ts';
-import type { CodebookEncoder } from './codebook-encoder.ts';
+import type { VectorEncoder } from './codebook-encoder.ts';
 import { nearestCodes } from './nearest-search.ts';
 import { sameProjector } from './projector.ts';
 import { toSource, type VectorSource } from './vector-source.ts';
@@ -124,8 +124,8 @@ export interface MovedShares {
 
 /** How many items change their codes from one version to the next. */
 export async function movedShares(
-  before: CodebookEncoder,
-  after: CodebookEncoder,
+  before: VectorEncoder,
+  after: VectorEncoder,
   vectors: Vectors | VectorSource,
 ): Promise<MovedShares> {
   const moved = new Float64Array(NUM_LEVELS);

@@ -3,7 +3,7 @@
  * conflict = share of items whose SID another item has too; exclusive = share of used SIDs that exactly one item has.
  */
 import { NUM_LEVELS } from './codebook.ts';
-import type { CodebookEncoder } from './codebook-encoder.ts';
+import type { VectorEncoder } from './codebook-encoder.ts';
 import { toSource, type VectorSource } from './vector-source.ts';
 import type { Vectors } from './vectors.ts';
 
@@ -58,7 +58,7 @@ export interface CodebookMetrics extends SidMetrics {
 
 /** Metrics of a codebook over a catalogue's vectors. */
 export async function measureCodebook(
-  encoder: CodebookEncoder,
+  encoder: VectorEncoder,
   vectors: Vectors | VectorSource,
 ): Promise<CodebookMetrics> {
   const { codes, relativeErrors } = await encoder.encodeWithErrors(vectors);

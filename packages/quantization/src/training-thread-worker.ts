@@ -1,8 +1,8 @@
 /** The other side of training-thread.ts: trains one codebook and sends it back. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { trainCodebook } from './codebook.ts';
-import { withEncoder } from './codebook-encoder.ts';
 import { readCodebook, writeCodebook, writeContinues } from './codebook-files.ts';
+import { withEncoderThreads } from './encoder-threads.ts';
 import { canMatch, matchCodebook, matchedCodes, movedShares } from './match-codebooks.ts';
 import { sameProjector } from './projector.ts';
 import { measureCodebook } from './sid-metrics.ts';
@@ -31,14 +31,15 @@ const trained = await trainCodebook(vectors, {
   },
 });
 const codebook = before && canMatch(before, trained) ? matchCodebook(before, trained) : trained;
-const [metrics, moved] = await withEncoder(
+const size = { numVectors: vectors.numVectors, maxThreads: task.numThreads ?? 1 };
+const [metrics, moved] = await withEncoderThreads(
   codebook,
+  size,
   async (encoder) =>
     [
       await measureCodebook(encoder, vectors),
-      start ? await withEncoder(start, (old) => movedShares(old, encoder, vectors), task.numThreads) : null,
+      start ? await withEncoderThreads(start, size, (old) => movedShares(old, encoder, vectors)) : null,
     ] as const,
-  task.numThreads,
 );
 const files = writeCodebook(codebook);
 if (before)

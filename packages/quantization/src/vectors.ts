@@ -78,7 +78,7 @@ export function takeRows({ data, dim }: Vectors, indices: Int32Array): Vectors {
   return { data: out, numVectors: indices.length, dim };
 }
 
-/** Squared Euclidean distance of two rows. */
+/** Squared Euclidean distance of two rows, in float64: four sums side by side, as the kernel of `RowKernels` takes them. */
 export function squaredDistance(
   a: Float32Array,
   aAt: number,
@@ -86,10 +86,21 @@ export function squaredDistance(
   bAt: number,
   dim: number,
 ): number {
-  let sum = 0;
-  for (let d = 0; d < dim; d++) {
-    const z = a[aAt + d]! - b[bAt + d]!;
-    sum += z * z;
+  let [s0, s1, s2, s3] = [0, 0, 0, 0];
+  const whole = dim - (dim % 4);
+  let d = 0;
+  for (; d < whole; d += 4) {
+    const z0 = a[aAt + d]! - b[bAt + d]!;
+    const z1 = a[aAt + d + 1]! - b[bAt + d + 1]!;
+    const z2 = a[aAt + d + 2]! - b[bAt + d + 2]!;
+    const z3 = a[aAt + d + 3]! - b[bAt + d + 3]!;
+    s0 += z0 * z0;
+    s1 += z1 * z1;
+    s2 += z2 * z2;
+    s3 += z3 * z3;
   }
-  return sum;
+  if (d < dim) s0 += (a[aAt + d]! - b[bAt + d]!) ** 2;
+  if (d + 1 < dim) s1 += (a[aAt + d + 1]! - b[bAt + d + 1]!) ** 2;
+  if (d + 2 < dim) s2 += (a[aAt + d + 2]! - b[bAt + d + 2]!) ** 2;
+  return s0 + s2 + (s1 + s3);
 }

@@ -11,7 +11,8 @@ import { initialWeights } from '../initial-weights.ts';
 import { sizeOf } from '../onnx/graph-builder.ts';
 import type { Shape } from '../ops.ts';
 import { adamwFactors } from '../optimizers/adamw.ts';
-import { KernelMemory, type Place } from '../optimizers/kernels.ts';
+import { KernelMemory } from '../optimizers/kernels.ts';
+import type { Place } from '../optimizers/wasm-arrays.ts';
 import { DivergedError, StateError } from '../trainer-ports.ts';
 import type { ForwardGraph, GradientGraph, TensorSpec, TrainingProgram } from './program.ts';
 

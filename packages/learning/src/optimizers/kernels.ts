@@ -3,21 +3,9 @@
  * pass over the weights (ONNX nodes need thirteen), the gradient norm, and the sum of gradient rows into a table (its own
  * ScatterND loses additions between threads). One thread, and the same bits on every machine.
  */
+import { type Place, WasmArrays } from './wasm-arrays.ts';
 import { Code, type WasmFunction, wasmModule } from './wasm-module.ts';
 
-/** What is used of the WebAssembly API: the types of Node leave it out. */
-interface WasmMemory {
-  readonly buffer: ArrayBuffer;
-  grow(pages: number): number;
-}
-declare const WebAssembly: {
-  Memory: new (descriptor: { initial: number; maximum: number }) => WasmMemory;
-  Module: new (bytes: Uint8Array<ArrayBuffer>) => object;
-  Instance: new (module: object, imports: { env: { memory: WasmMemory } }) => { exports: unknown };
-};
-
-const PAGE = 65_536;
-const MAX_PAGES = 65_536;
 const VECTOR = 16;
 /** Moments below this are set to zero: they change no weight, and denormal numbers are slow. */
 const NEGLIGIBLE = 1e-30;
@@ -58,49 +46,29 @@ export interface AdamWFactors {
   shrink: number;
 }
 
-/** A place in a `KernelMemory`, good for `floats` and `ints`. */
-export interface Place {
-  offset: number;
-  length: number;
-}
 const paddedBytes = (length: number): number => Math.ceil((length * 4) / VECTOR) * VECTOR;
 
 /** Arrays of 4-byte numbers in one WebAssembly memory, at most 4 GiB in all, and kernels over them. */
 export class KernelMemory {
-  readonly #memory = new WebAssembly.Memory({ initial: 1, maximum: MAX_PAGES });
-  readonly #exports: Exports;
-  #used = VECTOR;
+  readonly #arrays = new WasmArrays<Exports>(MODULE);
+  readonly #exports = this.#arrays.exports;
 
-  constructor() {
-    const module = new WebAssembly.Module(MODULE);
-    const instance = new WebAssembly.Instance(module, { env: { memory: this.#memory } });
-    this.#exports = instance.exports as Exports;
-  }
-
-  /**
-   * Room for arrays of the given lengths, filled with zeros and padded to whole vectors. Views made before are no longer valid.
-   * @throws Error beyond 4 GiB
-   */
+  /** As `WasmArrays.reserve`. @throws Error beyond 4 GiB */
   reserve(lengths: readonly number[]): Place[] {
-    const places = lengths.map((length) => {
-      const offset = this.#used;
-      this.#used += paddedBytes(length);
-      return { offset, length };
-    });
-    const pages = Math.ceil(this.#used / PAGE);
-    if (pages > MAX_PAGES)
+    try {
+      return this.#arrays.reserve(lengths);
+    } catch (error) {
       throw new Error(
-        `Weights, moments and gradients need ${this.#used} bytes; on the CPU there is room for ${MAX_PAGES * PAGE}. Choose a smaller preset or smaller tables.`,
+        `Weights, moments and gradients do not fit: ${(error as Error).message}. Choose a smaller preset or smaller tables.`,
+        { cause: error },
       );
-    const missing = pages - this.#memory.buffer.byteLength / PAGE;
-    if (missing > 0) this.#memory.grow(missing);
-    return places;
+    }
   }
-  floats({ offset, length }: Place): Float32Array {
-    return new Float32Array(this.#memory.buffer, offset, length);
+  floats(place: Place): Float32Array {
+    return this.#arrays.floats(place);
   }
-  ints({ offset, length }: Place): Int32Array {
-    return new Int32Array(this.#memory.buffer, offset, length);
+  ints(place: Place): Int32Array {
+    return this.#arrays.ints(place);
   }
 
   /** In float64. */

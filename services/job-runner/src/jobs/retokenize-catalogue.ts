@@ -4,7 +4,8 @@
  * a part each turn, while new items and product changes go on. Reads items, codebooks and item-sids; writes codebooks.
  */
 import type { Codebook, Item, ItemSid } from '@onemall/contracts';
-import { LIVE_STREAM, NUM_LEVELS, readCodebook, stackVectors, withEncoder } from '@onemall/quantization';
+import { LIVE_STREAM, NUM_LEVELS, readCodebook, stackVectors } from '@onemall/quantization';
+import { withEncoderThreads } from '@onemall/quantization/encoder-threads';
 import { fillCatalogue } from '../adapters/fill-catalogue.ts';
 import { readTable } from '../adapters/read-table.ts';
 import { type JobContext, JobRefusedError } from './job.ts';
@@ -72,18 +73,25 @@ async function expectedSids(
   const expected = new Map<string, string>();
   for (const record of codebooks) {
     const ids = [...catalogue.ids(record.scenario)].filter((id) => catalogue.vector(id) !== null);
-    await withEncoder(readCodebook(await artifacts.get(record)), async (encoder) => {
-      for (let at = 0; at < ids.length; at += CHUNK) {
-        stopping.throwIfAborted();
-        const part = ids.slice(at, at + CHUNK);
-        const codes = await encoder.encode(stackVectors(part.map((id) => catalogue.vector(id)!)));
-        for (const [i, id] of part.entries())
-          expected.set(
-            `${id}:${record.codebookVersion}`,
-            codes.subarray(i * NUM_LEVELS, (i + 1) * NUM_LEVELS).join(),
-          );
-      }
-    });
+    const source = {
+      dim: record.dim,
+      *chunks() {
+        for (let at = 0; at < ids.length; at += CHUNK) {
+          stopping.throwIfAborted();
+          yield stackVectors(ids.slice(at, at + CHUNK).map((id) => catalogue.vector(id)!));
+        }
+      },
+    };
+    const codes = await withEncoderThreads(
+      readCodebook(await artifacts.get(record)),
+      { numVectors: ids.length, maxThreads: config.trainingThreads },
+      (encoder) => encoder.encode(source),
+    );
+    for (const [i, id] of ids.entries())
+      expected.set(
+        `${id}:${record.codebookVersion}`,
+        codes.subarray(i * NUM_LEVELS, (i + 1) * NUM_LEVELS).join(),
+      );
   }
   return expected;
 }
