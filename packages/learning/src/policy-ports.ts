@@ -54,21 +54,25 @@ export interface UserContext {
   data: Float32Array;
 }
 
-/** log p of all codes of a level for some prefixes: row i begins at i x stride; only the scenario's own codes mean anything. */
-export interface CodeLogProbs {
-  data: Float32Array;
-  stride: number;
+/** Some codes for each row of a beam: those of row i are codes[from[i] .. to[i]). */
+export interface AskedCodes {
+  codes: Int32Array;
+  /** int32 [rows] each. */
+  from: Int32Array;
+  to: Int32Array;
 }
 
 /** One beam search, level by level: what was computed for a prefix is kept for those that go on from it. */
 export interface Decoding {
-  /** log p(s1): one row. */
-  first(): Promise<CodeLogProbs>;
+  /** log p(s1) of every first code. */
+  first(): Promise<Float32Array>;
   /**
-   * log p of the next code of n = codes.length prefixes. The answer stays valid until the next call.
+   * log p of the next code of n = codes.length prefixes, over all codes of the level.
    * @param level 1: codes are first codes; 2: second codes, each of the row `parents[i]` of the call for level 1
+   * @param asked which of the next codes, for each of the n rows
+   * @returns float32, the asked codes of row 0, then those of row 1 and so on
    */
-  next(level: 1 | 2, codes: Int32Array, parents: Int32Array): Promise<CodeLogProbs>;
+  next(level: 1 | 2, codes: Int32Array, parents: Int32Array, asked: AskedCodes): Promise<Float32Array>;
   /** The user's side of the dense head, of length 1, after `first`; null for a model without one. */
   readonly user: Float32Array | null;
   /** The memory may be used by another decoding from now on. */

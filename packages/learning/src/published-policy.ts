@@ -4,7 +4,8 @@ import type * as ort from 'onnxruntime-node';
 import { tensorOf } from './engine/ort-sessions.ts';
 import { mostCodes } from './models/next-codes.ts';
 import { historyFeeds } from './models/onemall-feeds.ts';
-import type { CodeLogProbs, Decoding, PolicyManifest, PolicyRuntime, UserContext } from './policy-ports.ts';
+import { PICKED, pickValues, WANTED } from './onnx/pick-values.ts';
+import type { AskedCodes, Decoding, PolicyManifest, PolicyRuntime, UserContext } from './policy-ports.ts';
 import { type Files, feed, type LoadOptions, openGraph } from './published.ts';
 import { readPolicyManifest } from './published-manifest.ts';
 
@@ -18,7 +19,11 @@ export async function loadPolicy(files: Files, options: LoadOptions = {}): Promi
   const first = await open('decode-0');
   const later = new Map<string, ort.InferenceSession>();
   for (const width of manifest.beamWidths)
-    for (const level of [1, 2]) later.set(`${level}-${width}`, await open(`decode-${level}-${width}`));
+    for (const level of [1, 2]) {
+      const role = `decode-${level}-${width}`;
+      const pick = (model: Uint8Array): Uint8Array => pickValues(model, 'logProbs');
+      later.set(`${level}-${width}`, await openGraph(files, manifest.files, role, options, pick));
+    }
   return new OrtPolicy(manifest, context, first, later);
 }
 
@@ -28,8 +33,8 @@ class OrtPolicy implements PolicyRuntime {
   readonly #context: ort.InferenceSession;
   readonly #first: ort.InferenceSession;
   readonly #later: ReadonlyMap<string, ort.InferenceSession>;
-  /** Buffers of decodings that have ended: pages that the system has given already are not asked for again. */
-  readonly #spare: Buffers[] = [];
+  /** Of decodings that have ended: pages that the system has given already are not asked for again. */
+  readonly #spare: Scratch[] = [];
 
   constructor(
     manifest: PolicyManifest,
@@ -59,7 +64,7 @@ class OrtPolicy implements PolicyRuntime {
       throw new Error(
         `This policy's context has ${contextRows} x ${dim} values, got ${context.data.length}; contexts belong to one policy version`,
       );
-    const buffers = this.#spare.pop() ?? new Buffers(this.manifest);
+    const scratch = this.#spare.pop() ?? new Scratch();
     const decoding = new OrtDecoding(
       this.manifest,
       {
@@ -70,10 +75,16 @@ class OrtPolicy implements PolicyRuntime {
         first: this.#first,
         later: (level, width) => this.#later.get(`${level}-${width}`)!,
         row: (level, code) => this.#row(context.scenario, level, code),
+        numCodes: this.manifest.numCodes[context.scenario]!,
+        stride: [0, 1, 2].map((level) => mostCodes(this.manifest.numCodes, level)) as [
+          number,
+          number,
+          number,
+        ],
       },
-      buffers,
+      scratch,
     );
-    decoding.onRelease = () => this.#spare.push(buffers);
+    decoding.onRelease = () => this.#spare.push(scratch);
     return decoding;
   }
 
@@ -85,18 +96,25 @@ class OrtPolicy implements PolicyRuntime {
     const column = (l: number): Int32Array =>
       Int32Array.from({ length: n }, (_, i) => prefixes[i * level + l]!);
     const own = Int32Array.from({ length: n }, (_, i) => i);
+    const every = (l: Level): AskedCodes => {
+      const count = this.manifest.numCodes[context.scenario]![l];
+      return {
+        codes: Int32Array.from({ length: count }, (_, code) => code),
+        from: new Int32Array(n),
+        to: new Int32Array(n).fill(count),
+      };
+    };
     const decoding = this.begin(context);
     try {
-      let found = await decoding.first();
-      if (level > 0) found = await decoding.next(1, column(0), own);
-      if (level > 1) found = await decoding.next(2, column(1), own);
-      const count = this.manifest.numCodes[context.scenario]![level];
-      const out = new Float32Array(n * count);
-      for (let i = 0; i < n; i++) {
-        const at = level === 0 ? 0 : i * found.stride;
-        out.set(found.data.subarray(at, at + count), i * count);
+      const first = await decoding.first();
+      if (level === 0) {
+        const out = new Float32Array(n * first.length);
+        for (let i = 0; i < n; i++) out.set(first, i * first.length);
+        return out;
       }
-      return out;
+      if (level === 1) return await decoding.next(1, column(0), own, every(1));
+      await decoding.next(1, column(0), own, NOTHING_ASKED(n));
+      return await decoding.next(2, column(1), own, every(2));
     } finally {
       decoding.release();
     }
@@ -123,35 +141,45 @@ class OrtPolicy implements PolicyRuntime {
   }
 }
 
-/** Memory of one decoding, grown to the widest beam seen. */
-class Buffers {
-  readonly stride: readonly [number, number, number];
-  readonly #cacheWidth: number;
-  logProbs: Float32Array = new Float32Array(0);
-  /** Of the first codes: float32 [rows, cacheWidth]. */
-  cache: Float32Array = new Float32Array(0);
-  /** The part of it that one run of level 2 reads. */
-  chosen: Float32Array = new Float32Array(0);
+const NOTHING_ASKED = (rows: number): AskedCodes => ({
+  codes: new Int32Array(0),
+  from: new Int32Array(rows),
+  to: new Int32Array(rows),
+});
 
-  constructor({ numCodes, cacheWidth }: PolicyManifest) {
-    this.stride = [mostCodes(numCodes, 0), mostCodes(numCodes, 1), mostCodes(numCodes, 2)];
-    this.#cacheWidth = cacheWidth;
+/** Memory of one decoding, grown to the widest beam seen. */
+class Scratch {
+  #cache = new Float32Array(0);
+  #wanted = new Int32Array(0);
+
+  /** Rows of the cache that one run of level 2 reads. */
+  cache(size: number): Float32Array {
+    if (this.#cache.length < size) this.#cache = new Float32Array(size);
+    return this.#cache.subarray(0, size);
   }
-  makeRoomForLogProbs(rows: number): void {
-    const values = rows * Math.max(...this.stride);
-    if (this.logProbs.length < values) this.logProbs = new Float32Array(values);
-  }
-  /** At level 1 only: level 2 reads what level 1 left here. */
-  makeRoomForCache(rows: number): void {
-    if (this.cache.length < rows * this.#cacheWidth) this.cache = new Float32Array(rows * this.#cacheWidth);
+  /** Room for positions, 0 beyond `count`. */
+  wanted(count: number): Int32Array {
+    const size = roomFor(count);
+    if (this.#wanted.length < size) this.#wanted = new Int32Array(size);
+    return this.#wanted.subarray(0, size).fill(0, count);
   }
 }
+
+/** At least `count`, at most an eighth more, and one of few: onnxruntime keeps a plan of its memory for each size that it meets. */
+function roomFor(count: number): number {
+  const step = 2 ** Math.max(LEAST_STEP_BITS, Math.floor(Math.log2(Math.max(count, 1))) - 3);
+  return Math.max(1, Math.ceil(count / step)) * step;
+}
+const LEAST_STEP_BITS = 8;
 
 interface Sessions {
   first: ort.InferenceSession;
   later(level: 1 | 2, width: number): ort.InferenceSession;
   /** Row of a code in the tables. @throws Error for a code that the scenario does not have */
   row(level: number, code: number): number;
+  /** Codes per level: of the scenario, and columns of the graphs. */
+  numCodes: readonly [number, number, number];
+  stride: readonly [number, number, number];
 }
 
 class OrtDecoding implements Decoding {
@@ -160,38 +188,37 @@ class OrtDecoding implements Decoding {
   readonly #manifest: PolicyManifest;
   readonly #shared: Record<string, ort.Tensor>;
   readonly #sessions: Sessions;
-  readonly #buffers: Buffers;
+  readonly #scratch: Scratch;
   #cache1: ort.Tensor | undefined;
+  /** Of the first codes: float32 [rows, cacheWidth]. */
+  #cache2: Float32Array = new Float32Array(0);
 
   constructor(
     manifest: PolicyManifest,
     shared: Record<string, ort.Tensor>,
     sessions: Sessions,
-    buffers: Buffers,
+    scratch: Scratch,
   ) {
     this.#manifest = manifest;
     this.#shared = shared;
     this.#sessions = sessions;
-    this.#buffers = buffers;
+    this.#scratch = scratch;
   }
 
-  async first(): Promise<CodeLogProbs> {
+  async first(): Promise<Float32Array> {
     const result = await this.#sessions.first.run(this.#shared);
     this.#cache1 = result.cache!;
     this.user = (result.user?.data as Float32Array | undefined) ?? null;
-    return { data: result.logProbs!.data as Float32Array, stride: this.#buffers.stride[0] };
+    return (result.logProbs!.data as Float32Array).subarray(0, this.#sessions.numCodes[0]);
   }
 
-  async next(level: 1 | 2, codes: Int32Array, parents: Int32Array): Promise<CodeLogProbs> {
+  async next(level: 1 | 2, codes: Int32Array, parents: Int32Array, asked: AskedCodes): Promise<Float32Array> {
     if (!this.#cache1) throw new Error('`first` comes before `next`');
     const { beamWidths, cacheWidth } = this.#manifest;
     const n = codes.length;
     const widest = beamWidths.at(-1)!;
-    const buffers = this.#buffers;
-    const stride = buffers.stride[level];
-    const room = Math.ceil(n / widest) * widest;
-    buffers.makeRoomForLogProbs(room);
-    if (level === 1) buffers.makeRoomForCache(room);
+    const found: Float32Array[] = [];
+    const caches: Float32Array[] = [];
     for (let begin = 0; begin < n; ) {
       const width = beamWidths.find((w) => w >= n - begin) ?? widest;
       const rows = Math.min(width, n - begin);
@@ -199,32 +226,58 @@ class OrtDecoding implements Decoding {
       for (let i = 0; i < width; i++)
         // padding repeats a row of the beam, so that no expert sees a token of its own
         code[i] = this.#sessions.row(level - 1, codes[begin + Math.min(i, rows - 1)]!);
-      const part = (all: Float32Array, columns: number): ort.Tensor =>
-        tensorOf(all.subarray(begin * columns, (begin + width) * columns), [width, columns]);
-      const fetches: Record<string, ort.Tensor> = { logProbs: part(buffers.logProbs, stride) };
+      const { wanted, count } = this.#wanted(level, asked, begin, rows);
       const feeds: Record<string, ort.Tensor> = {
         ...this.#shared,
         code: tensorOf(code, [width]),
         cache1: this.#cache1,
+        [WANTED]: tensorOf(wanted, [wanted.length]),
       };
-      if (level === 1) fetches.cache = part(buffers.cache, cacheWidth);
-      else {
-        if (buffers.chosen.length < width * cacheWidth) buffers.chosen = new Float32Array(width * cacheWidth);
-        const cache2 = buffers.chosen.subarray(0, width * cacheWidth);
+      if (level === 2) {
+        const cache2 = this.#scratch.cache(width * cacheWidth);
         for (let i = 0; i < rows; i++) {
           const from = parents[begin + i]! * cacheWidth;
-          cache2.set(buffers.cache.subarray(from, from + cacheWidth), i * cacheWidth);
+          cache2.set(this.#cache2.subarray(from, from + cacheWidth), i * cacheWidth);
         }
         feeds.cache2 = tensorOf(cache2, [width, cacheWidth]);
       }
-      await this.#sessions.later(level, width).run(feeds, fetches);
+      const result = await this.#sessions.later(level, width).run(feeds);
+      found.push((result[PICKED]!.data as Float32Array).subarray(0, count));
+      if (level === 1) caches.push(result.cache!.data as Float32Array);
       begin += rows;
     }
-    return { data: buffers.logProbs, stride };
+    if (level === 1) this.#cache2 = joined(caches);
+    return joined(found);
   }
 
   release(): void {
     this.onRelease();
     this.onRelease = () => {};
   }
+
+  /** Positions of the asked codes of some rows in the log-probabilities of one run, and how many they are. */
+  #wanted(level: 1 | 2, { codes, from, to }: AskedCodes, begin: number, rows: number) {
+    let count = 0;
+    for (let row = begin; row < begin + rows; row++) count += to[row]! - from[row]!;
+    const wanted = this.#scratch.wanted(count);
+    const stride = this.#sessions.stride[level];
+    let at = 0;
+    for (let row = 0; row < rows; row++) {
+      const end = to[begin + row]!;
+      for (let i = from[begin + row]!; i < end; i++) wanted[at++] = row * stride + codes[i]!;
+    }
+    return { wanted, count };
+  }
+}
+
+/** The arrays one after the other; the array itself where there is only one. */
+function joined(parts: readonly Float32Array[]): Float32Array {
+  if (parts.length === 1) return parts[0]!;
+  const all = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }

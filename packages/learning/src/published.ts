@@ -170,6 +170,7 @@ export async function openGraph(
   roles: Readonly<Record<string, string>>,
   role: string,
   { numThreads = 1 }: LoadOptions,
+  prepare: (model: Uint8Array) => Uint8Array = (model) => model,
 ): Promise<ort.InferenceSession> {
   const name = roles[role];
   const bytes = name === undefined ? undefined : files.get(name);
@@ -178,7 +179,7 @@ export async function openGraph(
       `The published model has no ${name ?? `file for ${role}`}; it holds ${[...files.keys()].join(', ')}. Publish it again or use an older version.`,
     );
   try {
-    return await ort.InferenceSession.create(bytes, cpuSession(numThreads));
+    return await ort.InferenceSession.create(prepare(bytes), cpuSession(numThreads));
   } catch (cause) {
     throw new PublishedModelError(
       `${name} (${bytes.length} bytes) is no ONNX graph that onnxruntime loads: ${(cause as Error).message}. Publish it again or use an older version.`,

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
+  type AskedCodes,
   createRetrievalTrainer,
   loadItemTower,
   loadPolicy,
@@ -85,21 +86,43 @@ test('a beam that widens from level to level has the log-probabilities of its pr
     const context = await policy.encode(request);
     const numCodes = policy.manifest.numCodes[context.scenario]!;
     const decoding = policy.begin(context);
-    const close = (found: { data: Float32Array; stride: number }, row: number, alone: Float32Array): void =>
-      alone.forEach((p, code) => {
-        assert.ok(Math.abs(p - found.data[row * found.stride + code]!) < 1e-4);
-      });
+    const close = (found: number, expected: number): void => assert.ok(Math.abs(found - expected) < 1e-4);
+    /** Of each row other codes, of some none. */
+    const asks = (rows: number, count: number): AskedCodes => {
+      const from = Int32Array.from({ length: rows }, () => random.int(count));
+      return {
+        codes: Int32Array.from({ length: count }, (_, i) => (i * 5 + 3) % count),
+        from,
+        to: from.map((at) => at + random.int(count - at + 1)),
+      };
+    };
+    const checkRows = async (
+      level: 1 | 2,
+      found: Float32Array,
+      { codes, from, to }: AskedCodes,
+      prefix: (row: number) => Int32Array,
+    ): Promise<void> => {
+      let at = 0;
+      for (let row = 0; row < from.length; row++) {
+        const alone = await policy.decode(context, level, prefix(row), 1);
+        for (let i = from[row]!; i < to[row]!; i++) close(found[at++]!, alone[codes[i]!]!);
+      }
+      assert.equal(at, found.length);
+    };
     const first = await decoding.first();
-    close(first, 0, await policy.decode(context, 0, new Int32Array(0), 1));
+    assert.equal(first.length, numCodes[0]);
+    (await policy.decode(context, 0, new Int32Array(0), 1)).forEach((p, code) => {
+      close(first[code]!, p);
+    });
     const c1 = Int32Array.from({ length: seconds }, () => random.int(numCodes[0]));
-    const second = await decoding.next(1, c1, new Int32Array(seconds));
-    for (const [row, code] of c1.entries())
-      close(second, row, await policy.decode(context, 1, Int32Array.of(code), 1));
+    const asked2 = asks(seconds, numCodes[1]);
+    const second = await decoding.next(1, c1, new Int32Array(seconds), asked2);
+    await checkRows(1, second, asked2, (row) => Int32Array.of(c1[row]!));
     const parents = Int32Array.from({ length: thirds }, () => random.int(seconds));
     const c2 = parents.map(() => random.int(numCodes[1]));
-    const third = await decoding.next(2, c2, parents);
-    for (const [row, code] of c2.entries())
-      close(third, row, await policy.decode(context, 2, Int32Array.of(c1[parents[row]!]!, code), 1));
+    const asked3 = asks(thirds, numCodes[2]);
+    const third = await decoding.next(2, c2, parents, asked3);
+    await checkRows(2, third, asked3, (row) => Int32Array.of(c1[parents[row]!]!, c2[row]!));
     assert.equal(decoding.user!.length, policy.manifest.dim);
     assert.ok(Math.abs(Math.hypot(...decoding.user!) - 1) < 1e-5);
     decoding.release();

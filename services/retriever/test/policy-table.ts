@@ -51,15 +51,19 @@ export class PolicyTable {
       user: null,
       first: async () => {
         await before();
-        return { data: this.row([]), stride: this.numCodes[0] };
+        return this.row([]);
       },
-      next: async (level, codes, parents) => {
+      next: async (level, codes, parents, asked) => {
         await before();
         const prefixes = new Int32Array(codes.length * level);
         for (const [i, code] of codes.entries())
           prefixes.set(level === 1 ? [code] : [firsts[parents[i]!]!, code], i * level);
         if (level === 1) firsts = codes.slice();
-        return { data: this.#rowsOf(level, prefixes, codes.length), stride: this.numCodes[level] };
+        const all = this.#rowsOf(level, prefixes, codes.length);
+        const wanted = Array.from(codes, (_, row) => [
+          ...asked.codes.subarray(asked.from[row], asked.to[row]).map((c) => row * this.numCodes[level] + c),
+        ]);
+        return Float32Array.from(wanted.flat(), (at) => all[at]!);
       },
       release: () => {},
     };

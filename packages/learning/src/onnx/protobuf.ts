@@ -1,4 +1,7 @@
-/** A writer for the part of onnx.proto3 that static graphs need (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto). */
+/**
+ * A writer for the part of onnx.proto3 that static graphs need (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto), and a
+ * reader that finds the fields of a message.
+ */
 
 export type OnnxType = 'float32' | 'uint8' | 'int8' | 'int32' | 'int64' | 'bool';
 /** TensorProto.DataType */
@@ -27,6 +30,7 @@ export interface OnnxTensor {
 }
 export interface OnnxValueInfo {
   name: string;
+  /** -1: any size. */
   shape: readonly number[];
   type: OnnxType;
 }
@@ -123,38 +127,88 @@ function attributeProto(name: string, attribute: OnnxAttribute): Message {
 
 function valueInfoProto({ name, shape, type }: OnnxValueInfo): Message {
   const dims = new Message();
-  for (const dim of shape) dims.message(1, new Message().int(1, dim));
+  for (const dim of shape) dims.message(1, dim < 0 ? new Message() : new Message().int(1, dim));
   const tensorType = new Message().int(1, DATA_TYPE[type]).message(2, dims);
   return new Message().string(1, name).message(2, new Message().message(1, tensorType));
 }
 
-function nodeProto(node: OnnxNode, index: number): Message {
+function nodeProto(node: OnnxNode, name: string): Message {
   const message = new Message();
   for (const input of node.inputs) message.string(1, input);
   for (const output of node.outputs) message.string(2, output);
-  message.string(3, `${index}_${node.op}`).string(4, node.op);
+  message.string(3, name).string(4, node.op);
   for (const [name, attribute] of Object.entries(node.attributes))
     message.message(5, attributeProto(name, attribute));
   if (node.domain !== '') message.string(7, node.domain);
   return message;
 }
 
-/** The bytes of an .onnx file. */
-export function encodeOnnx(model: OnnxModel): Uint8Array {
+/** @param prefix of the names of its nodes, which are distinct in a graph */
+function graphProto(model: OnnxModel, prefix = ''): Message {
   const graph = new Message();
   model.nodes.forEach((node, i) => {
-    graph.message(1, nodeProto(node, i));
+    graph.message(1, nodeProto(node, `${prefix}${i}_${node.op}`));
   });
-  graph.string(2, 'onemall');
   for (const tensor of model.initializers) graph.message(5, tensorProto(tensor));
   for (const input of model.inputs) graph.message(11, valueInfoProto(input));
   for (const output of model.outputs) graph.message(12, valueInfoProto(output));
+  return graph;
+}
+
+/** Fields that, written behind those of another graph, add nodes, inputs and outputs to it. @param prefix of the names of its nodes */
+export const graphPart = (part: OnnxModel, prefix: string): Uint8Array => graphProto(part, prefix).encode();
+
+/** The bytes of an .onnx file. */
+export function encodeOnnx(model: OnnxModel): Uint8Array {
   const opset = (domain: string, version: number) => new Message().string(1, domain).int(2, version);
   return new Message()
     .int(1, IR_VERSION)
     .string(2, 'onemall')
-    .message(7, graph)
+    .message(7, graphProto(model).string(2, 'onemall'))
     .message(8, opset('', OPSET))
     .message(8, opset('com.microsoft', 1))
     .encode();
+}
+
+export const encodeField = (number: number, bytes: Uint8Array): Uint8Array =>
+  new Message().bytes(number, bytes).encode();
+
+/** One field of a message. */
+export interface Field {
+  number: number;
+  /** Its bytes with number and length. */
+  whole: Uint8Array;
+  /** Of a string, message or packed list; empty for numbers. */
+  value: Uint8Array;
+}
+
+/** @throws RangeError where the bytes are no message */
+export function fieldsOf(bytes: Uint8Array): Field[] {
+  const fields: Field[] = [];
+  let at = 0;
+  const varint = (): number => {
+    let value = 0;
+    for (let scale = 1; ; scale *= 128) {
+      const byte = bytes[at++];
+      if (byte === undefined) throw new RangeError(`A protobuf message ends within a number, at byte ${at}`);
+      value += (byte & 127) * scale;
+      if (byte < 128) return value;
+    }
+  };
+  while (at < bytes.length) {
+    const from = at;
+    const tag = varint();
+    const wireType = tag % 8;
+    let size = 0;
+    if (wireType === 0) varint();
+    else if (wireType === 1) size = 8;
+    else if (wireType === 2) size = varint();
+    else if (wireType === 5) size = 4;
+    else throw new RangeError(`No protobuf message: wire type ${wireType} at byte ${from}`);
+    const value = bytes.subarray(at, at + size);
+    at += size;
+    if (at > bytes.length) throw new RangeError(`A protobuf message ends within a field, at byte ${at}`);
+    fields.push({ number: Math.floor(tag / 8), whole: bytes.subarray(from, at), value });
+  }
+  return fields;
 }

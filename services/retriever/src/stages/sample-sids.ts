@@ -5,18 +5,19 @@
  * The distribution drawn from is the policy restricted to the trie: at each node the probabilities of the children that exist
  * are scaled to sum to 1. The log-probabilities handed on are the policy's own, over all codes, as in the beam.
  */
-import type { CodeLogProbs, Decoding } from '@onemall/learning';
+import type { Decoding } from '@onemall/learning';
 import type { SidTrie } from './build-trie.ts';
 import { type Exclusion, NO_EXCLUSION } from './exclude-sids.ts';
 import {
+  type AskedChildren,
   advanceBeam,
+  askedOf,
   type Beam,
   checkWidth,
   childrenOfTrie,
   decodeBeam,
   type FoundSids,
   foundSids,
-  type LevelChildren,
   startOfBeam,
 } from './search-beam.ts';
 import { TopK } from './select-top.ts';
@@ -43,13 +44,14 @@ export async function sampleSids(
   let beam = startOfBeam();
   let phi: Float64Array = Float64Array.of(0);
   for (const level of [0, 1, 2] as const) {
-    const answer = await decodeBeam(decoding, level, beam);
+    const asked = askedOf(children[level], beam);
+    const answer = await decodeBeam(decoding, level, beam, asked);
     const top = new TopK(count);
     const logSums = new Float64Array(beam.size);
     for (let row = 0; row < beam.size; row++)
-      logSums[row] = perturbChildren(top, children[level], beam, phi, answer, row, random);
+      logSums[row] = perturbChildren(top, children[level].gone, asked, beam, phi, answer, row, random);
     const before = phi;
-    beam = advanceBeam(beam, top.ranked(), children[level], answer);
+    beam = advanceBeam(beam, top.ranked(), asked, answer);
     const logProb = beam.logProbs.at(-1)!;
     phi = Float64Array.from(beam.parents, (row, i) => before[row]! + logProb[i]! - logSums[row]!);
     if (beam.size === 0) break;
@@ -62,18 +64,19 @@ export async function sampleSids(
 /** Offers the children of one row with Gumbels whose greatest is the row's own G. @returns log of their probabilities' sum */
 function perturbChildren(
   top: TopK,
-  { starts, codes, gone }: LevelChildren,
+  gone: ReadonlySet<number>,
+  { from, to, begins }: AskedChildren,
   beam: Beam,
   phi: Float64Array,
-  { data, stride }: CodeLogProbs,
+  answer: Float32Array,
   row: number,
   random: UniformSource,
 ): number {
-  const parent = beam.nodes[row]!;
+  const first = from[row]!;
   const nodes: number[] = [];
   const logProbs: number[] = [];
-  for (let node = starts![parent]!; node < starts![parent + 1]!; node++) {
-    const logProb = data[row * stride + codes![node]!]!;
+  for (let node = first; node < to[row]!; node++) {
+    const logProb = answer[begins[row]! + node - first]!;
     if (logProb === Number.NEGATIVE_INFINITY || gone.has(node)) continue;
     nodes.push(node);
     logProbs.push(logProb);

@@ -3,7 +3,7 @@
  * follow. Log-probabilities stay those of the softmax over all codes, or, for a policy that was trained so, become those of the
  * softmax over the trie's children.
  */
-import type { CodeLogProbs, Decoding } from '@onemall/learning';
+import type { AskedCodes, Decoding } from '@onemall/learning';
 import { packSid, type SidTrie, unpackSid } from './build-trie.ts';
 import { type Exclusion, NO_EXCLUSION } from './exclude-sids.ts';
 import { type Ranked, TopK } from './select-top.ts';
@@ -119,12 +119,13 @@ async function search(
   checkWidth(beamWidth);
   let beam = startOfBeam();
   for (const level of [0, 1, 2] as const) {
-    const answer = await decodeBeam(decoding, level, beam);
+    const asked = askedOf(children[level], beam);
+    const logProbs = await decodeBeam(decoding, level, beam, asked);
     const weights = typeof normalizer === 'string' ? null : normalizer[level];
-    const totals = normalizer === 'codes' ? null : logTotals(children[level], beam, answer, weights);
+    const totals = normalizer === 'codes' ? null : logTotals(asked, logProbs, weights);
     const top = new TopK(beamWidth);
-    offerChildren(top, children[level], beam, answer, totals, weights);
-    beam = advanceBeam(beam, top.ranked(), children[level], answer, totals, weights);
+    offerChildren(top, children[level].gone, beam, asked, logProbs, totals, weights);
+    beam = advanceBeam(beam, top.ranked(), asked, logProbs, totals, weights);
     if (beam.size === 0) break;
   }
   return foundSids(beam, beam.scores);
@@ -135,32 +136,68 @@ export function checkWidth(beamWidth: number): void {
     throw new RangeError(`beamWidth must be a positive integer, got ${beamWidth}`);
 }
 
-export const decodeBeam = (decoding: Decoding, level: 0 | 1 | 2, beam: Beam): Promise<CodeLogProbs> =>
-  level === 0 ? decoding.first() : decoding.next(level, beam.codes.at(-1)!, beam.parents);
+/** The children of a beam's rows, as codes to ask for. */
+export interface AskedChildren extends AskedCodes {
+  /** Node of codes[i] in row r: i + shifts[r]; float64 [rows]. */
+  shifts: Float64Array;
+  /** Place of row r's first answer; int32 [rows]. */
+  begins: Int32Array;
+}
+
+export function askedOf({ starts, codes, numCodes }: LevelChildren, { size, nodes }: Beam): AskedChildren {
+  const asked: AskedChildren = {
+    codes: codes ?? Int32Array.from({ length: numCodes }, (_, code) => code),
+    from: new Int32Array(size),
+    to: new Int32Array(size),
+    shifts: new Float64Array(size),
+    begins: new Int32Array(size),
+  };
+  let begin = 0;
+  for (let row = 0; row < size; row++) {
+    const parent = nodes[row]!;
+    asked.from[row] = starts ? starts[parent]! : 0;
+    asked.to[row] = starts ? starts[parent + 1]! : numCodes;
+    asked.shifts[row] = starts ? 0 : parent * numCodes;
+    asked.begins[row] = begin;
+    begin += asked.to[row]! - asked.from[row]!;
+  }
+  return asked;
+}
+
+/** log p of the asked codes, row after row. */
+export async function decodeBeam(
+  decoding: Decoding,
+  level: 0 | 1 | 2,
+  beam: Beam,
+  asked: AskedCodes,
+): Promise<Float32Array> {
+  if (level > 0) return decoding.next(level as 1 | 2, beam.codes.at(-1)!, beam.parents, asked);
+  const all = await decoding.first();
+  const [from, to] = [asked.from[0]!, asked.to[0]!];
+  return Float32Array.from({ length: to - from }, (_, i) => all[asked.codes[from + i]!]!);
+}
 
 /**
  * log of the probability that the children of each row's node have together, what exclusions take away among them: less this,
- * log p(code) is log p(code | one of the children). 0 where every code may follow.
+ * log p(code) is log p(code | one of the children).
  */
 function logTotals(
-  { starts, codes }: LevelChildren,
-  { size, nodes }: Beam,
-  { data, stride }: CodeLogProbs,
+  { from, to, begins, shifts }: AskedChildren,
+  logProbs: Float32Array,
   weights: Float32Array | null,
 ): Float64Array {
-  const totals = new Float64Array(size);
-  if (!starts || !codes) return totals;
-  for (let row = 0; row < size; row++) {
-    const at = row * stride;
-    const from = starts[nodes[row]!]!;
-    const to = starts[nodes[row]! + 1]!;
+  const totals = new Float64Array(from.length);
+  for (let row = 0; row < from.length; row++) {
+    const begin = begins[row]!;
+    const count = to[row]! - from[row]!;
+    const node = from[row]! + shifts[row]!;
     let most = Number.NEGATIVE_INFINITY;
-    for (let node = from; node < to; node++)
-      most = Math.max(most, data[at + codes[node]!]! + (weights?.[node] ?? 0));
+    for (let i = 0; i < count; i++)
+      most = Math.max(most, logProbs[begin + i]! + (weights ? weights[node + i]! : 0));
     if (most === Number.NEGATIVE_INFINITY) continue;
     let sum = 0;
-    for (let node = from; node < to; node++)
-      sum += Math.exp(data[at + codes[node]!]! + (weights?.[node] ?? 0) - most);
+    for (let i = 0; i < count; i++)
+      sum += Math.exp(logProbs[begin + i]! + (weights ? weights[node + i]! : 0) - most);
     totals[row] = most + Math.log(sum);
   }
   return totals;
@@ -169,25 +206,25 @@ function logTotals(
 /** The hot loop: one addition and one comparison for each child that cannot enter any more. */
 function offerChildren(
   top: TopK,
-  { starts, codes, gone, numCodes }: LevelChildren,
-  { size, nodes, scores }: Beam,
-  { data, stride }: CodeLogProbs,
+  gone: ReadonlySet<number>,
+  { size, scores }: Beam,
+  { from, to, begins, shifts }: AskedChildren,
+  logProbs: Float32Array,
   totals: Float64Array | null,
   weights: Float32Array | null,
 ): void {
   const someGone = gone.size > 0;
   for (let row = 0; row < size; row++) {
-    const parent = nodes[row]!;
-    const base = scores[row]! - (totals?.[row] ?? 0);
-    const at = row * stride;
-    const from = starts ? starts[parent]! : parent * numCodes;
-    const to = starts ? starts[parent + 1]! : from + numCodes;
-    for (let node = from; node < to; node++) {
-      const score = base + data[at + (codes ? codes[node]! : node - from)]! + (weights ? weights[node]! : 0);
+    const base = scores[row]! - (totals ? totals[row]! : 0);
+    const begin = begins[row]!;
+    const count = to[row]! - from[row]!;
+    const first = from[row]! + shifts[row]!;
+    for (let i = 0; i < count; i++) {
+      const score = base + logProbs[begin + i]! + (weights ? weights[first + i]! : 0);
       if (score < top.worst) continue;
       // probability 0 in float32: no candidate, and no finite number to hand on
-      if (score === Number.NEGATIVE_INFINITY || (someGone && gone.has(node))) continue;
-      top.offer(score, node, row);
+      if (score === Number.NEGATIVE_INFINITY || (someGone && gone.has(first + i))) continue;
+      top.offer(score, first + i, row);
     }
   }
 }
@@ -196,17 +233,19 @@ function offerChildren(
 export function advanceBeam(
   before: Beam,
   { size, scores, nodes, rows }: Ranked,
-  { codes, numCodes }: LevelChildren,
-  { data, stride }: CodeLogProbs,
+  { codes, from, begins, shifts }: AskedChildren,
+  logProbs: Float32Array,
   totals: Float64Array | null = null,
   weights: Float32Array | null = null,
 ): Beam {
   const code = new Int32Array(size);
   const logProb = new Float32Array(size);
   for (let i = 0; i < size; i++) {
-    code[i] = codes ? codes[nodes[i]!]! : nodes[i]! % numCodes;
-    const added = (weights?.[nodes[i]!] ?? 0) - (totals?.[rows[i]!] ?? 0);
-    logProb[i] = data[rows[i]! * stride + code[i]!]! + added;
+    const row = rows[i]!;
+    const at = nodes[i]! - shifts[row]!;
+    code[i] = codes[at]!;
+    const added = (weights?.[nodes[i]!] ?? 0) - (totals?.[row] ?? 0);
+    logProb[i] = logProbs[begins[row]! + at - from[row]!]! + added;
   }
   return {
     size,
