@@ -122,6 +122,9 @@ export interface CodebookLimits {
   maxRelativeError: number;
 }
 
+/** The defaults of the job that trains the next version, by which a first one is measured. */
+export const USUAL_LIMITS: CodebookLimits = { maxExcessConflict: 0.5, minUsage: 0.5, maxRelativeError: 0.9 };
+
 /** One sentence per limit that the metrics break; empty when the codebook may be published. */
 export function brokenLimits(metrics: CodebookMetrics, limits: CodebookLimits): string[] {
   const broken: string[] = [];

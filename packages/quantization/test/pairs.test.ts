@@ -192,13 +192,18 @@ describe('watchingPairs', () => {
       click('p2', 2 * MINUTE + 10 + u),
       view('joke', 10 * MINUTE),
       click('p1', 12 * MINUTE),
+      view('v2', 20 * MINUTE, MINUTE),
+      click('p2', 30 * MINUTE),
+      view('p1', 31 * MINUTE),
     ]);
     const { pairs, filters } = watched(users, { maxPerUser: 1, maxPerProduct: 2 });
-    assert.deepEqual(filters.map(({ before, after }) => [before, after]).slice(0, 2), [
+    assert.deepEqual(filters.map(({ before, after }) => [before, after]).slice(0, 4), [
+      [18, 12],
+      [24, 18],
       [18, 12],
       [12, 6],
     ]);
-    const [, , products, equal] = filters;
+    const [, , , , products, equal] = filters;
     assert.equal(products!.before, 6);
     assert.ok(products!.after >= 2 && products!.after <= 4);
     assert.equal(

@@ -47,12 +47,34 @@ test('collect-pairs makes the pairs of the log and says what each filter left', 
     video('fun', 'Dance'),
   ];
   const hidden = event('u1', 'd', 3_000, null);
-  const samples = [
+  const result = async () => {
+    const { code, stdout, stderr } = await enqueue('collect-pairs');
+    assert.equal(code, 0, stderr + service.logTail());
+    return JSON.parse(stdout.slice(stdout.indexOf('\n{'))) as {
+      uri: string;
+      sha256: string;
+      numUsers: number;
+      cutoffMs: number;
+      watchingSkipped?: string;
+      filters: Record<string, { before: number; after: number }[]>;
+    };
+  };
+  const clicks = [
     event('u1', 'a', 1_000, null),
     event('u1', 'b', 2_000, null),
-    { ...hidden, exposure: { ...hidden.exposure, requestId: heldBack } },
     event('u2', 'b', 1_000, null),
     event('u2', 'a', 2_000, null),
+  ];
+  const send = (samples: TrainingSample[]): Promise<unknown> =>
+    writer.send(samples.map((value) => ({ topic: 'training-samples', key: value.exposure.userId, value })));
+  await writer.send(items.map((value) => ({ topic: 'items' as const, key: value.itemId, value })));
+  await send(clicks);
+  const withoutViews = await result();
+  assert.match(withoutViews.watchingSkipped!, /how long it was watched \(watchMs\)/);
+  assert.equal(readPairs(await artifacts.get(withoutViews)).watching.length, 0);
+
+  const samples = [
+    { ...hidden, exposure: { ...hidden.exposure, requestId: heldBack } },
     { ...event('u2', 'c', 2_000, null), kind: 'CLICK' as const },
     event('u3', 'clip', MINUTE, 70_000),
     event('u3', 'c', 3 * MINUTE, null),
@@ -65,33 +87,31 @@ test('collect-pairs makes the pairs of the log and says what each filter left', 
     ['a', [0, 1]],
     ['gone', [0, 1]],
   ];
-  await writer.send([
-    ...items.map((value) => ({ topic: 'items' as const, key: value.itemId, value })),
-    ...samples.map((value) => ({ topic: 'training-samples' as const, key: value.exposure.userId, value })),
-    ...vectors.map(([itemId, vector]) => ({
+  await send(samples);
+  await writer.send(
+    vectors.map(([itemId, vector]) => ({
       topic: 'item-embeddings' as const,
       key: itemId,
       value: { itemId, scenario: 'product_card', vector, policyVersion: 'p1', createdMs: 1 },
     })),
-  ]);
-  const { code, stdout, stderr } = await enqueue('collect-pairs');
-  assert.equal(code, 0, stderr + service.logTail());
-  const result = JSON.parse(stdout.slice(stdout.indexOf('\n{'))) as {
-    uri: string;
-    sha256: string;
-    numUsers: number;
-    cutoffMs: number;
-    filters: Record<string, { before: number; after: number }[]>;
-  };
-  const { itemIds, commercial, watching } = readPairs(await artifacts.get(result));
+  );
+  const whole = await result();
+  const { itemIds, commercial, watching } = readPairs(await artifacts.get(whole));
   const named = (pairs: Int32Array) =>
     Array.from({ length: pairs.length / 2 }, (_, i) =>
       [itemIds[pairs[2 * i]!], itemIds[pairs[2 * i + 1]!]].join(' '),
     ).sort();
   assert.deepEqual(named(commercial), ['a b', 'd e']);
   assert.deepEqual(named(watching), ['clip c']);
-  assert.equal(result.numUsers, 4);
-  assert.equal(result.cutoffMs, 3 * MINUTE);
-  const [categories] = result.filters.watching!;
-  assert.deepEqual([categories!.before, categories!.after], [2, 1]);
+  assert.equal(whole.numUsers, 4);
+  assert.equal(whole.cutoffMs, 3 * MINUTE);
+  const counts = (of: string) => whole.filters[of]!.map(({ before, after }) => [before, after]);
+  assert.deepEqual(counts('watching').slice(0, 3), [
+    [2, 2],
+    [6, 2],
+    [2, 1],
+  ]);
+  assert.deepEqual(counts('swing')[0], [4, 2]);
+  assert.deepEqual(counts('neighbours')[0], [2, 1]);
+  assert.equal(whole.watchingSkipped, undefined);
 });

@@ -55,6 +55,8 @@ export async function runningJobs(
     service,
     writer,
     artifacts: new FolderArtifactStore(folder),
+    /** For other services of the namespace. */
+    env,
     /** `npm run job -- NAME` */
     enqueue: (name: string) =>
       new Promise<{ code: number; stdout: string; stderr: string }>((resolve) => {

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { Codebook } from '@onemall/contracts';
+import { USUAL_LIMITS } from '@onemall/quantization';
 import { isHeldBack } from '@onemall/service-kit';
 import fc from 'fast-check';
+import { jobShape } from '../src/config.ts';
 import { groupRequests } from '../src/stages/group-requests.ts';
 import { HitRates, hitShare } from '../src/stages/hit-rates.ts';
 import { planRetirement } from '../src/stages/plan-retirement.ts';
@@ -138,5 +140,14 @@ describe('planRetirement', () => {
         [3, []],
       ],
     );
+  });
+});
+
+test('a first codebook is measured by the limits that the job has by default', () => {
+  const { maxExcessConflict, minCodeUsage, maxRelativeError } = jobShape;
+  assert.deepEqual(USUAL_LIMITS, {
+    maxExcessConflict: maxExcessConflict.parse(undefined),
+    minUsage: minCodeUsage.parse(undefined),
+    maxRelativeError: maxRelativeError.parse(undefined),
   });
 });

@@ -42,10 +42,11 @@ export function watchingPairs(
   const isKept = (category: string): boolean => !excluded.has(category.toLowerCase());
   let found: Watched[] = [];
   let user = 0;
+  const seen = { views: 0, longViews: 0, clicks: 0, clicksAfterView: 0 };
   const before = { categories: 0, users: 0 };
   for (const events of users) {
     user++;
-    const all = pairsOfUser(events, factsOf, options);
+    const all = pairsOfUser(events, factsOf, options, seen);
     before.categories += all.length;
     const kept = all.filter(({ category }) => isKept(category));
     before.users += kept.length;
@@ -63,6 +64,8 @@ export function watchingPairs(
   return {
     pairs: [...counts.values()].sort((x, y) => y.score - x.score || x.a - y.a || x.b - y.b),
     filters: [
+      { filter: 'videos watched long enough', before: seen.views, after: seen.longViews },
+      { filter: 'clicks shortly after one', before: seen.clicks, after: seen.clicksAfterView },
       { filter: 'categories', before: before.categories, after: before.users },
       { filter: 'pairs of one user', before: before.users, after: afterUsers },
       { filter: 'frequent products', before: afterUsers, after: found.length },
@@ -83,19 +86,22 @@ function pairsOfUser(
   events: readonly Interaction[],
   factsOf: (itemId: string) => ItemFacts | null,
   { minWatchMs = 60_000, minGapMs = 60_000, maxGapMs = 300_000, videosPerClick = 1 }: WatchingOptions,
+  seen: { views: number; longViews: number; clicks: number; clicksAfterView: number },
 ): Watched[] {
   const pairs: Watched[] = [];
-  const views = events.filter(
-    ({ kind, watchMs, itemId }) =>
-      kind === 'view' && watchMs > minWatchMs && factsOf(itemId)?.kind === 'video',
-  );
+  const all = events.filter(({ kind, itemId }) => kind === 'view' && factsOf(itemId)?.kind === 'video');
+  const views = all.filter(({ watchMs }) => watchMs > minWatchMs);
+  seen.views += all.length;
+  seen.longViews += views.length;
   for (const click of events) {
     if (click.kind !== 'click') continue;
     const product = factsOf(click.itemId);
     if (product?.kind !== 'product') continue;
+    seen.clicks++;
     const newest = views
       .filter(({ timeMs }) => click.timeMs - timeMs >= minGapMs && click.timeMs - timeMs <= maxGapMs)
       .slice(-videosPerClick);
+    if (newest.length > 0) seen.clicksAfterView++;
     for (const view of newest) {
       const video = factsOf(view.itemId)!;
       pairs.push({

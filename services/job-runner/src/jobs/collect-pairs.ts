@@ -55,9 +55,10 @@ export async function collectPairs(context: JobContext): Promise<Record<string, 
     return item?.kind === 'product' ? item.index : undefined;
   };
   const maxPerItem = config.pairsMaxPerItem;
-  const swing = swingPairs(clickBaskets(interactions.users(), products), facts.size, { maxPerItem });
+  const baskets = clickBaskets(interactions.users(), products);
+  const swing = swingPairs(baskets, facts.size, { maxPerItem });
   await at(3);
-  const neighbours = await towerNeighbours(context, products);
+  const { pairs: neighbours, found } = await towerNeighbours(context, products);
   const commercial = [swing, neighbours].map((pairs) => capPairs(pairs, maxPerItem));
   const both = uniquePairs(commercial.flatMap(byRank));
   const kept = capPairs(both, maxPerItem);
@@ -70,8 +71,14 @@ export async function collectPairs(context: JobContext): Promise<Record<string, 
   );
   const count = (filter: string, before: number, after: number): FilterCount => ({ filter, before, after });
   const filters = {
-    swing: [count(`at most ${maxPerItem} per item`, swing.length, commercial[0]!.length)],
-    neighbours: [count(`at most ${maxPerItem} per item`, neighbours.length, commercial[1]!.length)],
+    swing: [
+      count('users of at least two products', interactions.numUsers, baskets.length),
+      count(`at most ${maxPerItem} per item`, swing.length, commercial[0]!.length),
+    ],
+    neighbours: [
+      count(`similarity of at least ${config.pairsMinSimilarity}`, found, neighbours.length),
+      count(`at most ${maxPerItem} per item`, neighbours.length, commercial[1]!.length),
+    ],
     commercial: [
       count('equal pairs', commercial.flat().length, both.length),
       count(`at most ${maxPerItem} per item`, both.length, kept.length),
@@ -79,6 +86,11 @@ export async function collectPairs(context: JobContext): Promise<Record<string, 
     watching: watching.filters,
   };
   const numPairs = { commercial: kept.length, watching: watching.pairs.length };
+  const watchingSkipped =
+    watching.filters[0]!.before === 0
+      ? 'no sample of a short video says how long it was watched (watchMs): there are no watching pairs'
+      : null;
+  if (watchingSkipped) log.warn(watchingSkipped);
   const { coverage, numUsers } = interactions;
   log.info({ numPairs, filters, numUsers, coverage }, 'pairs collected');
   if (numPairs.commercial + numPairs.watching === 0)
@@ -99,6 +111,7 @@ export async function collectPairs(context: JobContext): Promise<Record<string, 
     ...ref,
     projectorPairs: `${ref.uri}@${ref.sha256}`,
     ...numPairs,
+    ...(watchingSkipped !== null && { watchingSkipped }),
     filters,
     numUsers,
     ...coverage,
@@ -136,27 +149,28 @@ function take(interactions: Interactions, { exposure, clicked, clickDelayMs }: T
     });
 }
 
-/** Neighbours of product cards among the item tower's vectors; none before a trainer publishes them. */
+/** Neighbours of product cards among the item tower's vectors, and how many there are of any similarity; none before a trainer publishes them. */
 async function towerNeighbours(
   { config, kafka }: JobContext,
   indexOf: (itemId: string) => number | undefined,
-): Promise<ItemPair[]> {
+): Promise<{ pairs: ItemPair[]; found: number }> {
   const vectors: { index: number; vector: readonly number[] }[] = [];
   for (const [itemId, { vector }] of await readTable(kafka, 'item-embeddings')) {
     const index = indexOf(itemId);
     if (index !== undefined && vectors.length < config.pairsMaxNeighbourItems)
       vectors.push({ index, vector });
   }
-  if (vectors.length < 2) return [];
-  const found = await nearestItems(
+  if (vectors.length < 2) return { pairs: [], found: 0 };
+  const nearest = await nearestItems(
     stackVectors(vectors.map(({ vector }) => vector)),
     config.pairsNeighbours,
     config.trainingThreads,
   );
-  return neighbourPairs(found, config.pairsMinSimilarity).map(({ a, b, score }) => {
+  const pairs = neighbourPairs(nearest, config.pairsMinSimilarity).map(({ a, b, score }) => {
     const [x, y] = [vectors[a]!.index, vectors[b]!.index];
     return { a: Math.min(x, y), b: Math.max(x, y), score };
   });
+  return { pairs, found: neighbourPairs(nearest, Number.NEGATIVE_INFINITY).length };
 }
 
 /** Scores of different kinds do not compare; ranks do. */

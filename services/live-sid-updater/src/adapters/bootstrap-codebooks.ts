@@ -1,6 +1,6 @@
 /** Trains the first codebook of each scenario from the items, in a thread, and publishes it. */
 import type { Codebook as CodebookRecord } from '@onemall/contracts';
-import { LIVE_STREAM, namedMetrics, PRODUCT_CARD } from '@onemall/quantization';
+import { brokenLimits, LIVE_STREAM, namedMetrics, PRODUCT_CARD, USUAL_LIMITS } from '@onemall/quantization';
 import { type TrainedCodebook, trainInThread } from '@onemall/quantization/thread';
 import { SeededRandom, type ServiceContext } from '@onemall/service-kit';
 import type { UpdaterConfig } from '../config.ts';
@@ -104,6 +104,10 @@ export class CodebookBootstrap {
     // Another process may have been quicker.
     if (this.#state.codebookRecords.has(scenario)) return null;
     const metrics = namedMetrics(trained.metrics);
+    // Published all the same: without a first codebook nothing begins, and the next version has to keep the limits.
+    const broken = brokenLimits(trained.metrics, USUAL_LIMITS);
+    if (broken.length > 0)
+      log.warn({ scenario, broken }, 'the first codebook breaks limits that later versions have to keep');
     const ref = await putFirstCodebook(artifacts, scenario, FIRST_VERSION, trained.files);
     log.info(
       { scenario, tookMs: clock.nowMs() - training.startedMs, metrics },
