@@ -14,26 +14,9 @@ import { rankerPass } from '../src/models/ranker.ts';
 import { PredictionWindow } from '../src/prediction-window.ts';
 import { rankerFeeds } from '../src/ranker-trainer.ts';
 import { checkGradients } from './gradients.ts';
-import { type Random, randomSource } from './synthetic.ts';
+import { SCENARIOS, randomRankerSamples as samples } from './ranker-samples.ts';
+import { randomSource } from './synthetic.ts';
 
-const SCENARIOS = ['product_card', 'short_video'];
-
-/** Clicks follow the first dense feature, buys the second, values the first id. */
-function sample(random: Random): RankerSample {
-  const dense = Float32Array.from({ length: NUM_DENSE }, () => 2 * random.next() - 1);
-  const ids = Int32Array.from({ length: NUM_IDS }, () => random.int(50));
-  const clicked = random.next() < 1 / (1 + Math.exp(-4 * dense[0]!));
-  const bought = random.next() < 0.4 / (1 + Math.exp(-4 * dense[1]!));
-  return {
-    scenario: SCENARIOS[random.int(2)]!,
-    dense,
-    ids,
-    clicked,
-    bought,
-    buyValueCents: bought ? Math.round(Math.exp(6 + (ids[0]! % 2) + 0.3 * random.next())) : 0,
-  };
-}
-const samples = (random: Random, n: number) => Array.from({ length: n }, () => sample(random));
 const create = () =>
   createRankerTrainer({ preset: 'tiny', scenarios: SCENARIOS, seed: 4, optimizer: { warmupSteps: 10 } });
 
