@@ -1,12 +1,18 @@
-import type { HistoryEvent, UserHistory } from '@onemall/contracts';
+import type { HistoryEvent, HistoryEvents } from '@onemall/contracts';
 import { type SidLayout, writeSidRows } from './sid-layout.ts';
-import { type BehaviourTensors, NUM_AGE_BUCKETS, type RequestTensors, type SidCodes } from './tensors.ts';
+import {
+  BEHAVIOURS,
+  type BehaviourTensors,
+  NUM_AGE_BUCKETS,
+  type RequestTensors,
+  type SidCodes,
+} from './tensors.ts';
 
 /** What the server knows when it is asked for items. */
 export interface RequestContext {
   scenario: string;
   requestTimeMs: number;
-  history: UserHistory;
+  history: HistoryEvents;
 }
 
 /** SID of an item as of the request in the model's codebook version; null where none is known. */
@@ -33,35 +39,44 @@ export function requestTensors(
       `Request of unknown scenario ${request.scenario}; known: ${options.layout.scenarios.join(', ')}`,
     );
   const { exposures, clicks, buys } = request.history;
-  const tensors = (events: readonly HistoryEvent[]) =>
-    behaviourTensors(events, request.requestTimeMs, lookupSid, options);
+  const { historyLength } = options;
+  // One piece of memory for the nine arrays: samples are made by the thousand, and memory of its own costs more than what is in it.
+  const memory = new Int32Array(BEHAVIOURS.length * NUMBERS_PER_EVENT * historyLength);
+  const tensors = (events: Iterable<HistoryEvent>, behaviour: number) => {
+    const at = behaviour * NUMBERS_PER_EVENT * historyLength;
+    const part = (from: number, to: number) =>
+      memory.subarray(at + from * historyLength, at + to * historyLength);
+    const empty = { codes: part(0, 3).fill(-1), ages: part(3, 4), scenarios: part(4, 5) };
+    return writeEvents(empty, events, request.requestTimeMs, lookupSid, options);
+  };
   return {
     scenario: request.scenario,
-    behaviours: { exposure: tensors(exposures), click: tensors(clicks), buy: tensors(buys) },
+    behaviours: { exposure: tensors(exposures, 0), click: tensors(clicks, 1), buy: tensors(buys, 2) },
   };
 }
 
-function behaviourTensors(
-  events: readonly HistoryEvent[],
+/** Three codes, the age and the scenario. */
+const NUMBERS_PER_EVENT = 5;
+
+function writeEvents(
+  into: BehaviourTensors,
+  events: Iterable<HistoryEvent>,
   requestTimeMs: number,
   lookupSid: LookupSid,
   { historyLength, layout }: RequestTensorOptions,
 ): BehaviourTensors {
-  const codes = new Int32Array(historyLength * 3).fill(-1);
-  const ages = new Int32Array(historyLength);
-  const scenarios = new Int32Array(historyLength);
   let at = 0;
   for (const event of events) {
     if (at === historyLength) break;
     if (event.eventTimeMs >= requestTimeMs) continue;
     const sid = lookupSid(event.itemId);
     if (!sid) continue;
-    writeSidRows(layout, sid, codes, at * 3);
-    ages[at] = ageBucket(requestTimeMs - event.eventTimeMs);
-    scenarios[at] = layout.scenarios.indexOf(sid.scenario);
+    writeSidRows(layout, sid, into.codes, at * 3);
+    into.ages[at] = ageBucket(requestTimeMs - event.eventTimeMs);
+    into.scenarios[at] = layout.scenarios.indexOf(sid.scenario);
     at++;
   }
-  return { codes, ages, scenarios };
+  return into;
 }
 
 /** floor(log2(1 + seconds)), at most NUM_AGE_BUCKETS - 1. @param ageMs 0 or more */

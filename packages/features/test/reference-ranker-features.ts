@@ -8,7 +8,7 @@ export function referenceFeatures(
   item: ItemFeatures,
 ): RankerFeatures {
   const { requestTimeMs, history } = request;
-  const before = (events: readonly HistoryEvent[]) => events.filter((e) => e.eventTimeMs < requestTimeMs);
+  const before = (events: Iterable<HistoryEvent>) => [...events].filter((e) => e.eventTimeMs < requestTimeMs);
   const behaviours = [before(history.exposures), before(history.clicks), before(history.buys)] as const;
   const clicks = behaviours[1];
   const recency = (timeMs: number | undefined) =>

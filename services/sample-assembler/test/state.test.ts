@@ -1,9 +1,9 @@
 /** The structures that hold bytes and numbers, against what maps and arrays say. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { avroType } from '@onemall/contracts';
+import { AvroReader, avroType } from '@onemall/contracts';
 import fc from 'fast-check';
-import { AvroReader, AvroWriter } from '../src/bytes/avro.ts';
+import { AvroWriter } from '../src/bytes/avro.ts';
 import { BlockArena } from '../src/bytes/block-arena.ts';
 import { hashBytes } from '../src/bytes/hash.ts';
 import { Sections } from '../src/bytes/sections.ts';

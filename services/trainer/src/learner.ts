@@ -2,7 +2,7 @@
  * What the training loop needs of a model. `retriever-learner.ts` and `ranker-learner.ts` fill it; the loop, the batches,
  * the manifests and the checkpoints are the same for both.
  */
-import type { Codebook, ModelKind, RewardBatch, TrainingSample } from '@onemall/contracts';
+import type { Codebook, ModelKind, RewardBatch, StreamedSample } from '@onemall/contracts';
 import type { TrainerState } from '@onemall/learning';
 import type { LeftOut } from './stages/select-sample.ts';
 
@@ -40,7 +40,7 @@ export interface GateVerdict {
 /** Judges the files of a model before they are published. */
 export interface ModelGate {
   /** A sample that only its being held back keeps out of training. */
-  see(sample: TrainingSample): void;
+  see(sample: StreamedSample): void;
   /** Called with each batch, while the SID tables hold the versions of the newest requests. */
   encodeWaiting(): void;
   /** Codebook versions of the models that `compareWith` takes. */
@@ -73,9 +73,9 @@ export interface Learner<B = unknown> {
   readonly batchSize: number;
   /** By scenario; empty for the ranker. */
   readonly codebookVersions: Readonly<Record<string, number>>;
-  leavesOut(sample: TrainingSample): LeftOut | null;
+  leavesOut(sample: StreamedSample): LeftOut | null;
   /** null where no sample of them has what the model needs: nothing is trained then. */
-  encode(samples: readonly TrainingSample[]): B | null;
+  encode(samples: readonly StreamedSample[]): B | null;
   /** One update, with so much of the weight of L_RL (0 to 1). @throws DivergedError when a number is not finite; the weights stay as they were */
   step(batch: B, groups: readonly RewardBatch[], rlShare: number): Promise<StepOutcome>;
   save(): Promise<LearnerState>;

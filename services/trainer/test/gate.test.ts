@@ -1,7 +1,7 @@
 /** The gate before publication: limits, the beam search that it measures with, and a policy made worse. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { TrainingSample } from '@onemall/contracts';
+import type { StreamedSample } from '@onemall/contracts';
 import { itemTensors, requestTensors, sidLayout } from '@onemall/features';
 import {
   createRetrievalTrainer,
@@ -150,7 +150,7 @@ test('a beam of one follows the best code at each level', async () => {
 });
 
 test('the slice keeps the newest of each scenario, encoded in the order of their coming', () => {
-  const slice = new HeldBackSlice(3, (s: TrainingSample) => `${s.exposure.scenario}:${s.exposure.requestId}`);
+  const slice = new HeldBackSlice(3, (s: StreamedSample) => `${s.exposure.scenario}:${s.exposure.requestId}`);
   const all = Array.from({ length: 60 }, (_, n) => sample(n));
   for (const [n, s] of all.entries()) {
     slice.add(s);
@@ -173,7 +173,7 @@ const sidOfItem = (itemId: string) => {
   const at = itemId.lastIndexOf('-');
   return sidOf(itemId.slice(0, at), Number(itemId.slice(at + 1)));
 };
-const encode = (samples: readonly TrainingSample[]): RetrievalSample[] =>
+const encode = (samples: readonly StreamedSample[]): RetrievalSample[] =>
   samples.map(({ exposure, history, item, sid }) => ({
     request: requestTensors({ ...exposure, history }, sidOfItem, { historyLength: 6, layout }),
     target: sid!,

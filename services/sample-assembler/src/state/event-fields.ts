@@ -3,7 +3,7 @@
  * objects. A read that answers false is not yet bad input: the caller decodes by the schema and gets the exact reason,
  * or a value that is fine but unusual.
  */
-import { AvroReader } from '../bytes/avro.ts';
+import { AvroReader } from '@onemall/contracts';
 import { equalBytes } from '../bytes/hash.ts';
 
 /** Ids of at most so many characters are valid; so many bytes have at most as many characters. */

@@ -2,7 +2,7 @@
  * Exposures of a partition until no action and no copy can come any more. Of each its Avro bytes are kept: the head, by
  * which a closed one is still known, and while it is open the rest, with which it leaves in its samples.
  */
-import { AvroReader } from '../bytes/avro.ts';
+import { AvroReader } from '@onemall/contracts';
 import type { BlockArena } from '../bytes/block-arena.ts';
 import { equalBytes } from '../bytes/hash.ts';
 import type { Sections } from '../bytes/sections.ts';

@@ -1,5 +1,5 @@
 /** The ranker as a learner: click, buy within the window and paid value of every exposure (model.md, RL). */
-import type { TrainingSample } from '@onemall/contracts';
+import type { StreamedSample } from '@onemall/contracts';
 import { rankerFeatures } from '@onemall/features';
 import {
   createRankerTrainer,
@@ -63,11 +63,11 @@ class RankerLearner implements Learner<RankerSample[]> {
     this.#meter = meter;
   }
 
-  leavesOut(sample: TrainingSample) {
+  leavesOut(sample: StreamedSample) {
     return rankerLeavesOut(sample, this.#config);
   }
 
-  encode(samples: readonly TrainingSample[]): RankerSample[] {
+  encode(samples: readonly StreamedSample[]): RankerSample[] {
     return samples.map((sample) => {
       const { exposure, history, clicked, bought, buyValueCents } = sample;
       const { scenario, requestTimeMs, itemId } = exposure;

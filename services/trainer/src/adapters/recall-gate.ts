@@ -1,6 +1,6 @@
 /** The gate of the retriever: beam recall on held-back requests, the candidate beside the policy in use. */
 import { setImmediate as afterOtherWork } from 'node:timers/promises';
-import type { TrainingSample } from '@onemall/contracts';
+import type { StreamedSample } from '@onemall/contracts';
 import type { SidCodes } from '@onemall/features';
 import { loadPolicy, type PolicyRuntime, type RequestTensors } from '@onemall/learning';
 import type { Files, GateVerdict, MetricRow, ModelGate } from '../learner.ts';
@@ -27,7 +27,7 @@ export interface RecallGateRules {
 export interface MeasuredSide {
   codebookVersions: Readonly<Record<string, number>>;
   /** null for a request that these versions cannot be asked about. */
-  encode: (sample: TrainingSample) => HeldBackRequest | null;
+  encode: (sample: StreamedSample) => HeldBackRequest | null;
   /** The SIDs that exist now. */
   sidsNow: () => Iterable<SidCodes>;
 }
@@ -64,7 +64,7 @@ export class RecallGate implements ModelGate {
   get comparesWith(): Readonly<Record<string, number>> {
     return this.#inUse.side.codebookVersions;
   }
-  see(sample: TrainingSample): void {
+  see(sample: StreamedSample): void {
     for (const slice of new Set([this.#own, this.#inUse])) slice.add(sample);
   }
   encodeWaiting(): void {

@@ -1,5 +1,5 @@
 /** The OneMall retrieval model as a learner: next-token and contrastive loss on first positives, reward groups beside. */
-import type { RewardBatch, TrainingSample } from '@onemall/contracts';
+import type { RewardBatch, StreamedSample } from '@onemall/contracts';
 import {
   createRetrievalTrainer,
   type RetrievalPresetName,
@@ -104,11 +104,11 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
     meter.set('rl_groups', 0, 'Reward groups trained since the start of the process');
   }
 
-  leavesOut(sample: TrainingSample) {
+  leavesOut(sample: StreamedSample) {
     return retrieverLeavesOut(sample, this.#rules);
   }
 
-  encode(samples: readonly TrainingSample[]): RetrievalSample[] | null {
+  encode(samples: readonly StreamedSample[]): RetrievalSample[] | null {
     const encoded = samples.map((sample) => this.#encoder.sample(sample)).filter((s) => s !== null);
     return encoded.length > 0 ? encoded : null;
   }

@@ -1,5 +1,5 @@
 /** Samples as a retrieval model's tensors: histories, products on sale and the target in one set of codebook versions. */
-import type { TrainingSample } from '@onemall/contracts';
+import type { StreamedSample } from '@onemall/contracts';
 import {
   itemTensors,
   type RequestContext,
@@ -33,7 +33,7 @@ export class SampleEncoder {
   }
 
   /** null, and counted, where the item has no SID in these codebook versions as of the request. */
-  sample(sample: TrainingSample): RetrievalSample | null {
+  sample(sample: StreamedSample): RetrievalSample | null {
     const { meter, tables } = this.#parts;
     const { exposure, history } = sample;
     const { scenario, requestTimeMs, itemId } = exposure;
@@ -65,7 +65,7 @@ export class SampleEncoder {
   }
 
   /** Samples carry the SID of the newest version as of the request; the model's own may be another one. */
-  #target({ exposure, sid }: TrainingSample): SidCodes | null {
+  #target({ exposure, sid }: StreamedSample): SidCodes | null {
     const { codebooks, tables } = this.#parts;
     if (sid?.codebookVersion === codebooks.codebookVersions[exposure.scenario]) return sid;
     const own = tables.sidOf(exposure.itemId, exposure.requestTimeMs);

@@ -1,5 +1,11 @@
 /** Reads training-samples ahead of training, as far as the buffers allow. */
-import { BadRecordError, type TopicName, type TrainingSample } from '@onemall/contracts';
+import {
+  BadRecordError,
+  readSample,
+  type StreamedSample,
+  schemaIdOf,
+  type TopicName,
+} from '@onemall/contracts';
 import {
   type FetchedPartition,
   type KafkaIo,
@@ -14,12 +20,12 @@ import { BatchDrawer } from '../stages/draw-batch.ts';
 import type { LeftOut } from '../stages/select-sample.ts';
 import type { DeadLetters } from './dead-letters.ts';
 
-const SAMPLES: TopicName = 'training-samples';
+const SAMPLES = 'training-samples' satisfies TopicName;
 const LONGEST_POLL_MS = 500;
 
 /** A selected sample with the broker's time of its record. */
 export interface FedSample {
-  sample: TrainingSample;
+  sample: StreamedSample;
   appendedMs: number;
 }
 
@@ -29,9 +35,9 @@ export interface SampleFeedOptions {
   meter: StageMeter;
   deadLetters: DeadLetters;
   scenarios: ReadonlySet<string>;
-  leavesOut: (sample: TrainingSample) => LeftOut | null;
+  leavesOut: (sample: StreamedSample) => LeftOut | null;
   /** Sees the samples that only their being held back leaves out. */
-  onHeldBack?: (sample: TrainingSample) => void;
+  onHeldBack?: (sample: StreamedSample) => void;
   batchSize: number;
   /** Samples of one partition that wait before its reading pauses. */
   maxBuffered: number;
@@ -172,17 +178,18 @@ export class SampleFeed {
     meter.recordIn(fetched.records.length);
     // What an open transaction hides is not at hand: the stable end is the end.
     this.drawer.add(partition, selected, fetched.nextOffset, fetched.lastStableOffset);
+    fetched.release(); // what was selected holds copies
     if (this.drawer.bufferedOf(partition) >= maxBuffered && !this.#paused.has(partition)) {
       this.#paused.add(partition);
       this.#reader.pause([{ topic: SAMPLES, partition }]);
     }
   }
 
-  /** null for a tombstone and for what went to dead-letters. */
-  async #read(record: RawRecord): Promise<TrainingSample | null> {
+  /** null for what went to dead-letters. */
+  async #read(record: RawRecord): Promise<StreamedSample | null> {
     const { io, scenarios, deadLetters } = this.#options;
     try {
-      const { key, value } = await io.decode('training-samples', record);
+      const { key, value } = this.#readOwn(record) ?? (await io.decode(SAMPLES, record));
       if (value) checkSample(key, value, scenarios);
       return value;
     } catch (error) {
@@ -190,6 +197,13 @@ export class SampleFeed {
       await deadLetters.send(record, error);
       return null;
     }
+  }
+
+  /** null where the writer had another schema, or the bytes are not what it says: decoding by the schema tells. */
+  #readOwn({ key, value }: RawRecord): { key: string; value: StreamedSample } | null {
+    if (!value || !this.#options.io.isOwnSchema(SAMPLES, schemaIdOf(value))) return null;
+    const sample = readSample(value);
+    return sample && { key: key?.toString('utf8') ?? '', value: sample };
   }
 
   async close(): Promise<void> {

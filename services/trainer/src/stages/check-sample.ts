@@ -1,4 +1,4 @@
-import { BadRecordError, type TrainingSample } from '@onemall/contracts';
+import { BadRecordError, type StreamedSample } from '@onemall/contracts';
 
 /**
  * Refuses a sample that no model can learn from and that no retry mends; the caller sends it to dead-letters.
@@ -8,8 +8,14 @@ import { BadRecordError, type TrainingSample } from '@onemall/contracts';
  * @param scenarios the configured scenario names
  * @throws BadRecordError with the field, what was expected and what came
  */
-export function checkSample(key: string, sample: TrainingSample, scenarios: ReadonlySet<string>): void {
+export function checkSample(key: string, sample: StreamedSample, scenarios: ReadonlySet<string>): void {
   const { exposure } = sample;
+  const badFloat = exposure.requestFeatures.floats.findIndex((x) => !Number.isFinite(x));
+  if (badFloat >= 0)
+    throw new BadRecordError(
+      'NOT_A_NUMBER',
+      `exposure.requestFeatures.floats[${badFloat}] is ${exposure.requestFeatures.floats[badFloat]}, expected a finite number`,
+    );
   for (const field of ['exposureId', 'userId', 'itemId', 'requestId'] as const)
     if (exposure[field] === '')
       throw new BadRecordError('EMPTY_ID', `exposure.${field} is empty, expected an id`);
@@ -35,12 +41,6 @@ export function checkSample(key: string, sample: TrainingSample, scenarios: Read
     ['item.priceCents', sample.item?.priceCents ?? 0],
   ] as const)
     if (!(value >= 0)) throw new BadRecordError('NEGATIVE_VALUE', `${name} is ${value}, expected at least 0`);
-  const badFloat = exposure.requestFeatures.floats.findIndex((x) => !Number.isFinite(x));
-  if (badFloat >= 0)
-    throw new BadRecordError(
-      'NOT_A_NUMBER',
-      `exposure.requestFeatures.floats[${badFloat}] is ${exposure.requestFeatures.floats[badFloat]}, expected a finite number`,
-    );
   if (sample.sid && Math.min(sample.sid.c1, sample.sid.c2, sample.sid.c3) < 0)
     throw new BadRecordError(
       'NEGATIVE_VALUE',

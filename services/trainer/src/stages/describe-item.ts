@@ -1,10 +1,10 @@
-import type { ItemFeatures, TrainingSample } from '@onemall/contracts';
+import type { ItemFeatures, StreamedSample } from '@onemall/contracts';
 
 /**
  * The target's features. A log may show an item that the items topic does not know (yet): then only the price of the
  * exposure is known, and `known` is false so that the caller counts it.
  */
-export function describeItem(sample: TrainingSample): { features: ItemFeatures; known: boolean } {
+export function describeItem(sample: StreamedSample): { features: ItemFeatures; known: boolean } {
   if (sample.item) return { features: sample.item, known: true };
   return {
     features: {

@@ -1,5 +1,5 @@
 /** Which samples a model trains on, and for which reason the others are left out (model.md, What trains what). */
-import type { TrainingSample } from '@onemall/contracts';
+import type { StreamedSample } from '@onemall/contracts';
 import { hashFraction, isHeldBack } from '@onemall/service-kit';
 
 export type LeftOut =
@@ -20,7 +20,7 @@ export interface SamplingRules {
   seed: number;
 }
 
-function sampling({ exposure }: TrainingSample, rules: SamplingRules): LeftOut | null {
+function sampling({ exposure }: StreamedSample, rules: SamplingRules): LeftOut | null {
   // Held back first of the two: what is left out for this reason alone is what models are measured on.
   if (isHeldBack(exposure.requestId, rules.heldBackFraction)) return 'held_back';
   const kept =
@@ -39,7 +39,7 @@ export interface RetrieverRules extends SamplingRules {
  * null if the retriever trains on it: the first positive record of an exposure whose item has a SID. A SID of another codebook
  * version is looked up in the trainer's own one when the batch is made.
  */
-export function retrieverLeavesOut(sample: TrainingSample, rules: RetrieverRules): LeftOut | null {
+export function retrieverLeavesOut(sample: StreamedSample, rules: RetrieverRules): LeftOut | null {
   if (!sample.firstPositive) return 'not_first_positive';
   const { sid } = sample;
   if (!sid) return 'no_sid';
@@ -52,7 +52,7 @@ export function retrieverLeavesOut(sample: TrainingSample, rules: RetrieverRules
 }
 
 /** null if the ranker trains on it: the one FINAL record of an exposure, clicked or not. */
-export function rankerLeavesOut(sample: TrainingSample, rules: SamplingRules): LeftOut | null {
+export function rankerLeavesOut(sample: StreamedSample, rules: SamplingRules): LeftOut | null {
   if (sample.kind !== 'FINAL') return 'not_final';
   return sampling(sample, rules);
 }

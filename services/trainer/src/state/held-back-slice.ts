@@ -1,4 +1,4 @@
-import type { TrainingSample } from '@onemall/contracts';
+import type { StreamedSample } from '@onemall/contracts';
 
 /**
  * The newest held-back samples by scenario, as the model reads them. They train nothing. A restart begins with none:
@@ -6,20 +6,20 @@ import type { TrainingSample } from '@onemall/contracts';
  */
 export class HeldBackSlice<E> {
   readonly #perScenario: number;
-  readonly #encode: (sample: TrainingSample) => E | null;
-  #waiting: TrainingSample[] = [];
+  readonly #encode: (sample: StreamedSample) => E | null;
+  #waiting: StreamedSample[] = [];
   readonly #kept = new Map<string, E[]>();
 
   /**
    * @param perScenario samples kept of each scenario
    * @param encode null for one that the model cannot be asked about
    */
-  constructor(perScenario: number, encode: (sample: TrainingSample) => E | null) {
+  constructor(perScenario: number, encode: (sample: StreamedSample) => E | null) {
     this.#perScenario = perScenario;
     this.#encode = encode;
   }
 
-  add(sample: TrainingSample): void {
+  add(sample: StreamedSample): void {
     this.#waiting.push(sample);
     if (this.#waiting.length > 4 * this.#perScenario) this.encodeWaiting();
   }
