@@ -412,6 +412,33 @@ describe('state', () => {
   });
 });
 
+test('the item tower alone learns at its share of the rate', async () => {
+  const moved = async (itemTowerRate: number): Promise<Map<string, Float64Array>> => {
+    const trainer = await create({ optimizer: { warmupSteps: 0, learningRate: 1e-2, itemTowerRate } });
+    const before = (await trainer.state()).tensors;
+    await trainer.step({ samples: randomSamples(randomSource(21), 16, H) });
+    const after = (await trainer.state()).tensors;
+    const names = [...before.keys()].filter((name) => after.has(`m.${name}`));
+    return new Map(
+      names.map((name) => [name, Float64Array.from(after.get(name)!, (x, i) => x - before.get(name)![i]!)]),
+    );
+  };
+  const [whole, third] = [await moved(1), await moved(0.3)];
+  const tower = [...whole.keys()].filter((name) => name.startsWith('item.'));
+  assert.ok(tower.length > 5 && tower.length < whole.size, `${tower.length} of ${whole.size} parameters`);
+  for (const [name, changes] of whole) {
+    const share = tower.includes(name) ? 0.3 : 1;
+    assert.ok(
+      changes.some((x) => x !== 0),
+      `${name} has moved`,
+    );
+    changes.forEach((x, i) => {
+      // weights are float32
+      assert.ok(Math.abs(third.get(name)![i]! - share * x) < 1e-6, `${name}[${i}]`);
+    });
+  }
+});
+
 test('item vectors have length 1 and tell items apart', async () => {
   const trainer = await fresh();
   const items = randomSamples(randomSource(13), 20, H).map((s) => s.item);

@@ -265,8 +265,14 @@ test('sliding figures weigh samples and forget old steps', () => {
     a: { samples: 1, hits: [0, 0, 0], ntp: [2, 2, 2] },
     b: { samples: 2, hits: [2, 1, 0], ntp: [0, 0, 3] },
   });
-  assert.deepEqual(window.figures(), { samples: 4, loss: (3 + 6 + 2 * 3) / 4, accuracy: [3 / 4, 1 / 4, 0] });
-  assert.deepEqual(window.figures('b'), { samples: 2, loss: 3, accuracy: [1, 0.5, 0] });
+  assert.deepEqual(window.figures(), {
+    ...{ samples: 4, loss: (3 + 6 + 2 * 3) / 4, levelLoss: [3 / 4, 3 / 4, 9 / 4] },
+    accuracy: [3 / 4, 1 / 4, 0],
+  });
+  assert.deepEqual(window.figures('b'), {
+    ...{ samples: 2, loss: 3, levelLoss: [0, 0, 3] },
+    accuracy: [1, 0.5, 0],
+  });
   assert.deepEqual(window.scenarios(), ['a', 'b']);
   const resumed = new StepWindow(2);
   resumed.restore(JSON.parse(JSON.stringify(window.saved())));

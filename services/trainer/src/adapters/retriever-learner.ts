@@ -167,11 +167,14 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
     for (const scenario of ['', ...this.#window.scenarios()]) {
       const figures = this.#window.figures(scenario === '' ? undefined : scenario);
       if (!figures) continue;
-      const { samples, loss, accuracy } = figures;
+      const { samples, loss, levelLoss, accuracy } = figures;
       rows.push({
         scenario,
         values: {
           loss,
+          loss_level_1: levelLoss[0],
+          loss_level_2: levelLoss[1],
+          loss_level_3: levelLoss[2],
           sid_accuracy_1: accuracy[0],
           sid_accuracy_2: accuracy[1],
           sid_accuracy_3: accuracy[2],

@@ -14,6 +14,8 @@ export interface WindowFigures {
   samples: number;
   /** Sum over the levels of the mean cross-entropy, nats. */
   loss: number;
+  /** Mean cross-entropy by level, nats. */
+  levelLoss: [number, number, number];
   /** Share of hits by level. */
   accuracy: [number, number, number];
 }
@@ -43,20 +45,29 @@ export class StepWindow {
   /** Over all scenarios, or one; null where no sample was seen. */
   figures(scenario?: string): WindowFigures | null {
     let samples = 0;
-    let loss = 0;
+    const levelLoss: [number, number, number] = [0, 0, 0];
     const hits: [number, number, number] = [0, 0, 0];
     for (const step of this.#steps)
       for (const [name, s] of Object.entries(step)) {
         if (scenario !== undefined && name !== scenario) continue;
         samples += s.samples;
-        loss += s.samples * (s.ntp[0] + s.ntp[1] + s.ntp[2]);
-        for (let level = 0; level < 3; level++) hits[level]! += s.hits[level]!;
+        for (let level = 0; level < 3; level++) {
+          levelLoss[level]! += s.samples * s.ntp[level]!;
+          hits[level]! += s.hits[level]!;
+        }
       }
     if (samples === 0) return null;
+    const perSample = ([a, b, c]: [number, number, number]): [number, number, number] => [
+      a / samples,
+      b / samples,
+      c / samples,
+    ];
+    const [first, second, third] = perSample(levelLoss);
     return {
       samples,
-      loss: loss / samples,
-      accuracy: [hits[0] / samples, hits[1] / samples, hits[2] / samples],
+      loss: first + second + third,
+      levelLoss: [first, second, third],
+      accuracy: perSample(hits),
     };
   }
 }
