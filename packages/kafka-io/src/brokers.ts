@@ -28,6 +28,7 @@ const NEWER: Record<number, { type: string; retriable: boolean }> = {
   78: { type: 'OFFSET_NOT_AVAILABLE', retriable: true },
   88: { type: 'UNSTABLE_OFFSET_COMMIT', retriable: true },
   90: { type: 'PRODUCER_FENCED', retriable: false },
+  120: { type: 'TRANSACTION_ABORTABLE', retriable: false },
 };
 
 /** A broker's answer other than success. */
@@ -172,6 +173,11 @@ export class Brokers {
     if (!found || found.leader < 0)
       throw new LeaderAwayError(`Partition ${partition} of ${topic} has no leader at the moment`);
     return found.leader;
+  }
+
+  /** Whether the whole cluster, as far as it is known, is one broker. */
+  get isOne(): boolean {
+    return this.#cluster.getNodeIds().length === 1;
   }
 
   broker(nodeId: number): Promise<Broker> {

@@ -26,16 +26,20 @@ export class SequencedSender {
   readonly #transactionalId: string | null;
   readonly #producerId: number;
   readonly #producerEpoch: number;
+  readonly #addsPartitions: boolean;
   readonly #sequences = new Map<string, number>();
 
+  /** @param options.addsPartitions writing adds the partitions to the transaction: version 2 */
   constructor(
     brokers: Brokers,
     producer: { transactionalId: string | null; producerId: number; producerEpoch: number },
+    { addsPartitions = false } = {},
   ) {
     this.#brokers = brokers;
     this.#transactionalId = producer.transactionalId;
     this.#producerId = producer.producerId;
     this.#producerEpoch = producer.producerEpoch;
+    this.#addsPartitions = addsPartitions;
   }
 
   /**
@@ -83,6 +87,7 @@ export class SequencedSender {
           broker,
           this.#transactionalId,
           mine.map((h) => h.batch),
+          this.#addsPartitions,
         );
         const errors: unknown[] = [];
         for (const { topic, partition, errorCode } of answers) {

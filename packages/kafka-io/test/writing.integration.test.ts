@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { FencedError, type KafkaIo, RecordTooLargeError, TransactionFailedError } from '../src/index.ts';
 import { Bench, click, clickRecord, readToEnd, text, until } from './harness.ts';
-import { API, loseAnswers } from './lost-answers.ts';
+import { API, asOldBroker, loseAnswers, watchRequests } from './lost-answers.ts';
 
 let bench: Bench;
 before(async () => {
@@ -106,178 +106,213 @@ describe('a record writer', () => {
   });
 });
 
-describe('a transaction', () => {
-  it('makes records and offsets visible together, with metadata', async () => {
-    const { io, namespace } = await bench.space(['clicks', 'exposures'], { numPartitions: 3 });
-    const writer = await io.openTransactionalWriter(`${namespace}-0`);
-    await writer.init();
-    assert.deepEqual(await committed(io), position(-1));
-    await writer.commit({
-      records: [clickRecord(1), clickRecord(2), clickRecord(3)],
-      offsets: offsets(7, 'W=5,from=3'),
+for (const version of [2, 1] as const)
+  describe(`a transaction of version ${version}`, () => {
+    let hidden: { restore(): void } | undefined;
+    before(() => {
+      if (version === 1) hidden = asOldBroker();
     });
-    assert.deepEqual(await committed(io), position(7, 'W=5,from=3'));
-    const seen = await readToEnd(await io.openReader(), io, 'clicks');
-    const users = await Promise.all(seen.map(async (r) => (await io.decode('clicks', r)).value!.userId));
-    assert.deepEqual(users.sort(), ['u1', 'u2', 'u3']);
-  });
+    after(() => hidden?.restore());
 
-  it('with nothing but offsets follows another at once, again and again', async () => {
-    const { io, namespace } = await bench.space(['clicks', 'exposures']);
-    const writer = await io.openTransactionalWriter(`${namespace}-0`);
-    await writer.init();
-    for (let i = 0; i < 30; i++) {
-      await writer.commit({ records: [], offsets: offsets(i) });
-      // The guard: an answer of before this commit would be a step back.
-      assert.equal((await committed(io)).offset, i);
-    }
-    await writer.commit({ records: [] });
-    assert.equal((await committed(io)).offset, 29);
-  });
-
-  it('reads its own offsets at once after a commit, 60 rounds, also from another client', async () => {
-    const { io, namespace } = await bench.space(['clicks', 'exposures']);
-    const other = await bench.connect({ namespace });
-    const writer = await io.openTransactionalWriter(`${namespace}-0`);
-    await writer.init();
-    for (let i = 0; i < 60; i++) {
-      await writer.commit({ records: [raw(`${i}`)], offsets: offsets(i) });
-      assert.equal((await committed(i % 2 ? io : other)).offset, i);
-    }
-  });
-
-  it('of an older owner is fenced by init of a newer one', async () => {
-    const { io, namespace } = await bench.space(['clicks', 'exposures']);
-    const [zombie, owner] = await Promise.all([0, 0].map(() => io.openTransactionalWriter(`${namespace}-0`)));
-    await zombie!.init();
-    await zombie!.commit({ records: [raw('first')], offsets: offsets(1) });
-    await owner!.init();
-    await assert.rejects(zombie!.commit({ records: [raw('zombie')], offsets: offsets(2) }), (error) => {
-      assert.ok(error instanceof FencedError);
-      assert.match(error.message, new RegExp(`newer owner took over the transactional id ${namespace}-0`));
-      return true;
+    it('makes records and offsets visible together, with metadata', async () => {
+      const { io, namespace } = await bench.space(['clicks', 'exposures'], { numPartitions: 3 });
+      const writer = await io.openTransactionalWriter(`${namespace}-0`);
+      await writer.init();
+      assert.deepEqual(await committed(io), position(-1));
+      await writer.commit({
+        records: [clickRecord(1), clickRecord(2), clickRecord(3)],
+        offsets: offsets(7, 'W=5,from=3'),
+      });
+      assert.deepEqual(await committed(io), position(7, 'W=5,from=3'));
+      const seen = await readToEnd(await io.openReader(), io, 'clicks');
+      const users = await Promise.all(seen.map(async (r) => (await io.decode('clicks', r)).value!.userId));
+      assert.deepEqual(users.sort(), ['u1', 'u2', 'u3']);
     });
-    await assert.rejects(zombie!.commit({ records: [], offsets: offsets(3) }), TransactionFailedError);
-    await owner!.commit({ records: [raw('owner')], offsets: offsets(2) });
-    assert.deepEqual(await read(io), ['first', 'owner']);
-    assert.equal((await committed(io)).offset, 2);
-    await zombie!.init();
-    await assert.rejects(owner!.commit({ records: [raw('was owner')] }), FencedError);
-  });
 
-  it('with offsets alone is fenced too', async () => {
-    const { io, namespace } = await bench.space(['clicks', 'exposures']);
-    const [zombie, owner] = await Promise.all([0, 0].map(() => io.openTransactionalWriter(`${namespace}-0`)));
-    await zombie!.init();
-    await owner!.init();
-    await assert.rejects(zombie!.commit({ records: [], offsets: offsets(2) }), FencedError);
-    assert.equal((await committed(io)).offset, -1);
-  });
-
-  for (const carriedOut of [true, false])
-    it(`whose commit got no answer ${carriedOut ? 'but was done' : 'and was not done'}: init settles it, the offsets tell`, async () => {
+    it('asks only for what its version needs', async () => {
       const { io, namespace } = await bench.space(['clicks', 'exposures']);
       const writer = await io.openTransactionalWriter(`${namespace}-0`);
       await writer.init();
-      await writer.commit({ records: [raw('a')], offsets: offsets(1) });
-      const lost = loseAnswers(API.endTxn, { count: 1, carriedOut });
+      const watched = watchRequests(Object.values(API));
       try {
-        await assert.rejects(writer.commit({ records: [raw('b')], offsets: offsets(2) }), (error) => {
-          assert.ok(error instanceof TransactionFailedError && !(error instanceof FencedError));
-          assert.match(error.message, /unknown outcome.*Call init/);
-          return true;
-        });
+        await writer.commit({ records: [raw('a')], offsets: offsets(1) });
       } finally {
-        lost.restore();
+        watched.restore();
       }
-      await assert.rejects(writer.commit({ records: [raw('c')] }), /not ready: call init/);
-      await writer.init();
-      assert.equal((await committed(io)).offset, carriedOut ? 2 : 1);
-      await writer.commit({ records: [raw('d')], offsets: offsets(3) });
-      assert.deepEqual(await read(io), carriedOut ? ['a', 'b', 'd'] : ['a', 'd']);
-    });
-
-  it('survives lost answers to everything but its end, and writes once', async () => {
-    const { io, namespace } = await bench.space(['clicks', 'exposures']);
-    const writer = await io.openTransactionalWriter(`${namespace}-0`);
-    await writer.init();
-    const kinds = [API.addPartitionsToTxn, API.produce, API.addOffsetsToTxn, API.txnOffsetCommit];
-    for (const [i, kind] of kinds.entries()) {
-      const lost = loseAnswers(kind, { count: 1, carriedOut: i % 2 === 0 });
-      try {
-        await writer.commit({ records: [raw(`${i}`)], offsets: offsets(i) });
-      } finally {
-        lost.restore();
-      }
-      assert.equal(lost.hits(), 1);
-    }
-    assert.deepEqual(await read(io), ['0', '1', '2', '3']);
-    assert.equal((await committed(io)).offset, 3);
-  });
-
-  it('that stays open keeps its offsets unsettled until the next owner fences it', async () => {
-    const { io, namespace } = await bench.space(['clicks', 'exposures']);
-    const dead = await io.openTransactionalWriter(`${namespace}-0`);
-    await dead.init();
-    await dead.commit({ records: [raw('a')], offsets: offsets(1) });
-    const lost = loseAnswers(API.endTxn, { count: 1, carriedOut: false });
-    await assert.rejects(dead.commit({ records: [raw('b')], offsets: offsets(2) }), TransactionFailedError);
-    lost.restore();
-    let answer: number | undefined;
-    const asked = committed(io).then((p) => {
-      answer = p.offset;
-    });
-    const owner = await io.openTransactionalWriter(`${namespace}-0`);
-    assert.equal(answer, undefined, 'no answer while a transaction on these offsets is pending');
-    await owner.init();
-    await asked;
-    assert.equal(answer, 1);
-    assert.deepEqual(await read(io), ['a']);
-  });
-
-  it('with a record too large fails, and the next owner starts clean', async () => {
-    const { io, namespace } = await bench.space(['clicks', 'exposures']);
-    const writer = await io.openTransactionalWriter(`${namespace}-0`);
-    await writer.init();
-    await assert.rejects(
-      writer.commit({ records: [raw('ok'), raw('x'.repeat(2_000_000))], offsets: offsets(1) }),
-      (error) => error instanceof TransactionFailedError && error.cause instanceof RecordTooLargeError,
-    );
-    await writer.init();
-    await writer.commit({ records: [raw('next')], offsets: offsets(1) });
-    assert.deepEqual(await read(io), ['next']);
-  });
-
-  it('with a value that does not fit sends nothing and stays usable', async () => {
-    const { io, namespace } = await bench.space(['clicks', 'exposures']);
-    const writer = await io.openTransactionalWriter(`${namespace}-0`);
-    await writer.init();
-    const bad = { ...click(1), actionId: 5 as unknown as string };
-    await assert.rejects(
-      writer.commit({ records: [raw('x'), { topic: 'clicks', key: 'u1', value: bad }] }),
-      /actionId = 5/,
-    );
-    await writer.commit({ records: [raw('y')] });
-    assert.deepEqual(await read(io), ['y']);
-  });
-
-  it('of several megabytes over several partitions arrives whole and in order', async () => {
-    const { io, namespace } = await bench.space(['clicks', 'exposures'], { numPartitions: 4 });
-    const writer = await io.openTransactionalWriter(`${namespace}-0`);
-    await writer.init();
-    const records = Array.from({ length: 12_000 }, (_, i) => raw(`${i} ${'x'.repeat(1_000)}`, i % 4));
-    await writer.commit({ records });
-    const values = await read(io);
-    assert.equal(values.length, records.length);
-    for (let p = 0; p < 4; p++) {
-      const mine = values.slice(p * 3_000, (p + 1) * 3_000).map((v) => Number(v!.split(' ')[0]));
+      // What is not over yet in the broker is asked for again, so kinds count and not how often.
+      const asked = new Set(watched.apiKeys());
+      const { produce, addPartitionsToTxn, addOffsetsToTxn, txnOffsetCommit, endTxn } = API;
+      const three = [produce, txnOffsetCommit, endTxn];
       assert.deepEqual(
-        mine,
-        Array.from({ length: 3_000 }, (_, i) => i * 4 + p),
+        asked,
+        new Set(version === 2 ? three : [...three, addPartitionsToTxn, addOffsetsToTxn]),
       );
-    }
+      assert.deepEqual(await read(io), ['a']);
+    });
+
+    it('with nothing but offsets follows another at once, again and again', async () => {
+      const { io, namespace } = await bench.space(['clicks', 'exposures']);
+      const writer = await io.openTransactionalWriter(`${namespace}-0`);
+      await writer.init();
+      for (let i = 0; i < 30; i++) {
+        await writer.commit({ records: [], offsets: offsets(i) });
+        // The guard: an answer of before this commit would be a step back.
+        assert.equal((await committed(io)).offset, i);
+      }
+      await writer.commit({ records: [] });
+      assert.equal((await committed(io)).offset, 29);
+    });
+
+    it('reads its own offsets at once after a commit, 60 rounds, also from another client', async () => {
+      const { io, namespace } = await bench.space(['clicks', 'exposures']);
+      const other = await bench.connect({ namespace });
+      const writer = await io.openTransactionalWriter(`${namespace}-0`);
+      await writer.init();
+      for (let i = 0; i < 60; i++) {
+        await writer.commit({ records: [raw(`${i}`)], offsets: offsets(i) });
+        assert.equal((await committed(i % 2 ? io : other)).offset, i);
+      }
+    });
+
+    it('of an older owner is fenced by init of a newer one', async () => {
+      const { io, namespace } = await bench.space(['clicks', 'exposures']);
+      const [zombie, owner] = await Promise.all(
+        [0, 0].map(() => io.openTransactionalWriter(`${namespace}-0`)),
+      );
+      await zombie!.init();
+      await zombie!.commit({ records: [raw('first')], offsets: offsets(1) });
+      await owner!.init();
+      await assert.rejects(zombie!.commit({ records: [raw('zombie')], offsets: offsets(2) }), (error) => {
+        assert.ok(error instanceof FencedError);
+        assert.match(error.message, new RegExp(`newer owner took over the transactional id ${namespace}-0`));
+        return true;
+      });
+      await assert.rejects(zombie!.commit({ records: [], offsets: offsets(3) }), TransactionFailedError);
+      await owner!.commit({ records: [raw('owner')], offsets: offsets(2) });
+      assert.deepEqual(await read(io), ['first', 'owner']);
+      assert.equal((await committed(io)).offset, 2);
+      await zombie!.init();
+      await assert.rejects(owner!.commit({ records: [raw('was owner')] }), FencedError);
+    });
+
+    it('with offsets alone is fenced too', async () => {
+      const { io, namespace } = await bench.space(['clicks', 'exposures']);
+      const [zombie, owner] = await Promise.all(
+        [0, 0].map(() => io.openTransactionalWriter(`${namespace}-0`)),
+      );
+      await zombie!.init();
+      await owner!.init();
+      await assert.rejects(zombie!.commit({ records: [], offsets: offsets(2) }), FencedError);
+      assert.equal((await committed(io)).offset, -1);
+    });
+
+    for (const carriedOut of [true, false])
+      it(`whose commit got no answer ${carriedOut ? 'but was done' : 'and was not done'}: init settles it, the offsets tell`, async () => {
+        const { io, namespace } = await bench.space(['clicks', 'exposures']);
+        const writer = await io.openTransactionalWriter(`${namespace}-0`);
+        await writer.init();
+        await writer.commit({ records: [raw('a')], offsets: offsets(1) });
+        const lost = loseAnswers(API.endTxn, { count: 1, carriedOut });
+        try {
+          await assert.rejects(writer.commit({ records: [raw('b')], offsets: offsets(2) }), (error) => {
+            assert.ok(error instanceof TransactionFailedError && !(error instanceof FencedError));
+            assert.match(error.message, /unknown outcome.*Call init/);
+            return true;
+          });
+        } finally {
+          lost.restore();
+        }
+        await assert.rejects(writer.commit({ records: [raw('c')] }), /not ready: call init/);
+        await writer.init();
+        assert.equal((await committed(io)).offset, carriedOut ? 2 : 1);
+        await writer.commit({ records: [raw('d')], offsets: offsets(3) });
+        assert.deepEqual(await read(io), carriedOut ? ['a', 'b', 'd'] : ['a', 'd']);
+      });
+
+    it('survives lost answers to everything but its end, and writes once', async () => {
+      const { io, namespace } = await bench.space(['clicks', 'exposures']);
+      const writer = await io.openTransactionalWriter(`${namespace}-0`);
+      await writer.init();
+      const kinds =
+        version === 2
+          ? [API.produce, API.txnOffsetCommit, API.produce, API.txnOffsetCommit]
+          : [API.addPartitionsToTxn, API.produce, API.addOffsetsToTxn, API.txnOffsetCommit];
+      for (const [i, kind] of kinds.entries()) {
+        const lost = loseAnswers(kind, { count: 1, carriedOut: i === 0 || i === 3 });
+        try {
+          await writer.commit({ records: [raw(`${i}`)], offsets: offsets(i) });
+        } finally {
+          lost.restore();
+        }
+        assert.equal(lost.hits(), 1);
+      }
+      assert.deepEqual(await read(io), ['0', '1', '2', '3']);
+      assert.equal((await committed(io)).offset, 3);
+    });
+
+    it('that stays open keeps its offsets unsettled until the next owner fences it', async () => {
+      const { io, namespace } = await bench.space(['clicks', 'exposures']);
+      const dead = await io.openTransactionalWriter(`${namespace}-0`);
+      await dead.init();
+      await dead.commit({ records: [raw('a')], offsets: offsets(1) });
+      const lost = loseAnswers(API.endTxn, { count: 1, carriedOut: false });
+      await assert.rejects(dead.commit({ records: [raw('b')], offsets: offsets(2) }), TransactionFailedError);
+      lost.restore();
+      let answer: number | undefined;
+      const asked = committed(io).then((p) => {
+        answer = p.offset;
+      });
+      const owner = await io.openTransactionalWriter(`${namespace}-0`);
+      assert.equal(answer, undefined, 'no answer while a transaction on these offsets is pending');
+      await owner.init();
+      await asked;
+      assert.equal(answer, 1);
+      assert.deepEqual(await read(io), ['a']);
+    });
+
+    it('with a record too large fails, and the next owner starts clean', async () => {
+      const { io, namespace } = await bench.space(['clicks', 'exposures']);
+      const writer = await io.openTransactionalWriter(`${namespace}-0`);
+      await writer.init();
+      await assert.rejects(
+        writer.commit({ records: [raw('ok'), raw('x'.repeat(2_000_000))], offsets: offsets(1) }),
+        (error) => error instanceof TransactionFailedError && error.cause instanceof RecordTooLargeError,
+      );
+      await writer.init();
+      await writer.commit({ records: [raw('next')], offsets: offsets(1) });
+      assert.deepEqual(await read(io), ['next']);
+    });
+
+    it('with a value that does not fit sends nothing and stays usable', async () => {
+      const { io, namespace } = await bench.space(['clicks', 'exposures']);
+      const writer = await io.openTransactionalWriter(`${namespace}-0`);
+      await writer.init();
+      const bad = { ...click(1), actionId: 5 as unknown as string };
+      await assert.rejects(
+        writer.commit({ records: [raw('x'), { topic: 'clicks', key: 'u1', value: bad }] }),
+        /actionId = 5/,
+      );
+      await writer.commit({ records: [raw('y')] });
+      assert.deepEqual(await read(io), ['y']);
+    });
+
+    it('of several megabytes over several partitions arrives whole and in order', async () => {
+      const { io, namespace } = await bench.space(['clicks', 'exposures'], { numPartitions: 4 });
+      const writer = await io.openTransactionalWriter(`${namespace}-0`);
+      await writer.init();
+      const records = Array.from({ length: 12_000 }, (_, i) => raw(`${i} ${'x'.repeat(1_000)}`, i % 4));
+      await writer.commit({ records });
+      const values = await read(io);
+      assert.equal(values.length, records.length);
+      for (let p = 0; p < 4; p++) {
+        const mine = values.slice(p * 3_000, (p + 1) * 3_000).map((v) => Number(v!.split(' ')[0]));
+        assert.deepEqual(
+          mine,
+          Array.from({ length: 3_000 }, (_, i) => i * 4 + p),
+        );
+      }
+    });
   });
-});
 
 describe('commits under load', () => {
   it('of writers side by side do not disturb each other', async () => {

@@ -132,7 +132,8 @@ export class WireReader {
   skipTags(): void {
     for (let tags = this.uvarint(); tags > 0; tags--) {
       this.uvarint();
-      this.position += this.uvarint();
+      const sizeBytes = this.uvarint(); // moves the position too: it must have been read before that is added to
+      this.position += sizeBytes;
     }
   }
   #text(sizeBytes: number): string {
