@@ -88,7 +88,10 @@ export class Lab {
           if (!this.#instances.has(instance)) throw new Error(`The instance ended: ${instance.logTail()}`);
         },
       },
-    );
+    ).catch(async (error: Error) => {
+      const status = await instance.status().catch((cause: Error) => cause.message);
+      throw new Error(`${error.message}; ${JSON.stringify(status)}\n${this.#stories(20)}`);
+    });
   }
 
   /**
@@ -189,9 +192,14 @@ export class Lab {
       },
       { what: 'everything to be committed', timeoutMs, intervalMs: 100 },
     ).catch((error: Error) => {
-      const logs = [...this.#endings, ...this.instances.map((i) => `an instance runs:\n${i.logTail(8)}`)];
-      throw new Error(`${error.message}; behind: ${last}\n${logs.join('\n---\n')}`);
+      throw new Error(`${error.message}; behind: ${last}\n${this.#stories(8)}`);
     });
+  }
+
+  /** What instances wrote last, of those that ended too. */
+  #stories(lines: number): string {
+    const running = this.instances.map((i) => `an instance runs:\n${i.logTail(lines)}`);
+    return [...this.#endings, ...running].join('\n---\n');
   }
 
   async verdict(): Promise<Verdict> {
