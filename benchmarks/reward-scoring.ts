@@ -108,10 +108,11 @@ const benchmark: Benchmark = async (print) => {
   const files = await trainer.exportRanker({ rankerVersion: '1-bench', egpmScale: { product_card: 500 } });
   await trainer.close();
   const ranker = await loadRanker(files);
-  const rows = ranker.manifest.batchRows;
+  // the peer takes the graph that our own runs take, too
+  const rows = ranker.manifest.wideRows!;
   const folder = mkdtempSync(path.join(tmpdir(), 'onemall-bench-ranker-'));
   const file = path.join(folder, 'ranker.onnx');
-  writeFileSync(file, files.get(ranker.manifest.files.ranker!)!);
+  writeFileSync(file, files.get(ranker.manifest.files['ranker-wide']!)!);
 
   const random = new SeededRandom(1);
   const facts = new ItemFacts();

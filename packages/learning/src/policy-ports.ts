@@ -115,6 +115,8 @@ export interface RankerManifest {
   numIds: number;
   /** Candidates that the graph takes at once. */
   batchRows: number;
+  /** The same of a second graph, role `ranker-wide`, for many candidates: fewer runs of the same cost each around the graph. */
+  wideRows?: number;
   /** S of pEgpm = pCtcvr x E[value | buy] / S, by scenario (model.md, RL). */
   egpmScale: Record<string, number>;
   /** AUC, calibration, by scenario. */

@@ -57,6 +57,7 @@ export function readRankerManifest(files: Files): RankerManifest {
     ['numDense', isCount, 'a count'],
     ['numIds', isCount, 'a count'],
     ['batchRows', isCount, 'a count'],
+    ['wideRows', (value) => value === undefined || isCount(value), 'a count'],
     ['egpmScale', isObject, 'a number by scenario'],
     ['metrics', isObject, 'numbers by name'],
     ['files', isObject, 'file names by role'],

@@ -3,7 +3,7 @@ import { type ItemTensors, NUM_DENSE, NUM_IDS, sidLayout } from '@onemall/featur
 import * as ort from 'onnxruntime-node';
 import { type Arrays, cpuSession, tensorOf } from './engine/ort-sessions.ts';
 import { itemFeeds } from './models/onemall-feeds.ts';
-import type { ItemTowerRuntime, RankerRuntime, RankerScores } from './policy-ports.ts';
+import type { ItemTowerRuntime, RankerManifest, RankerRuntime, RankerScores } from './policy-ports.ts';
 import { readPolicyManifest, readRankerManifest } from './published-manifest.ts';
 import { PublishedModelError } from './trainer-ports.ts';
 
@@ -42,15 +42,10 @@ export async function loadItemTower(files: Files, options: LoadOptions = {}): Pr
 /** @throws PublishedModelError as `loadPolicy`, and when the features of this code have another version */
 export async function loadRanker(files: Files, options: LoadOptions = {}): Promise<RankerRuntime> {
   const manifest = readRankerManifest(files);
-  const session = await openGraph(files, manifest.files, 'ranker', options);
-  const rows = manifest.batchRows;
-  const problem = rankerProblem(session, rows) ?? (await rankerTrial(session, rows));
-  if (problem !== null) {
-    await session.release();
-    throw new PublishedModelError(
-      `${manifest.files.ranker} does not fit the contract of a ranker: ${problem}. It must take dense float32 [${rows}, ${NUM_DENSE}] and ids int32 [${rows}, ${NUM_IDS}], and give pCtr, pCtcvr and buyValueCents, float32 [${rows}] each (packages/learning/README.md, A ranker of your own).`,
-    );
-  }
+  const open = (role: string, rows: number) => openRanker(files, manifest, role, rows, options);
+  const narrow = await open('ranker', manifest.batchRows);
+  const wide = manifest.wideRows === undefined ? narrow : await open('ranker-wide', manifest.wideRows);
+  const sessions = new Set([narrow.session, wide.session]);
   return {
     manifest,
     async score(dense: Float32Array, ids: Int32Array, n: number): Promise<RankerScores> {
@@ -63,30 +58,40 @@ export async function loadRanker(files: Files, options: LoadOptions = {}): Promi
         pCtcvr: new Float32Array(n),
         buyValueCents: new Float32Array(n),
       };
-      for (let at = 0; at < n; at += rows) {
+      for (let at = 0; at < n; ) {
+        const { session, rows } = n - at >= wide.rows ? wide : narrow;
         const count = Math.min(rows, n - at);
-        const denseRows = paddedRows(dense, at, count, rows, NUM_DENSE);
-        const idRows = paddedRows(ids, at, count, rows, NUM_IDS);
-        const feeds = {
-          dense: tensorOf(denseRows, [rows, NUM_DENSE]),
-          ids: tensorOf(idRows, [rows, NUM_IDS]),
-        };
-        if (count === rows) {
-          // a whole run writes where its answers belong
-          const own = (values: Float32Array): ort.Tensor => tensorOf(values.subarray(at, at + rows), [rows]);
-          const { pCtr, pCtcvr, buyValueCents } = scores;
-          const fetches = { pCtr: own(pCtr), pCtcvr: own(pCtcvr), buyValueCents: own(buyValueCents) };
-          await session.run(feeds, fetches);
-          continue;
-        }
-        const result = await session.run(feeds);
+        const result = await session.run({
+          dense: tensorOf(paddedRows(dense, at, count, rows, NUM_DENSE), [rows, NUM_DENSE]),
+          ids: tensorOf(paddedRows(ids, at, count, rows, NUM_IDS), [rows, NUM_IDS]),
+        });
         for (const [name, values] of Object.entries(scores))
           values.set((result[name]!.data as Float32Array).subarray(0, count), at);
+        at += count;
       }
       return scores;
     },
-    close: () => session.release(),
+    async close() {
+      for (const session of sessions) await session.release();
+    },
   };
+}
+
+/** One graph of a ranker, tried out. */
+async function openRanker(
+  files: Files,
+  { files: names }: RankerManifest,
+  role: string,
+  rows: number,
+  options: LoadOptions,
+): Promise<{ session: ort.InferenceSession; rows: number }> {
+  const session = await openGraph(files, names, role, options);
+  const problem = rankerProblem(session, rows) ?? (await rankerTrial(session, rows));
+  if (problem === null) return { session, rows };
+  await session.release();
+  throw new PublishedModelError(
+    `${names[role]} does not fit the contract of a ranker: ${problem}. It must take dense float32 [${rows}, ${NUM_DENSE}] and ids int32 [${rows}, ${NUM_IDS}], and give pCtr, pCtcvr and buyValueCents, float32 [${rows}] each (packages/learning/README.md, A ranker of your own).`,
+  );
 }
 
 const RANKER_OUTPUTS = ['pCtr', 'pCtcvr', 'buyValueCents'] as const;

@@ -19,8 +19,9 @@ import {
 } from './trainer-ports.ts';
 import { learningRateAt, type ResolvedOptimizer, resolveOptimizer } from './training-options.ts';
 
-/** Rows of the published ranker's static batch. */
+/** Rows of the published ranker's static batches: of a small rollout, and of a part of a large one. */
 export const RANKER_ROWS = 64;
+export const RANKER_WIDE_ROWS = 256;
 const WINDOW = 20_000;
 /** Tensors of a saved state that hold the latest predictions, by scenario. */
 const WINDOW_PREFIX = 'window.';
@@ -144,7 +145,8 @@ class EngineRankerTrainer implements RankerTrainer {
   exportRanker({ rankerVersion, egpmScale }: RankerExport): Promise<Map<string, Uint8Array>> {
     return this.#inOrder(async () => {
       const { tensors, step } = await this.#engine.state();
-      const model = compilePublished(tensors, (ops) => rankerScores(ops, this.#preset, RANKER_ROWS));
+      const model = (rows: number): Uint8Array =>
+        compilePublished(tensors, (ops) => rankerScores(ops, this.#preset, rows));
       const manifest: RankerManifest = {
         model: 'RANKER',
         format: RANKER_FORMAT,
@@ -155,12 +157,14 @@ class EngineRankerTrainer implements RankerTrainer {
         numDense: NUM_DENSE,
         numIds: NUM_IDS,
         batchRows: RANKER_ROWS,
+        wideRows: RANKER_WIDE_ROWS,
         egpmScale: egpmScale ?? this.#window.egpmScale(),
         metrics: this.#window.metrics(),
-        files: { ranker: 'ranker.onnx' },
+        files: { ranker: 'ranker.onnx', 'ranker-wide': 'ranker-wide.onnx' },
       };
       return new Map([
-        ['ranker.onnx', model],
+        ['ranker.onnx', model(RANKER_ROWS)],
+        ['ranker-wide.onnx', model(RANKER_WIDE_ROWS)],
         ['ranker.json', new TextEncoder().encode(`${JSON.stringify(manifest, null, 2)}\n`)],
       ]);
     });

@@ -312,7 +312,7 @@ export interface RankerTrainer {
   metrics(): Record<string, number>;
   state(): Promise<TrainerState>;
   restore(state: TrainerState): Promise<void>;
-  /** Files of a published ranker: ranker.onnx, ranker.json. */
+  /** Files of a published ranker: ranker.onnx, ranker-wide.onnx, ranker.json. */
   exportRanker(options: RankerExport): Promise<Map<string, Uint8Array>>;
   close(): Promise<void>;
 }

@@ -77,6 +77,11 @@ test('the ranker learns clicks, buys and values, resumes bit for bit, and scores
     ) > 0.7,
     'dear items get higher values',
   );
+  // 400 take the wide graph once, then the narrow one, whose last batch is not full
+  const four = await ranker.score(repeated(dense, 4), repeated(ids, 4), 400);
+  for (const name of ['pCtr', 'pCtcvr', 'buyValueCents'] as const)
+    for (let i = 0; i < 400; i++)
+      assert.ok(Math.abs(four[name][i]! / scores[name][i % 100]! - 1) < 1e-4, `${name} of row ${i}`);
   await assert.rejects(ranker.score(dense, ids, 99), /99 candidates takes/);
   await Promise.all([ranker.close(), trainer.close(), resumed.close()]);
 
@@ -87,7 +92,23 @@ test('the ranker learns clicks, buys and values, resumes bit for bit, and scores
     loadRanker(foreign),
     (e: unknown) => e instanceof PublishedModelError && /features of version 999/.test(e.message),
   );
+  const half = new Map(files);
+  half.delete('ranker-wide.onnx');
+  await assert.rejects(
+    loadRanker(half),
+    (e: unknown) => e instanceof PublishedModelError && /has no ranker-wide.onnx/.test(e.message),
+  );
 });
+
+function repeated<A extends Float32Array | Int32Array>(values: A, times: number): A {
+  const all = (
+    values instanceof Float32Array
+      ? new Float32Array(times * values.length)
+      : new Int32Array(times * values.length)
+  ) as A;
+  for (let i = 0; i < times; i++) all.set(values, i * values.length);
+  return all;
+}
 
 test('what does not fit the ranker is refused by name', async () => {
   const trainer = await create();
