@@ -54,14 +54,16 @@ test('samples, the trie and the metrics show at each of five product changes the
     await scene.follow('training-samples'),
     await scene.follow('sid-metrics'),
   ];
+  // Side by side: what they wait for comes while they start.
+  const starting = Promise.all([scene.start('sample-assembler'), scene.start('retriever')]);
+  starting.catch(() => {}); // awaited below
   const updater = await scene.start('live-sid-updater');
   await scene.change('other', 'ADDED', 'p30', START_MS);
   await scene.until('codebooks and the first room', () => newest(liveSids, 'other:1'));
   const records = SCENARIOS.map((scenario) => newest(codebooks, scenario)!);
   const codebook = readCodebook(await scene.artifacts.get(records[0]!));
   await scene.publishPolicy(records);
-  await scene.start('sample-assembler');
-  const retriever = await scene.start('retriever');
+  const [, retriever] = await starting;
   await scene.until('the policy', () => gauge(retriever, 'models_loaded'));
 
   const shown: { exposure: Exposure; codes: number[]; selling: string[] }[] = [];

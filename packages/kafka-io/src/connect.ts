@@ -150,7 +150,7 @@ class ConnectedKafka implements KafkaIo {
   }
 
   async registerSchemas(topics: readonly TopicName[]): Promise<void> {
-    for (const topic of topics) await this.#codec.schemaId(topic);
+    await Promise.all(topics.map((topic) => this.#codec.schemaId(topic)));
   }
   schemaOf(id: number): Promise<unknown> {
     return this.#registry.schemaOf(id);
