@@ -186,9 +186,7 @@ class ConnectedKafka implements KafkaIo {
     return this.#newReader();
   }
   #newReader(): PartitionReader {
-    const reader = new PartitionReader(this.#newBrokers(), this.#names, this.#log);
-    this.#open.add(() => reader.close());
-    return reader;
+    return this.#track(new PartitionReader(this.#newBrokers(), this.#names, this.#log), 'close');
   }
 
   async openTable<T extends TopicName>(options: TableOptions<T>): Promise<TableReader> {
@@ -206,8 +204,7 @@ class ConnectedKafka implements KafkaIo {
       deadLetters: this.#deadLetterWriter(),
     });
     await table.start();
-    this.#open.add(() => table.close());
-    return table;
+    return this.#track(table, 'close');
   }
 
   async consume<T extends TopicName>(options: ConsumerOptions<T>): Promise<RunningConsumer> {
@@ -222,8 +219,7 @@ class ConnectedKafka implements KafkaIo {
       log: this.#log,
     });
     await consumer.start();
-    this.#open.add(() => consumer.stop());
-    return consumer;
+    return this.#track(consumer, 'stop');
   }
 
   async joinGroup(options: MembershipOptions): Promise<Membership> {
@@ -233,8 +229,7 @@ class ConnectedKafka implements KafkaIo {
       names: this.#names,
       log: this.#log,
     });
-    this.#open.add(() => membership.stop());
-    return membership;
+    return this.#track(membership, 'stop');
   }
 
   async openWriter(): Promise<RecordWriter> {
@@ -257,8 +252,21 @@ class ConnectedKafka implements KafkaIo {
       committed: this.#committed,
       transactionTimeoutMs: options.transactionTimeoutMs,
     });
-    this.#open.add(() => writer.close());
-    return writer;
+    return this.#track(writer, 'close');
+  }
+
+  /**
+   * Ends with the client unless its owner ends it before. Then it is forgotten: through its connections it holds whatever
+   * waited on them, the whole state of a partition that went to another instance.
+   */
+  #track<E extends 'close' | 'stop', T extends Record<E, () => Promise<void>>>(part: T, end: E): T {
+    const own = part[end].bind(part);
+    const endOnce = async (): Promise<void> => {
+      await own();
+      this.#open.delete(endOnce);
+    };
+    this.#open.add(endOnce);
+    return Object.assign(part, { [end]: endOnce });
   }
 
   async close(): Promise<void> {

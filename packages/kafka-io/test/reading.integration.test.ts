@@ -1,9 +1,11 @@
 /** Conformance of the own data plane on a real broker: what a reader sees, beside plain kafkajs. */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import type { Transaction } from 'kafkajs';
 import { OffsetOutOfRangeError } from '../src/index.ts';
-import { Bench, item, readByTwin, readToEnd, text, until } from './harness.ts';
+import { Bench, clickRecord, item, readByTwin, readToEnd, text, until } from './harness.ts';
 
 let bench: Bench;
 before(async () => {
@@ -333,5 +335,37 @@ describe('the own data plane and plain kafkajs', () => {
       readBySlow.map(({ partition, key, value }) => ({ partition, key, value })),
       own.map(plain),
     );
+  });
+});
+
+describe('readers, tables, consumers and writers that were closed', () => {
+  it('are not held by the client that goes on', async () => {
+    setFlagsFromString('--expose-gc');
+    const collectGarbage = runInNewContext('gc') as () => void;
+    const { io, namespace } = await bench.space(['clicks', 'items']);
+    const openAndClose = async (): Promise<[string, WeakRef<object>][]> => {
+      const reader = await io.openReader();
+      await reader.assign([{ topic: 'clicks', partition: 0, offset: 0 }]);
+      await reader.poll({ maxWaitMs: 1 });
+      const writer = await io.openTransactionalWriter(`${namespace}-closed`);
+      await writer.init();
+      await writer.commit({ records: [clickRecord(1)] });
+      const onError = (error: unknown) => assert.fail(String(error));
+      const table = await io.openTable({ topic: 'items', onRecord: () => {}, onError });
+      const consumer = await io.consume({
+        groupId: `${namespace}-closed`,
+        topics: ['clicks'],
+        from: 'earliest',
+        handler: { onRecords: async () => {} },
+        onError,
+      });
+      await Promise.all([reader.close(), writer.close(), table.close(), consumer.stop()]);
+      return Object.entries({ reader, writer, table, consumer }).map(([n, part]) => [n, new WeakRef(part)]);
+    };
+    const closed = await openAndClose();
+    await until('their memory to be free', () => {
+      collectGarbage();
+      return closed.every(([, part]) => part.deref() === undefined);
+    });
   });
 });
