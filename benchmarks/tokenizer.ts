@@ -215,17 +215,17 @@ async function trainFromFile(file: string): Promise<Record<string, number>> {
     },
   );
   const iterationS = (ends[1]! - ends[0]!) / 1000;
-  const startsS = (ends[0]! - begun) / 1000 - iterationS;
+  const startsAndFirstIterationS = (ends[0]! - begun) / 1000;
   const times = WHOLE_STREAM / STREAMED;
   return {
     streamedVectors: STREAMED,
     streamedMiB: (STREAMED * DIM * 4) / 2 ** 20,
     addedPeakMiB: (peak - before) / 2 ** 20,
-    startsS,
+    startsAndFirstIterationS,
     iterationS,
     extrapolatedIterationS10M: iterationS * times,
     // The second level assigns to the first one again on each pass; FSQ trains on a sample.
-    extrapolatedHours10M: (startsS * times + ITERATIONS * iterationS * times * 3) / 3600,
+    extrapolatedHours10M: ((startsAndFirstIterationS + (3 * ITERATIONS - 1) * iterationS) * times) / 3600,
   };
 }
 
