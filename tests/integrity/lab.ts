@@ -2,8 +2,7 @@
 import type { TopicName } from '@onemall/contracts';
 import type { AnyOutRecord, Position } from '@onemall/kafka-io';
 import { KafkaProxy, type SpawnedService, type TestStack, waitFor } from '@onemall/testkit';
-import { type Verdict, verify } from '../../services/sample-assembler/oracle/verify.ts';
-import { sampleAssemblerConfig } from '../../services/sample-assembler/src/config.ts';
+import type { Verdict } from '../../services/sample-assembler/oracle/verify.ts';
 import { Scene } from '../../services/sample-assembler/test/scene.ts';
 import { type Arrival, OUT_OF_ORDERNESS_MS } from '../../services/sample-assembler/test/traffic.ts';
 
@@ -202,8 +201,8 @@ export class Lab {
     return [...this.#endings, ...running].join('\n---\n');
   }
 
-  async verdict(): Promise<Verdict> {
-    return oneAtATime(() => verify(this.scene.io, sampleAssemblerConfig(this.scene.env)));
+  verdict(timeoutMs?: number): Promise<Verdict> {
+    return this.scene.verify(timeoutMs);
   }
 
   async close(): Promise<void> {
@@ -211,12 +210,4 @@ export class Lab {
     await Promise.all([...this.#instances].map((instance) => instance.kill()));
     await this.scene.close();
   }
-}
-
-/** The embedded database is one for the process. */
-let queue: Promise<unknown> = Promise.resolve();
-function oneAtATime<T>(work: () => Promise<T>): Promise<T> {
-  const result = queue.then(work);
-  queue = result.catch(() => {});
-  return result;
 }

@@ -16,6 +16,8 @@ const MAX_PAUSE_MS = 10_000;
 const BLOCK_MS = 10_000;
 const TICK_MS = 100;
 const MEMORY_EVERY_MS = 5_000;
+/** Of half an hour of traffic, on a machine that others keep busy. */
+const ORACLE_TIMEOUT_MS = 3_600_000;
 /** A shorter run's slope says more about its start and its takeovers. */
 const LEAST_MINUTES_FOR_SLOPE = 20;
 const MAX_SLOPE_BYTES_PER_HOUR = 200 << 20;
@@ -123,7 +125,7 @@ async function soak(stack: TestStack): Promise<boolean> {
     say('settling');
     await lab.settle(300_000);
     say('the oracle judges');
-    const verdict = await lab.verdict();
+    const verdict = await lab.verdict(ORACLE_TIMEOUT_MS);
     console.log(`  ${JSON.stringify(verdict)}`);
     const pauses = pausesAfter(changes, await sampleTimes(lab));
     const elder = memory.get(spared.pid) ?? [];

@@ -10,6 +10,9 @@ type RecordSource = Pick<RawRecord, 'topic' | 'partition' | 'offset' | 'timestam
 
 export const LOGS = ['exposures', 'clicks', 'buys'] as const;
 
+/** Longer than a broker lets the transaction of a dead owner stay open. */
+const STALL_MS = 120_000;
+
 const md5 = (text: string): string => createHash('md5').update(text).digest('hex');
 
 interface ReadRecord<T extends TopicName> {
@@ -20,19 +23,31 @@ interface ReadRecord<T extends TopicName> {
   producerId: number;
 }
 
-/** Everything that was in the topic at this call, in offset order for each partition. */
-async function* readTopic<T extends TopicName>(
-  io: KafkaIo,
+/**
+ * Everything that was in the topic at this call, in offset order for each partition.
+ * @throws Error where nothing more comes: a transaction there stays open
+ */
+export async function* readTopic<T extends TopicName>(
+  io: Pick<KafkaIo, 'endOffsets' | 'openReader' | 'decode'>,
   topic: T,
-  onEnds: (partition: number, ends: readonly TransactionEnd[]) => void = () => {},
+  {
+    onEnds = () => {},
+    stallMs = STALL_MS,
+  }: { onEnds?: (partition: number, ends: readonly TransactionEnd[]) => void; stallMs?: number } = {},
 ): AsyncGenerator<ReadRecord<T>> {
   const ends = (await io.endOffsets(topic)).filter((end) => end.offset > 0);
   const missing = new Map(ends.map((end) => [end.partition, end.offset]));
   const reader = await io.openReader();
   try {
     await reader.assign(ends.map(({ partition }) => ({ topic, partition, offset: -2 })));
+    const reached = new Map<number, number>();
+    let lastMs = performance.now();
     while (missing.size > 0) {
-      for (const fetched of await reader.poll({ maxWaitMs: 200 })) {
+      const answers = await reader.poll({ maxWaitMs: 200 });
+      if (answers.length > 0) lastMs = performance.now();
+      else if (performance.now() - lastMs > stallMs) throw stalled(topic, stallMs, reached, missing);
+      for (const fetched of answers) {
+        reached.set(fetched.partition, fetched.nextOffset);
         const end = missing.get(fetched.partition);
         if (end === undefined) continue;
         onEnds(fetched.partition, fetched.ends);
@@ -55,6 +70,21 @@ async function* readTopic<T extends TopicName>(
   } finally {
     await reader.close();
   }
+}
+
+function stalled(
+  topic: TopicName,
+  stallMs: number,
+  reached: ReadonlyMap<number, number>,
+  missing: ReadonlyMap<number, number>,
+): Error {
+  const places = [...missing].map(
+    ([partition, end]) =>
+      `partition ${partition} at offset ${reached.get(partition) ?? 'of its start'} of ${end}`,
+  );
+  return new Error(
+    `Nothing more of ${topic} could be read for ${stallMs / 1000} s: ${places.join(', ')}. A transaction there stays open: kafka-transactions.sh find-hanging names it`,
+  );
 }
 
 class Inserts {
@@ -104,8 +134,10 @@ async function dumpTable<T extends TopicName>(
 ): Promise<void> {
   const ends = new Map<number, TransactionEnd[]>();
   const rows: { row: Row; partition: number; offset: number; timestampMs: number; producerId: number }[] = [];
-  const read = readTopic(io, topic, (partition, more) => {
-    ends.set(partition, [...(ends.get(partition) ?? []), ...more]);
+  const read = readTopic(io, topic, {
+    onEnds: (partition, more) => {
+      ends.set(partition, [...(ends.get(partition) ?? []), ...more]);
+    },
   });
   for await (const { raw, typed, producerId } of read)
     if (typed) {

@@ -59,13 +59,18 @@ const SAMPLES = `samples (part Int32, off Int64, ts Int64, kind String, exposure
 const CLOCK_TICK_MS = 2;
 
 /** @throws Error where the database or Kafka fails; a wrong sample is a verdict */
-export function verify(io: KafkaIo, config: SampleAssemblerConfig): Promise<Verdict> {
+function verify(io: KafkaIo, config: SampleAssemblerConfig): Promise<Verdict> {
   return verdictOn(config, async (db) => {
+    tell('reads the logs');
     // The committed offsets come first: what is committed later is simply not judged.
     await db.insert({ table: 'commits', values: await commits(io, config), format: 'JSONEachRow' });
     await dumpAll(io, db);
+    tell('joins them');
   });
 }
+
+/** Where it stands, for whoever waits or ends it. */
+const tell = (what: string): void => console.error(`oracle: ${what}`);
 
 /** @param fill puts the rows of the logs into the tables */
 export async function verdictOn(

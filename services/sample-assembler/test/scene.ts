@@ -4,8 +4,15 @@ import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { TopicName } from '@onemall/contracts';
-import { type AnyOutRecord, connectKafka, type KafkaIo, type RecordWriter } from '@onemall/kafka-io';
+import {
+  type AnyOutRecord,
+  connectKafka,
+  type KafkaIo,
+  type RecordWriter,
+  type TypedRecord,
+} from '@onemall/kafka-io';
 import { type SpawnedService, spawnService, type TestStack, waitFor } from '@onemall/testkit';
+import { readTopic } from '../oracle/dump.ts';
 import type { Verdict } from '../oracle/verify.ts';
 import { type Arrival, GRACE_MS, OUT_OF_ORDERNESS_MS, SCENARIOS } from './traffic.ts';
 
@@ -140,18 +147,12 @@ export class Scene {
   }
 
   /** Everything committed in a topic. */
-  async read<T extends TopicName>(topic: T) {
-    const reader = await this.io.openReader();
-    const ends = (await this.io.endOffsets(topic)).filter((end) => end.offset > 0);
-    const missing = new Map(ends.map((end) => [end.partition, end.offset]));
-    const records = [];
-    await reader.assign(ends.map((end) => ({ ...end, offset: -2 })));
-    while (missing.size > 0)
-      for (const fetched of await reader.poll({ maxWaitMs: 100 })) {
-        for (const raw of fetched.records) records.push(await this.io.decode(topic, raw));
-        if (fetched.nextOffset >= (missing.get(fetched.partition) ?? 0)) missing.delete(fetched.partition);
-      }
-    await reader.close();
+  async read<T extends TopicName>(topic: T): Promise<TypedRecord<T>[]> {
+    const records: TypedRecord<T>[] = [];
+    for await (const { typed, error } of readTopic(this.io, topic)) {
+      if (error) throw error;
+      records.push(typed!);
+    }
     return records;
   }
 
@@ -169,16 +170,26 @@ export class Scene {
     return verdict!;
   }
 
-  verify(): Promise<Verdict> {
+  /** Runs the oracle in a process of its own: an embedded database that hangs takes nothing with it. */
+  verify(timeoutMs = 240_000): Promise<Verdict> {
     return new Promise((resolve, reject) => {
+      const begunMs = performance.now();
       execFile(
         process.execPath,
         [ORACLE],
-        { env: { ...process.env, ...this.env }, maxBuffer: 1 << 24 },
+        {
+          env: { ...process.env, ...this.env },
+          maxBuffer: 1 << 24,
+          timeout: timeoutMs,
+          killSignal: 'SIGKILL',
+        },
         (error, stdout, stderr) => {
           const line = stdout.trim().split('\n').at(-1) ?? '';
           if (line.startsWith('{')) resolve(JSON.parse(line) as Verdict);
-          else reject(new Error(`The oracle gave no verdict: ${error?.message}\n${stderr}`));
+          else {
+            const seconds = ((performance.now() - begunMs) / 1000).toFixed(0);
+            reject(new Error(`No verdict after ${seconds} s: ${error?.message}\n${stderr}`));
+          }
         },
       );
     });
