@@ -162,11 +162,13 @@ test('dashboard and alerts name metrics that the code sets', () => {
   for (const metric of metrics) {
     const gauge = metric.replace(/^onemall_/, '');
     const levels = gauge.replace(/_\d$/, '_');
+    const dropped = /^rl_dropped_(\w+)$/.exec(gauge)?.[1];
     assert.ok(
       code.includes(metric) ||
         code.includes(`'${gauge}'`) ||
         code.includes(`\`${levels}$`) ||
-        code.includes(`'${levels}`),
+        code.includes(`'${levels}`) ||
+        (code.includes('`rl_dropped_$') && code.includes(`'${dropped}'`)),
       `no code sets ${metric}`,
     );
   }
