@@ -43,10 +43,10 @@ export async function* readTopic<T extends TopicName>(
     const reached = new Map<number, number>();
     let lastMs = performance.now();
     while (missing.size > 0) {
-      const answers = await reader.poll({ maxWaitMs: 200 });
-      if (answers.length > 0) lastMs = performance.now();
-      else if (performance.now() - lastMs > stallMs) throw stalled(topic, stallMs, reached, missing);
-      for (const fetched of answers) {
+      if (performance.now() - lastMs > stallMs) throw stalled(topic, stallMs, reached, missing);
+      for (const fetched of await reader.poll({ maxWaitMs: 200 })) {
+        // At the end of what is committed answers come, too, only none gets further.
+        if (fetched.nextOffset > (reached.get(fetched.partition) ?? -1)) lastMs = performance.now();
         reached.set(fetched.partition, fetched.nextOffset);
         const end = missing.get(fetched.partition);
         if (end === undefined) continue;

@@ -5,16 +5,20 @@ import { setImmediate } from 'node:timers/promises';
 import type { FetchedPartition, KafkaIo, LogReader } from '@onemall/kafka-io';
 import { readTopic } from '../oracle/dump.ts';
 
-/** Two partitions of ten records, of which the first is read as far as `readable` says and the second is empty. */
+/** Two partitions, the first of ten records, of which so many can be read, as each answer says; the second is empty. */
 function logWith(readable: number): Pick<KafkaIo, 'endOffsets' | 'openReader' | 'decode'> {
-  const answers: Partial<FetchedPartition>[] = [
-    { partition: 0, records: [], ends: [], nextOffset: readable, cursor: () => ({}) as never },
-  ];
+  const answer: Partial<FetchedPartition> = {
+    partition: 0,
+    records: [],
+    ends: [],
+    nextOffset: readable,
+    cursor: () => ({}) as never,
+  };
   const reader: Partial<LogReader> = {
     assign: async () => {},
     poll: async () => {
       await setImmediate();
-      return answers.splice(0) as FetchedPartition[];
+      return [answer as FetchedPartition];
     },
     close: async () => {},
   };
