@@ -134,11 +134,16 @@ test('with the softmax over the children of the trie, SIDs have probability one 
       const weightOf = (s: { c1: number; c2: number; c3: number }): number =>
         Math.exp(policy.row([s.c1, s.c2])[s.c3]! + (weighted ? weights[2]![leafOf(trie, packSid(s))]! : 0));
       for (const candidate of found) {
-        const siblings = list.filter((s) => s.c1 === candidate.c1 && s.c2 === candidate.c2);
-        const share = weightOf(candidate) / siblings.reduce((sum, s) => sum + weightOf(s), 0);
-        assert.ok(Math.abs(Math.exp(candidate.tokenLogProbs[2]) - share) < 1e-5);
-        const sum = candidate.tokenLogProbs.reduce((a, b) => a + b);
-        assert.ok(Math.abs(candidate.score - sum) < 1e-4);
+        const siblings = found.filter((s) => s.c1 === candidate.c1 && s.c2 === candidate.c2);
+        const among = (of: (s: typeof candidate) => number): number =>
+          of(candidate) / siblings.reduce((sum, s) => sum + of(s), 0);
+        assert.ok(Math.abs(among(({ score }) => Math.exp(score)) - among(weightOf)) < 1e-5);
+        // what a rollout hands on is the policy's own, whatever the trie holds
+        const { c1, c2, c3 } = candidate;
+        const own = [policy.row([])[c1]!, policy.row([c1])[c2]!, policy.row([c1, c2])[c3]!];
+        own.forEach((p, level) => {
+          assert.ok(Math.abs(candidate.tokenLogProbs[level]! - p) < 1e-5);
+        });
       }
       for (let i = 1; i < found.length; i++) assert.ok(found[i - 1]!.score >= found[i]!.score);
       const few = await search(3);

@@ -15,6 +15,7 @@ import {
   selectDpoCandidates,
   selectGrpoCandidates,
 } from '@onemall/learning';
+import { packSid } from '@onemall/retriever/src/stages/build-trie.ts';
 import { candidatesOf as foundCandidates } from '@onemall/retriever/src/stages/search-beam.ts';
 import { rankerRows, scoreGroup } from '@onemall/reward-scorer/src/stages/score-candidates.ts';
 import { hashFraction, SeededRandom } from '@onemall/service-kit';
@@ -249,6 +250,8 @@ async function rewardGroup(
   const { normalizer } = oneMallRun(run, study.positives);
   const of = asked(log, request);
   const found = foundCandidates(await lists.beam(of, run.rolloutWidth));
+  // by the arm's normalizer: the trainer computes them among the same children
+  const logProbs = new Map(found.map(({ packed, score }) => [packed, score]));
   const rollout: Rollout = {
     requestId: log.requestId(request),
     userId: `u${log.requests.user.at(request)}`,
@@ -283,9 +286,9 @@ async function rewardGroup(
   return {
     request: encoder.request(request),
     rewardMean,
-    candidates: chosen.map(({ c1, c2, c3, tokenLogProbs, advantage }) => ({
+    candidates: chosen.map(({ c1, c2, c3, advantage }) => ({
       codes: [c1, c2, c3],
-      refLogProb: tokenLogProbs.reduce((a, b) => a + b, 0),
+      refLogProb: logProbs.get(packSid({ c1, c2, c3 }))!,
       advantage,
       ...(normalizer !== 'codes' && {
         children: shelf.children(normalizer, { scenario: of.scenario, c1, c2, c3 }, of.requestTimeMs),

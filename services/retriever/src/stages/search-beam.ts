@@ -1,6 +1,6 @@
 /**
  * Beam search over s1, s2, s3 (OneMall, section 3.2, inference): three batched decode steps; the trie masks which codes may
- * follow. Log-probabilities stay those of the softmax over all codes, or, for a policy that was trained so, become those of the
+ * follow. Scores are log-probabilities of the softmax over all codes, or, for a policy that was trained so, of the
  * softmax over the trie's children.
  */
 import type { AskedCodes, Decoding } from '@onemall/learning';
@@ -12,9 +12,9 @@ import { type Ranked, TopK } from './select-top.ts';
 export interface FoundSids {
   size: number;
   packed: Float64Array;
-  /** log p of the whole SID. */
+  /** log p of the whole SID, by the normalizer of the search. */
   scores: Float64Array;
-  /** float32 [size, 3] log p per level. */
+  /** float32 [size, 3] log p per level over all codes, whatever the normalizer: what a trainer computes without knowing the trie. */
   tokenLogProbs: Float32Array;
 }
 
@@ -23,9 +23,9 @@ export interface BeamCandidate {
   c2: number;
   c3: number;
   packed: number;
-  /** log p per level. */
+  /** log p per level over all codes. */
   tokenLogProbs: [number, number, number];
-  /** Their sum. */
+  /** log p of the whole SID, by the normalizer of the search; with `codes` their sum. */
   score: number;
 }
 
@@ -125,7 +125,7 @@ async function search(
     const totals = normalizer === 'codes' ? null : logTotals(asked, logProbs, weights);
     const top = new TopK(beamWidth);
     offerChildren(top, children[level].gone, beam, asked, logProbs, totals, weights);
-    beam = advanceBeam(beam, top.ranked(), asked, logProbs, totals, weights);
+    beam = advanceBeam(beam, top.ranked(), asked, logProbs);
     if (beam.size === 0) break;
   }
   return foundSids(beam, beam.scores);
@@ -229,14 +229,12 @@ function offerChildren(
   }
 }
 
-/** The beam of those that were kept. @param totals, weights see `logTotals`; the log-probabilities are changed by both */
+/** The beam of those that were kept. */
 export function advanceBeam(
   before: Beam,
   { size, scores, nodes, rows }: Ranked,
   { codes, from, begins, shifts }: AskedChildren,
   logProbs: Float32Array,
-  totals: Float64Array | null = null,
-  weights: Float32Array | null = null,
 ): Beam {
   const code = new Int32Array(size);
   const logProb = new Float32Array(size);
@@ -244,8 +242,7 @@ export function advanceBeam(
     const row = rows[i]!;
     const at = nodes[i]! - shifts[row]!;
     code[i] = codes[at]!;
-    const added = (weights?.[nodes[i]!] ?? 0) - (totals?.[row] ?? 0);
-    logProb[i] = logProbs[begins[row]! + at - from[row]!]! + added;
+    logProb[i] = logProbs[begins[row]! + at - from[row]!]!;
   }
   return {
     size,
