@@ -39,6 +39,8 @@ interface QueuedRequest {
 
 export interface RequestQueue {
   pending: unknown[];
+  inflight: Map<number, { entry: object; rejected(error: Error): void }>;
+  emit(event: 'requestQueueEmpty'): void;
   throttledUntil: number;
   throttleCheckTimeoutId: NodeJS.Timeout | null;
   push(request: QueuedRequest): void;
@@ -113,8 +115,9 @@ export const { createLogger } = internal<{
 
 export const createSocketFactory = internal<() => ISocketFactory>('network/socketFactory');
 
-const { KafkaJSConnectionError } = internal<{
+const { KafkaJSConnectionError, KafkaJSConnectionClosedError } = internal<{
   KafkaJSConnectionError: new (message: string, details: { broker: string }) => Error;
+  KafkaJSConnectionClosedError: new (message: string, details: { host: string; port: number }) => Error;
 }>('errors');
 
 /** Type name and retriability that kafkajs has for a broker's error code. */
@@ -146,6 +149,7 @@ queue.scheduleCheckPendingRequests = function scheduleOnlyWhilePending(this: Req
 // the attempt that is under way.
 interface Connecting {
   socket: Socket | null;
+  requestQueue: RequestQueue;
   host: string;
   port: number;
   failIfNotConnected(): void;
@@ -155,13 +159,70 @@ interface Connecting {
 const connections = internal<{ prototype: Connecting }>('network/connection').prototype;
 const connectAlone = connections.connect;
 const connecting = new WeakMap<object, Promise<unknown>>();
-connections.connect = function connectOnce(this: object): Promise<unknown> {
+const owners = new WeakMap<object, Connecting>();
+connections.connect = function connectOnce(this: Connecting): Promise<unknown> {
   let attempt = connecting.get(this);
   if (!attempt) {
+    const before = this.socket;
     attempt = connectAlone.call(this).finally(() => connecting.delete(this));
     connecting.set(this, attempt);
+    owners.set(this.requestQueue, this);
+    const { socket } = this;
+    if (socket && socket !== before) socket.once('close', () => failUnanswered(this.requestQueue, socket));
   }
   return attempt;
+};
+
+// What is written while a connection is being given up, after its other requests were told and before its socket is gone, gets no
+// answer and no error, and the check of timeouts ends with the connection: whoever waits for it would wait for ever. So a socket
+// that closes takes along what was written to it, and nothing is written to one that has closed.
+const writtenTo = new WeakMap<object, Socket | null>();
+const pushAny = queue.push;
+queue.push = function pushToItsSocket(this: RequestQueue, request: QueuedRequest): void {
+  const { entry, sendRequest } = request;
+  const owner = owners.get(this);
+  if (!owner) {
+    pushAny.call(this, request);
+    return;
+  }
+  pushAny.call(this, {
+    ...request,
+    sendRequest: () => {
+      const { socket } = owner;
+      writtenTo.set(entry, socket);
+      if (socket && !socket.destroyed) sendRequest();
+      else queueMicrotask(() => failUnanswered(this, socket));
+    },
+  });
+};
+
+function failUnanswered(requests: RequestQueue, socket: Socket | null): void {
+  const { host, port } = owners.get(requests) ?? { host: 'broker', port: 0 };
+  for (const [correlationId, request] of requests.inflight)
+    if (writtenTo.get(request.entry) === socket) {
+      requests.inflight.delete(correlationId);
+      request.rejected(new KafkaJSConnectionClosedError('Closed connection', { host, port }));
+    }
+  // A disconnect may wait for it.
+  if (requests.pending.length === 0 && requests.inflight.size === 0) requests.emit('requestQueueEmpty');
+}
+
+// kafkajs answers null where no broker could be asked, on which its own callers break with a TypeError.
+type Ask<T> = (at: { nodeId: string; broker: unknown }) => Promise<T>;
+const brokerPool = internal<{ prototype: { withBroker<T>(ask: Ask<T>): Promise<T | null> } }>(
+  'cluster/brokerPool',
+).prototype;
+const askAny = brokerPool.withBroker;
+brokerPool.withBroker = async function askOrSayWhyNot<T>(this: unknown, ask: Ask<T>): Promise<T | null> {
+  let reason: unknown;
+  const answer = await askAny.call(this, (at) =>
+    ask(at as Parameters<Ask<T>>[0]).catch((error: unknown) => {
+      reason = error;
+      throw error;
+    }),
+  );
+  if (answer === null && reason !== undefined) throw reason;
+  return answer as T | null;
 };
 
 // Disconnecting what is down already would add one more listener to the dead socket each time.

@@ -1,7 +1,8 @@
 /** What is replaced in kafkajs, at its own classes: a timer per connection, sockets left open, listeners piling up. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { createRequire } from 'node:module';
-import { createServer, type Socket } from 'node:net';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { createSocketFactory, type RequestQueue } from '../src/kafkajs-internals.ts';
 
@@ -15,6 +16,7 @@ const Connection = require('kafkajs/src/network/connection') as new (
   options: object,
 ) => {
   socket: Socket | null;
+  requestQueue: RequestQueue;
   connect(): Promise<boolean>;
   disconnect(): Promise<boolean>;
   failIfNotConnected(): void;
@@ -28,6 +30,37 @@ const queue = () =>
     enforceRequestTimeout: false,
     logger: quiet,
   });
+
+const BrokerPool = require('kafkajs/src/cluster/brokerPool') as new (
+  options: object,
+) => {
+  brokers: Record<string, object>;
+  withBroker<T>(ask: (at: { nodeId: string }) => Promise<T>): Promise<T | null>;
+};
+
+describe('the pool of brokers', () => {
+  const pool = () => {
+    const made = new BrokerPool({ logger, retry: {} });
+    made.brokers = { 1: { isConnected: () => true }, 2: { isConnected: () => true } };
+    return made;
+  };
+
+  it('says why no broker could be asked', async () => {
+    const away = new Error('the broker is away');
+    await assert.rejects(
+      pool().withBroker(() => Promise.reject(away)),
+      away,
+    );
+  });
+
+  it('asks the next broker where one is away', async () => {
+    let asked = 0;
+    const answer = await pool().withBroker(() =>
+      asked++ === 0 ? Promise.reject(new Error('away')) : Promise.resolve('answer'),
+    );
+    assert.deepEqual([asked, answer], [2, 'answer']);
+  });
+});
 
 describe('the request queue', () => {
   it('sets no timer while nothing waits', () => {
@@ -67,6 +100,60 @@ describe('the request queue', () => {
 });
 
 describe('a connection', () => {
+  it('fails a request that was written while it was given up, and that no broker answers', async () => {
+    const server = createServer((socket) => socket.resume());
+    await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
+    const connection = new Connection({
+      host: '127.0.0.1',
+      port: (server.address() as AddressInfo).port,
+      logger,
+      socketFactory: createSocketFactory(),
+      requestTimeout: 600_000,
+      connectionTimeout: 5_000,
+    });
+    await connection.connect();
+    const closing = connection.disconnect();
+    const answer = new Promise((resolve, reject) => {
+      connection.requestQueue.push({
+        entry: { apiKey: 3, apiName: 'Metadata', apiVersion: 0, correlationId: 1, resolve, reject },
+        expectResponse: true,
+        requestTimeout: null,
+        sendRequest: () => connection.socket!.write('request'),
+      });
+    });
+    await assert.rejects(answer, { name: 'KafkaJSConnectionClosedError' });
+    await closing;
+    assert.equal(connection.requestQueue.inflight.size, 0);
+    server.close();
+  });
+
+  it('fails a request whose socket has closed instead of writing to it', async () => {
+    const server = createServer((socket) => socket.resume());
+    await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
+    const connection = new Connection({
+      host: '127.0.0.1',
+      port: (server.address() as AddressInfo).port,
+      logger,
+      socketFactory: createSocketFactory(),
+      requestTimeout: 600_000,
+      connectionTimeout: 5_000,
+    });
+    await connection.connect();
+    connection.socket!.destroy();
+    await once(connection.socket!, 'close');
+    const answer = new Promise((resolve, reject) => {
+      connection.requestQueue.push({
+        entry: { apiKey: 3, apiName: 'Metadata', apiVersion: 0, correlationId: 1, resolve, reject },
+        expectResponse: true,
+        requestTimeout: null,
+        sendRequest: () => assert.fail('there is nothing to write to'),
+      });
+    });
+    await assert.rejects(answer, { name: 'KafkaJSConnectionClosedError' });
+    await connection.disconnect();
+    server.close();
+  });
+
   it('without a socket that is being given up lets a request fail as it does when a broker is away', async () => {
     const connection = new Connection({
       host: '127.0.0.1',
