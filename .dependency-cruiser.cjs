@@ -1,5 +1,8 @@
 /** Import rules of the monorepo; `npm run check:imports` refuses what breaks them. */
 const PURE = '^packages/(event-time|quantization|features)/';
+/** Rooms of apps/evaluate/src/world: each knows those before it. */
+const ROOMS = ['log', 'samples', 'lists', 'judging', 'training', 'reports'];
+const ROOM = '^apps/evaluate/src/world/';
 module.exports = {
   forbidden: [
     {
@@ -26,6 +29,13 @@ module.exports = {
         ],
       },
     },
+    ...ROOMS.map((room, at) => ({
+      name: `evaluation-room-${room}`,
+      comment: `The rooms stand in the order ${ROOMS.join(', ')}; what composes them lies beside them.`,
+      severity: 'error',
+      from: { path: `${ROOM}${room}/` },
+      to: { path: [`${ROOM}[^/]+$`, ...ROOMS.slice(at + 1).map((later) => `${ROOM}${later}/`)] },
+    })),
     {
       name: 'packages-never-import-services',
       severity: 'error',
@@ -50,7 +60,7 @@ module.exports = {
       name: 'stages-are-pure',
       comment: 'stages/ hold pure functions; effects live in adapters/ and main.ts.',
       severity: 'error',
-      from: { path: '^(services|apps)/[^/]+/src/stages/' },
+      from: { path: ['^(services|apps)/[^/]+/src/stages/', '^apps/evaluate/src/sequences/stages/'] },
       to: {
         path: [
           '^(node:)?(fs|net|http|https|child_process|dgram)(/|$)',

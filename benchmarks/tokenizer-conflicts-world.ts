@@ -2,10 +2,8 @@
  * The paper's table 5 on the simulator's evaluation world: how many product cards and short videos share a semantic ID, once
  * with the codes that the rule gives for 200,000 items and once with the paper's 4096 on each level.
  */
+import { ItemVectors, readEvaluationPlan, WorldLog } from '@onemall/evaluate/world';
 import { codesForCatalogue, type Vectors } from '@onemall/quantization';
-import { readEvaluationPlan } from '../apps/evaluate/src/world/plan.ts';
-import { ItemVectors } from '../apps/evaluate/src/world/semantic-ids.ts';
-import { WorldLog } from '../apps/evaluate/src/world/world-log.ts';
 import { load, versions } from './report/machine.ts';
 import type { Benchmark } from './report/result.ts';
 import { type ConflictRow, conflictRows, fsqShare, PAPER } from './tokenizer-conflicts/table.ts';

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { startTestStack } from '@onemall/testkit';
 import { type ArmRow, armReport } from '../src/closed-loop/arm-report.ts';
 import { type ClosedLoop, runClosedLoop } from '../src/closed-loop/run-loop.ts';
-import { runRl } from '../src/world/rl-study.ts';
+import { runRl } from '../src/world/run-rl.ts';
 import { folder, run } from './world/small-run.ts';
 
 const row = (arm: string, ctr: number, against: number[]): ArmRow => ({

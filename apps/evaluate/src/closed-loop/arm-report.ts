@@ -1,5 +1,5 @@
 /** The A/B report of a closed loop in Markdown. */
-import { signedPercent } from '../world/judge-lists.ts';
+import { signedPercent } from '../world/reports/policy-tables.ts';
 
 /** A row of queries/policy-arms.sql. */
 export interface ArmRow {

@@ -1,6 +1,6 @@
 /** `evaluate -- closed-loop`: two policies of a finished `evaluate -- rl` answer a share of the simulator's requests. */
 import { parseArgs } from 'node:util';
-import { planNames, readEvaluationPlan } from '../world/plan.ts';
+import { planNames, readEvaluationPlan } from '../world/log/plan.ts';
 import { type ClosedLoop, runClosedLoop } from './run-loop.ts';
 
 const USAGE = `usage: closed-loop --folder FOLDER-OF-A-FINISHED-RL-RUN [--plan NAME] [--arms base,grpo] [--requests N] [--share S] [--warm-up N] [--beam N] [--out FOLDER]`;

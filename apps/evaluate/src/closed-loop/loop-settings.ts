@@ -1,4 +1,4 @@
-import type { EvaluationPlan } from '../world/plan.ts';
+import type { EvaluationPlan } from '../world/log/plan.ts';
 
 /** What all processes of the loop are told, in the file that ONEMALL_CONFIG names. */
 export interface LoopSettings {

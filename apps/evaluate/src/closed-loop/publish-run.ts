@@ -5,7 +5,7 @@ import { readPolicyManifest } from '@onemall/learning';
 import { readCodebook } from '@onemall/quantization';
 import { FolderArtifactStore } from '@onemall/service-kit';
 import type { RunStore } from '../world/adapters/run-store.ts';
-import { CODEBOOK_VERSION } from '../world/semantic-ids.ts';
+import { CODEBOOK_VERSION } from '../world/samples/semantic-ids.ts';
 import type { LoopSettings } from './loop-settings.ts';
 
 const NUM_LEVELS = 3;

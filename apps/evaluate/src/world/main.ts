@@ -2,9 +2,11 @@
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { type RetrievalPresetName, retrievalPresets } from '@onemall/learning';
-import { planNames, readEvaluationPlan } from './plan.ts';
-import { type RlRun, runRl } from './rl-study.ts';
-import { runHitRates, WORLD_MODELS, type WorldRun } from './run-world.ts';
+import { planNames, readEvaluationPlan } from './log/plan.ts';
+import { runRl } from './run-rl.ts';
+import { runHitRates } from './run-world.ts';
+import { WORLD_MODELS, type WorldRun } from './samples/prepare-world.ts';
+import type { RlRun } from './training/reward-groups.ts';
 
 const USAGE = `usage: world | rl [--plan NAME] [--folder DIR] [--positives N] [--epochs N] [--requests N] [--preset NAME] [--history H] [--seed S | --seeds S,S,..]
   world: [--models onemall,onemall-events,sasrec,tiger] [--judge-minutes N]

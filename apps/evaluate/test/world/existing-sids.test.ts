@@ -1,12 +1,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { packSid } from '@onemall/retriever/src/stages/build-trie.ts';
-import { ExistingSids } from '../../src/world/existing-sids.ts';
-import { passOrder } from '../../src/world/onemall-model.ts';
-import { positivesBefore } from '../../src/world/samples.ts';
-import { encodeItems, ItemVectors, SemanticIds, trainCodebooks } from '../../src/world/semantic-ids.ts';
-import { candidatesOf, Popularity } from '../../src/world/simple-lists.ts';
-import { SCENARIOS, WorldLog } from '../../src/world/world-log.ts';
+import { candidatesOf, Popularity } from '../../src/world/log/popularity.ts';
+import { SCENARIOS, WorldLog } from '../../src/world/log/world-log.ts';
+import { ExistingSids } from '../../src/world/samples/existing-sids.ts';
+import { passOrder } from '../../src/world/samples/sample-encoder.ts';
+import {
+  encodeItems,
+  ItemVectors,
+  SemanticIds,
+  trainCodebooks,
+} from '../../src/world/samples/semantic-ids.ts';
+import { positivesBefore } from '../../src/world/samples/training-samples.ts';
 import { smallPlan } from './small-plan.ts';
 
 const log = new WorldLog(smallPlan({ trainExposures: 3_000 }));

@@ -11,9 +11,10 @@ import {
   type RequestHits,
   randomShares,
   ranksOf,
-} from '../../src/world/hit-rates.ts';
-import { candidatesOf, oracleLists, Popularity, topOf } from '../../src/world/simple-lists.ts';
-import { WorldLog } from '../../src/world/world-log.ts';
+} from '../../src/world/judging/hit-rates.ts';
+import { oracleLists, popularList, topOf } from '../../src/world/lists/simple-lists.ts';
+import { candidatesOf, Popularity } from '../../src/world/log/popularity.ts';
+import { WorldLog } from '../../src/world/log/world-log.ts';
 import { smallPlan } from './small-plan.ts';
 
 test('shares agree with a brute force over sets', () => {
@@ -84,7 +85,7 @@ test('the oracle beats popularity, and both know only candidates of the request'
     const [from, to] = log.exposuresOf(request);
     const viewed = log.exposures.item.rows().subarray(from, to);
     const oracle = oracleLists(log, request, 50);
-    const popular = popularity.top(scenario, 50);
+    const popular = popularList(log, popularity, scenario, 50);
     const there = new Set(candidatesOf(log, scenario));
     for (const list of [oracle.viewed, oracle.clicked, popular]) {
       assert.ok(list.every((item) => there.has(item)));

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { parsePlan, readEvaluationPlan } from '../../src/world/plan.ts';
+import { parsePlan, readEvaluationPlan } from '../../src/world/log/plan.ts';
 
 test('the plan of the published tables is frozen, and a table needs at least 20,000 requests', () => {
   const plan = readEvaluationPlan();

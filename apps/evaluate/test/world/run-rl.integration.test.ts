@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { runRl } from '../../src/world/rl-study.ts';
-import { openStore } from '../../src/world/run-world.ts';
+import { runRl } from '../../src/world/run-rl.ts';
+import { openStore } from '../../src/world/samples/prepare-world.ts';
 import { run } from './small-run.ts';
 
 test('rl: the arms go on from one policy, are judged on the same requests, and a second start repeats nothing', async () => {

@@ -9,8 +9,13 @@ import { PlainJoin } from '@onemall/sample-assembler/test/plain/join-partition.t
 import type { LogRecord } from '@onemall/sample-assembler/test/plain/log-record.ts';
 import { isHeldBack } from '@onemall/service-kit';
 import { IN_ORDER, World, type WorldRecord } from '@onemall/simulator/world';
-import { finalsBefore, positivesBefore, type SidAsOf, trainingSample } from '../../src/world/samples.ts';
-import { WorldLog } from '../../src/world/world-log.ts';
+import { WorldLog } from '../../src/world/log/world-log.ts';
+import {
+  finalsBefore,
+  positivesBefore,
+  type SidAsOf,
+  trainingSample,
+} from '../../src/world/samples/training-samples.ts';
 import { smallPlan } from './small-plan.ts';
 
 const HISTORY = 7;

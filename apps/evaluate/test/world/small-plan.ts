@@ -1,6 +1,6 @@
 /** A small world on the code of the large one. */
 import { readWorld } from '@onemall/simulator/world-file';
-import { type EvaluationPlan, readEvaluationPlan } from '../../src/world/plan.ts';
+import { type EvaluationPlan, readEvaluationPlan } from '../../src/world/log/plan.ts';
 
 export function smallPlan(changes: Partial<EvaluationPlan> = {}): EvaluationPlan {
   const spec = readWorld('evaluation');

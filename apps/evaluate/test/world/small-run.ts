@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after } from 'node:test';
-import type { WorldRun } from '../../src/world/run-world.ts';
+import type { WorldRun } from '../../src/world/samples/prepare-world.ts';
 import { smallPlan } from './small-plan.ts';
 
 export const folder = mkdtempSync(path.join(tmpdir(), 'onemall-world-'));

@@ -15,8 +15,8 @@ import {
   type Vectors,
   videoVector,
 } from '@onemall/quantization';
-import type { SidAsOf } from './samples.ts';
-import type { WorldLog } from './world-log.ts';
+import type { WorldLog } from '../log/world-log.ts';
+import type { SidAsOf } from './training-samples.ts';
 
 export const CODEBOOK_VERSION = 1;
 const NUM_LEVELS = 3;

@@ -5,9 +5,9 @@ import { buildTrie, packSid, type SidTrie } from '@onemall/retriever/src/stages/
 import type { NodeWeights } from '@onemall/retriever/src/stages/search-beam.ts';
 import { sumsBelow, weighTrie } from '@onemall/retriever/src/stages/weigh-trie.ts';
 import type { ScenarioName } from '@onemall/simulator/world';
+import { candidatesOf, type Popularity } from '../log/popularity.ts';
+import type { WorldLog } from '../log/world-log.ts';
 import type { SemanticIds } from './semantic-ids.ts';
-import { candidatesOf, type Popularity } from './simple-lists.ts';
-import type { WorldLog } from './world-log.ts';
 
 /** The items of a scenario by SID. */
 export interface SidShelf {

@@ -5,12 +5,12 @@ import {
   comparePolicies,
   gpmScale,
   type JudgedRequest,
-  type Judgement,
-  pairTable,
-  policyTable,
   topMeans,
-} from '../../src/world/judge-lists.ts';
-import { type JudgedArms, rlReport } from '../../src/world/rl-report.ts';
+} from '../../src/world/judging/compare-policies.ts';
+import type { JudgedArms } from '../../src/world/judging/judge-arms.ts';
+import type { Judgement } from '../../src/world/judging/judges.ts';
+import { pairTable, policyTable } from '../../src/world/reports/policy-tables.ts';
+import { rlReport } from '../../src/world/reports/rl-report.ts';
 
 const near = (actual: number, expected: number): void =>
   assert.ok(Math.abs(actual - expected) < 1e-9, `${actual}, expected ${expected}`);

@@ -1,21 +1,12 @@
-/** Judges lists on the last span of a log, request by request, and writes the table. */
+/** Judges lists on the last span of a log, request by request: the place of each item that was shown in each list. */
 import { hashFraction } from '@onemall/service-kit';
-import type { RunStore } from './adapters/run-store.ts';
-import {
-  DEPTH,
-  hitRateDifference,
-  hitRates,
-  hitShares,
-  type Interval,
-  KS,
-  type RequestHits,
-  randomShares,
-  ranksOf,
-} from './hit-rates.ts';
-import type { ListModel } from './lists.ts';
-import type { SemanticIds } from './semantic-ids.ts';
-import { oracleLists, type Popularity } from './simple-lists.ts';
-import { SCENARIOS, type WorldLog } from './world-log.ts';
+import type { RunStore } from '../adapters/run-store.ts';
+import { asked, type ListModel } from '../lists/list-model.ts';
+import { oracleLists, popularList } from '../lists/simple-lists.ts';
+import type { Popularity } from '../log/popularity.ts';
+import type { WorldLog } from '../log/world-log.ts';
+import type { SemanticIds } from '../samples/semantic-ids.ts';
+import { DEPTH, hitShares, type RequestHits, randomShares, ranksOf } from './hit-rates.ts';
 
 export const RANDOM = 'random';
 export const POPULARITY = 'popularity';
@@ -90,12 +81,12 @@ async function judgeRequest(
   const ranks = { ...before?.ranks };
   if (!before) {
     const oracle = oracleLists(log, request, DEPTH);
-    ranks[POPULARITY] = ranksOf(popularity.top(scenario, DEPTH), shown);
+    ranks[POPULARITY] = ranksOf(popularList(log, popularity, scenario, DEPTH), shown);
     ranks[ORACLE] = ranksOf(oracle.viewed, shown);
     ranks[ORACLE_CLICKED] = ranksOf(oracle.clicked, shown);
   }
-  const asked = { request, scenario, requestTimeMs: log.requests.timeMs.at(request) };
-  for (const model of models) ranks[model.name] = ranksOf(await model.rank(asked, DEPTH), shown);
+  for (const model of models)
+    ranks[model.name] = ranksOf(await model.rank(asked(log, request), DEPTH), shown);
   return { request, ranks };
 }
 
@@ -117,38 +108,3 @@ function hitsOf(log: WorldLog, { request, ranks }: RequestRanks, numCandidates: 
 
 const longestClickMs = ({ plan }: WorldLog): number =>
   Math.max(...Object.values(plan.scenarios).map((s) => s.clickWindowMs));
-
-const percent = ({ mean, low, high }: Interval): string =>
-  `${(100 * mean).toFixed(1)} (${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)})`;
-
-/** The table in Markdown: HR@K in percent with 95 % intervals, by scenario and variant. */
-export function hitTable(hits: readonly RequestHits[], models: readonly string[]): string {
-  const lines: string[] = [];
-  for (const variant of ['viewed', 'clicked'] as const) {
-    lines.push('', `HR of the ${variant} items, %`, '');
-    lines.push(`| scenario | requests | list | ${KS.map((k) => `HR@${k}`).join(' | ')} |`);
-    lines.push(`|---|---|---|${KS.map(() => '---').join('|')}|`);
-    for (const scenario of SCENARIOS) {
-      const own = hits.filter((h) => h.scenario === scenario);
-      for (const model of [RANDOM, POPULARITY, ...models, ORACLE]) {
-        const { requests, at } = hitRates(own, model, variant);
-        lines.push(`| ${scenario} | ${requests} | ${model} | ${at.map(percent).join(' | ')} |`);
-      }
-    }
-  }
-  for (const variant of ['viewed', 'clicked'] as const) {
-    lines.push('', `Paired differences in HR of the ${variant} items, %`, '');
-    lines.push(`| scenario | lists | ${KS.map((k) => `HR@${k}`).join(' | ')} |`);
-    lines.push(`|---|---|${KS.map(() => '---').join('|')}|`);
-    for (const scenario of SCENARIOS) {
-      const own = hits.filter((h) => h.scenario === scenario);
-      models.forEach((model, m) => {
-        for (const base of [POPULARITY, ...models.slice(0, m)])
-          lines.push(
-            `| ${scenario} | ${model} - ${base} | ${hitRateDifference(own, model, base, variant).map(percent).join(' | ')} |`,
-          );
-      });
-    }
-  }
-  return lines.join('\n');
-}

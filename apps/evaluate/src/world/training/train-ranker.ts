@@ -1,5 +1,5 @@
 /** Rankers on a log: one rewards the policies, another, of other users and another seed, only judges them. */
-import { NUM_DENSE, NUM_IDS, rankerFeatures } from '@onemall/features';
+import { rankerFeatures } from '@onemall/features';
 import {
   createRankerTrainer,
   loadRanker,
@@ -8,10 +8,9 @@ import {
   type RankerSample,
   rankerPresets,
 } from '@onemall/learning';
-import type { RunStore } from './adapters/run-store.ts';
-import type { Judgement } from './judge-lists.ts';
-import { featuresAsOf } from './samples.ts';
-import { SCENARIOS, type WorldLog } from './world-log.ts';
+import type { RunStore } from '../adapters/run-store.ts';
+import { SCENARIOS, type WorldLog } from '../log/world-log.ts';
+import { featuresAsOf } from '../samples/training-samples.ts';
 
 export interface RankerRun {
   name: string;
@@ -78,42 +77,5 @@ function rankerSample(log: WorldLog, row: number, historyLength: number): Ranker
     clicked: log.exposures.clickMs.at(row) > 0,
     bought,
     buyValueCents: bought ? log.exposures.buyPriceCents.at(row) * log.exposures.buyQuantity.at(row) : 0,
-  };
-}
-
-/** What a ranker says of a list. @param items item numbers, all there as of the request */
-export async function rankerJudgement(
-  log: WorldLog,
-  ranker: RankerRuntime,
-  request: number,
-  items: Int32Array,
-  historyLength: number,
-): Promise<Judgement> {
-  const requestTimeMs = log.requests.timeMs.at(request);
-  const history = log.historyBefore(request, historyLength);
-  const context = { scenario: log.scenario(request), requestTimeMs, history };
-  const dense = new Float32Array(items.length * NUM_DENSE);
-  const ids = new Int32Array(items.length * NUM_IDS);
-  items.forEach((item, i) => {
-    const features = rankerFeatures(context, log.itemId(item), featuresAsOf(log, item, requestTimeMs));
-    dense.set(features.dense, i * NUM_DENSE);
-    ids.set(features.ids, i * NUM_IDS);
-  });
-  const { pCtr, pCtcvr, buyValueCents } = await ranker.score(dense, ids, items.length);
-  return { pCtr, pCtcvr, valueCents: pCtcvr.map((p, i) => p * buyValueCents[i]!) };
-}
-
-/** What is true of a list. Ask while the world is as of the request. */
-export function trueJudgement(log: WorldLog, request: number, items: Int32Array): Judgement {
-  const userId = `u${log.requests.user.at(request)}`;
-  const ids = Array.from(items, (item) => log.itemId(item));
-  const scores = log.world.trueScores(userId, ids, log.newestWant).map((score, i) => {
-    if (!score) throw new Error(`${ids[i]} is not there at request ${request}: it cannot be judged`);
-    return score;
-  });
-  return {
-    pCtr: scores.map((s) => s.pCtr),
-    pCtcvr: scores.map((s) => s.pCtcvr),
-    valueCents: scores.map((s) => s.expectedValueCents),
   };
 }

@@ -4,12 +4,13 @@
  */
 import { itemTensors } from '@onemall/features';
 import type { ItemTowerRuntime, PolicyNormalizer, PolicyRuntime } from '@onemall/learning';
-import type { AskedRequest, ListModel } from './lists.ts';
-import { SampleEncoder } from './onemall-model.ts';
-import { featuresAsOf } from './samples.ts';
-import type { SemanticIds } from './semantic-ids.ts';
-import { candidatesOf, type Popularity, topOf } from './simple-lists.ts';
-import type { SCENARIOS, WorldLog } from './world-log.ts';
+import { candidatesOf, type Popularity } from '../log/popularity.ts';
+import type { SCENARIOS, WorldLog } from '../log/world-log.ts';
+import { SampleEncoder } from '../samples/sample-encoder.ts';
+import type { SemanticIds } from '../samples/semantic-ids.ts';
+import { featuresAsOf } from '../samples/training-samples.ts';
+import type { AskedRequest, ListModel } from './list-model.ts';
+import { topOf } from './simple-lists.ts';
 
 /** Items embedded at once. */
 const CHUNK = 8_192;

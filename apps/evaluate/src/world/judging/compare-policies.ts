@@ -3,19 +3,12 @@
  * (OneMall, table 4), with paired intervals. Whoever judges, the ground truth or a ranker that trained no policy, gives three numbers an item.
  */
 import { bootstrap, type Interval } from './hit-rates.ts';
+import type { Judgement } from './judges.ts';
 import { rankCorrelation } from './rank-correlation.ts';
 
 export const TOPS = [10, 100, 500] as const;
 export const MEASURES = ['ctr', 'ctcvr', 'gpm', 'reward'] as const;
 export type Measure = (typeof MEASURES)[number];
-
-/** What a judge says of the items of one list, in its order. */
-export interface Judgement {
-  pCtr: ArrayLike<number>;
-  pCtcvr: ArrayLike<number>;
-  /** pCtcvr x expected paid value given the buy, minor units. */
-  valueCents: ArrayLike<number>;
-}
 
 export interface RewardWeights {
   alpha: number;
@@ -198,41 +191,4 @@ function measured(
       ),
     ]),
   );
-}
-
-const four = (x: number): string => x.toFixed(4);
-/** A share as a signed percentage. */
-export const signedPercent = (share: number): string =>
-  `${share >= 0 ? '+' : ''}${(100 * share).toFixed(2)} %`;
-
-/** Rows as Markdown. */
-export function policyTable(rows: readonly PolicyRow[]): string {
-  return [
-    '| top | policy | CTR | CTCVR | GPM | reward |',
-    '|---|---|---|---|---|---|',
-    ...TOPS.flatMap((top) =>
-      rows
-        .filter((row) => row.top === top)
-        .map(
-          ({ policy, measures }) =>
-            `| ${top} | ${policy} | ${MEASURES.map((m) => four(measures[m])).join(' | ')} |`,
-        ),
-    ),
-  ].join('\n');
-}
-
-/** Pairs as Markdown. */
-export function pairTable(pairs: readonly PairRow[]): string {
-  return [
-    '| top | reward of | difference | 95 % interval | relative | by seed |',
-    '|---|---|---|---|---|---|',
-    ...TOPS.flatMap((top) =>
-      pairs
-        .filter((pair) => pair.top === top)
-        .map(
-          ({ policy, against, difference, relative, relativeBySeed }) =>
-            `| ${top} | ${policy} - ${against} | ${four(difference.mean)} | ${four(difference.low)} to ${four(difference.high)} | ${signedPercent(relative)} | ${relativeBySeed.map(signedPercent).join(', ')} |`,
-        ),
-    ),
-  ].join('\n');
 }

@@ -1,7 +1,7 @@
 /** The world's log as user sequences, for the models that read those: one sequence of clicked items a user, all scenarios in it. */
-import { LENGTH } from '../sequences/shapes.ts';
-import type { SequenceSet } from '../sequences/stages/parse-sequences.ts';
-import type { WorldLog } from './world-log.ts';
+import { LENGTH } from '../../sequences/shapes.ts';
+import type { SequenceSet } from '../../sequences/stages/parse-sequences.ts';
+import type { WorldLog } from '../log/world-log.ts';
 
 /** Items are numbered as in the log, from 1. */
 export function clickSequences(log: WorldLog, positives: Int32Array): SequenceSet {

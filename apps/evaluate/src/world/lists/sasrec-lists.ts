@@ -1,46 +1,17 @@
-/**
- * SASRec on the world's log, the dense baseline: one sequence of clicked items a user, all scenarios in it, on the engine and the
- * clicks that OneMall has. Its item rows begin as content embeddings, so that it knows the same features; a room that opened after
- * the cut keeps that start.
- */
-import path from 'node:path';
-import { RunFolder } from '../sequences/adapters/run-folder.ts';
-import { SASREC, SasrecRun } from '../sequences/models/sasrec-run.ts';
-import { clickSequences, clicksBefore } from './click-sequences.ts';
-import type { AskedRequest, ListModel } from './lists.ts';
-import type { ItemVectors } from './semantic-ids.ts';
-import { candidatesOf, type Popularity, topOf } from './simple-lists.ts';
-import type { WorldLog } from './world-log.ts';
+/** SASRec's lists on the world's log. A room that opened after the cut keeps its content embedding as vector. */
+import type { SasrecRun } from '../../sequences/models/sasrec-run.ts';
+import { candidatesOf, type Popularity } from '../log/popularity.ts';
+import type { WorldLog } from '../log/world-log.ts';
+import { clicksBefore } from '../samples/click-sequences.ts';
+import type { ItemVectors } from '../samples/semantic-ids.ts';
+import type { AskedRequest, ListModel } from './list-model.ts';
+import { topOf } from './simple-lists.ts';
 
 /** Length of an item's first row: of the order that a trained one has. */
 const START_LENGTH = 0.5;
 
-/** Where a baseline is trained. */
-export interface SequenceRun {
-  folder: string;
-  seed: number;
-  print: (line: string) => void;
-}
-
-/** Trains, or goes on with, SASRec on the clicks of these rows. */
-export async function trainSasrec(
-  log: WorldLog,
-  vectors: ItemVectors,
-  positives: Int32Array,
-  { folder, seed, print }: SequenceRun,
-): Promise<SasrecScores> {
-  const set = clickSequences(log, positives);
-  const starts = contentRows(vectors, 0, set.numItems);
-  const run = await SasrecRun.start(set, seed, { ...SASREC, dim: vectors.dim });
-  await run.beginWithItems(starts);
-  await run.train(new RunFolder(path.join(folder, 'sasrec')), (line, passing) => {
-    if (!passing) print(`sasrec: ${line}`);
-  });
-  return new SasrecScores(log, vectors, run, await run.itemVectors());
-}
-
 /** First rows of items [from, to): content embeddings of one length. float32 [to - from, dim] */
-function contentRows(vectors: ItemVectors, from: number, to: number): Float32Array {
+export function contentRows(vectors: ItemVectors, from: number, to: number): Float32Array {
   const rows = new Float32Array((to - from) * vectors.dim);
   for (let item = from; item < to; item++) {
     const content = vectors.contentOf(item);

@@ -39,4 +39,4 @@ export const planNames = ['evaluation', 'evaluation-tenth'] as const;
 export type PlanName = (typeof planNames)[number];
 
 export const readEvaluationPlan = (name: PlanName = 'evaluation'): EvaluationPlan =>
-  parsePlan(JSON.parse(readFileSync(new URL(`../../plans/${name}.json`, import.meta.url), 'utf8')));
+  parsePlan(JSON.parse(readFileSync(new URL(`../../../plans/${name}.json`, import.meta.url), 'utf8')));

@@ -5,7 +5,7 @@
 import type { ItemFeatures, SampleKind, Sid, TrainingSample } from '@onemall/contracts';
 import { type CountedAction, type Labels, labelExposure } from '@onemall/event-time';
 import { isHeldBack } from '@onemall/service-kit';
-import type { WorldLog } from './world-log.ts';
+import type { WorldLog } from '../log/world-log.ts';
 
 /** SID of an item as of a moment; null where none is known. */
 export type SidAsOf = (item: number, timeMs: number) => Sid | null;

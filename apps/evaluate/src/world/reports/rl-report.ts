@@ -1,28 +1,14 @@
 /** Table 4 in Markdown, of one seed or several. */
-import { bootstrap, type Interval, KS } from './hit-rates.ts';
 import {
   comparePolicies,
   type JudgedRequest,
   pairsOf,
-  pairTable,
-  policyTable,
   pooledBootstrap,
-  signedPercent,
   TOPS,
-  type TopMeans,
-} from './judge-lists.ts';
-
-/** What the judges say of one request's lists, by arm. */
-export interface JudgedArms {
-  request: number;
-  scenario: string;
-  truth: Record<string, TopMeans>;
-  second: Record<string, TopMeans>;
-  /** Shares of the viewed items among the first K, one for each of `KS`. */
-  viewed: Record<string, readonly number[]>;
-  /** Rank correlation of the rewarding ranker with the ground truth in the base policy's list, by depth. Rows of earlier builds have none. */
-  agreement?: readonly (number | null)[];
-}
+} from '../judging/compare-policies.ts';
+import { bootstrap, type Interval, KS } from '../judging/hit-rates.ts';
+import type { JudgedArms } from '../judging/judge-arms.ts';
+import { pairTable, policyTable, signedPercent } from './policy-tables.ts';
 
 export interface RlFacts {
   plan: { hash: string };

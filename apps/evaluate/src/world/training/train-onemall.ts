@@ -1,0 +1,201 @@
+/** Trains the OneMall retrieval model over the positives of a log. */
+import {
+  createRetrievalTrainer,
+  type ItemTowerRuntime,
+  loadItemTower,
+  loadPolicy,
+  type PolicyNormalizer,
+  type PolicyRuntime,
+  type RetrievalPreset,
+  type RetrievalSample,
+  type RetrievalTrainer,
+  type RetrievalTrainerOptions,
+  retrievalPresets,
+} from '@onemall/learning';
+import { startFromContent } from '@onemall/trainer/src/stages/start-from-content.ts';
+import { type RunStore, tensorFiles, tensorsOf } from '../adapters/run-store.ts';
+import { SCENARIOS, type WorldLog } from '../log/world-log.ts';
+import type { WorldRun } from '../samples/prepare-world.ts';
+import { passOrder, SampleEncoder } from '../samples/sample-encoder.ts';
+import { CODEBOOK_VERSION, type SemanticIds } from '../samples/semantic-ids.ts';
+
+/** Of the trainer's default. */
+const WARMUP_STEPS = 100;
+
+export interface OneMallRun {
+  name: string;
+  options: Omit<
+    RetrievalTrainerOptions,
+    'scenarios' | 'numCodes' | 'normalizer' | 'preset' | 'historyLength'
+  > & {
+    preset: RetrievalPreset;
+    historyLength: number;
+  };
+  normalizer: PolicyNormalizer;
+  /** Passes over the positives. */
+  epochs: number;
+  /** Whether tables and heads begin as the codebooks' centroids. */
+  contentStart: boolean;
+  /** Steps between checkpoints. */
+  checkpointEvery: number;
+}
+
+/** The run of OneMall that a run's options name. */
+export function oneMallRun(
+  { preset: named, historyLength, seed, checkpointEvery = 500, epochs = 1 }: WorldRun,
+  positives: Int32Array,
+  reads: 'queries' | 'events' = 'queries',
+): OneMallRun {
+  const preset = { ...retrievalPresets[named], ...(reads === 'events' && { queries: 0 }) };
+  const steps = epochs * Math.ceil(positives.length / preset.batchSize);
+  return {
+    name: `onemall-${named}${reads === 'events' ? '-events' : ''}`,
+    options: { preset, historyLength, seed, optimizer: steps > WARMUP_STEPS ? { decaySteps: steps } : {} },
+    normalizer: 'popular',
+    contentStart: true,
+    epochs,
+    checkpointEvery,
+  };
+}
+
+const SMOOTHED_STEPS = 200;
+
+/** How far a training is. */
+interface Progress {
+  epoch: number;
+  /** Positives taken in this epoch. */
+  taken: number;
+  seconds: number;
+  scalars: Record<string, number>;
+}
+
+/** Opens a trainer with the weights of the run's checkpoint, if there is one. */
+export async function openTrainer(run: OneMallRun, sids: SemanticIds, store: RunStore) {
+  const { numCodes } = sids;
+  const trainer = await createRetrievalTrainer({
+    ...run.options,
+    scenarios: SCENARIOS,
+    numCodes,
+    normalizer: run.normalizer === 'codes' ? 'codes' : 'trie',
+  });
+  const name = `${run.name}/checkpoint`;
+  const files = await store.files(name);
+  let progress: Progress = { epoch: 0, taken: 0, seconds: 0, scalars: {} };
+  if (files) {
+    progress = store.value<Progress>(name)!;
+    await trainer.restore({ tensors: tensorsOf(files), scalars: progress.scalars });
+  } else if (run.contentStart) {
+    const state = await trainer.state();
+    startFromContent(
+      state,
+      sids.codebooks.map((codebook) => ({ codebook, fromTower: false })),
+      { scenarios: SCENARIOS, numCodes },
+      run.options.seed,
+    );
+    await trainer.restore(state);
+  }
+  return { trainer, progress };
+}
+
+/**
+ * Trains, or goes on with, the run on these rows, request by request, and returns its policy.
+ * @param rows of the positives, see `positivesBefore`
+ */
+export async function trainOneMall(
+  log: WorldLog,
+  sids: SemanticIds,
+  rows: Int32Array,
+  run: OneMallRun,
+  store: RunStore,
+  print: (line: string) => void,
+): Promise<{ policy: PolicyRuntime; tower: ItemTowerRuntime }> {
+  const loaded = async (files: ReadonlyMap<string, Uint8Array>) => ({
+    policy: await loadPolicy(files),
+    tower: await loadItemTower(files),
+  });
+  const done = await store.files(`${run.name}/policy`);
+  if (done) return loaded(done);
+  const { trainer, progress } = await openTrainer(run, sids, store);
+  try {
+    await takeSteps(
+      trainer,
+      progress,
+      new SampleEncoder(log, sids, trainer.historyLength, run.normalizer),
+      passOrder(log, rows),
+      run,
+      store,
+      print,
+    );
+    const files = await trainer.exportPolicy({
+      policyVersion: run.name,
+      codebookVersions: Object.fromEntries(SCENARIOS.map((s) => [s, CODEBOOK_VERSION])),
+      beamWidths: [64, 512],
+      normalizer: run.normalizer,
+    });
+    await store.setFiles(`${run.name}/policy`, files, { step: trainer.steps, seconds: progress.seconds });
+    return await loaded(files);
+  } finally {
+    await trainer.close();
+  }
+}
+
+async function takeSteps(
+  trainer: RetrievalTrainer,
+  progress: Progress,
+  encoder: SampleEncoder,
+  rows: Int32Array,
+  run: OneMallRun,
+  store: RunStore,
+  print: (line: string) => void,
+): Promise<void> {
+  const startMs = performance.now() - progress.seconds * 1000;
+  const save = async (): Promise<void> => {
+    const { tensors, scalars } = await trainer.state();
+    progress.seconds = (performance.now() - startMs) / 1000;
+    await store.setFiles(`${run.name}/checkpoint`, tensorFiles(tensors), { ...progress, scalars });
+    print(`checkpoint of ${run.name} at step ${trainer.steps}, ${progress.seconds.toFixed(0)} s`);
+  };
+  const report = new StepReport(run.name, print);
+  for (; progress.epoch < run.epochs; progress.epoch++, progress.taken = 0) {
+    let before: ReturnType<RetrievalTrainer['step']> | undefined;
+    encoder.startPass();
+    while (progress.taken < rows.length) {
+      const samples: RetrievalSample[] = [];
+      while (samples.length < trainer.batchSize && progress.taken < rows.length) {
+        const sample = encoder.positive(rows[progress.taken++]!);
+        if (sample) samples.push(sample);
+      }
+      // the next batch is made while the worker computes this one
+      if (before) report.add(await before);
+      before = samples.length > 0 ? trainer.step({ samples }) : undefined;
+      before?.catch(() => undefined);
+      if (before && (trainer.steps + 1) % run.checkpointEvery === 0) {
+        report.add(await before);
+        before = undefined;
+        await save();
+      }
+    }
+    if (before) report.add(await before);
+  }
+  await save();
+}
+
+class StepReport {
+  readonly #name: string;
+  readonly #print: (line: string) => void;
+  #ntp: number[] = [];
+
+  constructor(name: string, print: (line: string) => void) {
+    this.#name = name;
+    this.#print = print;
+  }
+  add({ step, loss, stepMs }: Awaited<ReturnType<RetrievalTrainer['step']>>): void {
+    this.#ntp.push(loss.ntp);
+    if (step % SMOOTHED_STEPS !== 0) return;
+    const mean = this.#ntp.reduce((a, b) => a + b, 0) / this.#ntp.length;
+    this.#print(
+      `${this.#name} step ${step}: next-token loss ${mean.toFixed(3)} (before the updates), ${stepMs.toFixed(0)} ms`,
+    );
+    this.#ntp = [];
+  }
+}

@@ -1,0 +1,35 @@
+/**
+ * SASRec on the world's log, the dense baseline: one sequence of clicked items a user, all scenarios in it, on the engine and the
+ * clicks that OneMall has. Its item rows begin as content embeddings, so that it knows the same features.
+ */
+import path from 'node:path';
+import { RunFolder } from '../../sequences/adapters/run-folder.ts';
+import { SASREC, SasrecRun } from '../../sequences/models/sasrec-run.ts';
+import { contentRows, SasrecScores } from '../lists/sasrec-lists.ts';
+import type { WorldLog } from '../log/world-log.ts';
+import { clickSequences } from '../samples/click-sequences.ts';
+import type { ItemVectors } from '../samples/semantic-ids.ts';
+
+/** Where a baseline is trained. */
+export interface SequenceRun {
+  folder: string;
+  seed: number;
+  print: (line: string) => void;
+}
+
+/** Trains, or goes on with, SASRec on the clicks of these rows. */
+export async function trainSasrec(
+  log: WorldLog,
+  vectors: ItemVectors,
+  positives: Int32Array,
+  { folder, seed, print }: SequenceRun,
+): Promise<SasrecScores> {
+  const set = clickSequences(log, positives);
+  const starts = contentRows(vectors, 0, set.numItems);
+  const run = await SasrecRun.start(set, seed, { ...SASREC, dim: vectors.dim });
+  await run.beginWithItems(starts);
+  await run.train(new RunFolder(path.join(folder, 'sasrec')), (line, passing) => {
+    if (!passing) print(`sasrec: ${line}`);
+  });
+  return new SasrecScores(log, vectors, run, await run.itemVectors());
+}
