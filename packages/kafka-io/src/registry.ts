@@ -8,6 +8,9 @@ import type { TopicNames } from './topic-names.ts';
 
 const FIRST_BACKOFF_MS = 100;
 const MAX_BACKOFF_MS = 5_000;
+/** A registry that took a request and answers nothing would be waited for without an end and without a word. */
+const TIMEOUT_MS = 10_000;
+const WARN_AFTER_MS = 5_000;
 /** A schema that was not there a moment ago may be there now; records that name it should not ask each time. */
 const UNKNOWN_FOR_MS = 1_000;
 
@@ -22,6 +25,7 @@ export class Registry {
   readonly #names: TopicNames;
   readonly #clock: Clock;
   readonly #log: LogWriter;
+  readonly #timeoutMs: number;
   readonly #closing = new AbortController();
   readonly #unknown = new Map<number, { untilMs: number; error: BadRecordError }>();
 
@@ -32,7 +36,10 @@ export class Registry {
     names: TopicNames;
     clock: Clock;
     log: LogWriter;
+    timeoutMs?: number;
   }) {
+    const timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
+    this.#timeoutMs = timeoutMs;
     const { base, credentials } = withoutCredentials(options.url, options.credentials);
     this.#url = base;
     this.#headers = credentials
@@ -51,6 +58,7 @@ export class Registry {
       // An answer that is no schema fails with its status, like one that refuses.
       middlewares: [
         ({ resourceName }) => ({
+          prepareRequest: async (next) => (await next()).enhance({ timeout: timeoutMs }),
           response: async (next) => {
             const response = await next();
             if (resourceName === 'Schema' && !holdsSchema(response.data()))
@@ -105,9 +113,11 @@ export class Registry {
    */
   async #ensureCompatibility(subject: string, compatibility: string): Promise<void> {
     const url = `${this.#url}/config/${encodeURIComponent(subject)}`;
-    const current = await request(url, { headers: this.#headers });
+    const timely = (): RequestInit => ({ signal: AbortSignal.timeout(this.#timeoutMs) });
+    const current = await request(url, { ...timely(), headers: this.#headers });
     if (current.status !== 404) return;
     await request(url, {
+      ...timely(),
       method: 'PUT',
       headers: { ...this.#headers, 'content-type': 'application/vnd.schemaregistry.v1+json' },
       body: JSON.stringify({ compatibility }),
@@ -154,17 +164,21 @@ export class Registry {
     }
   }
 
-  /** Waits while the registry is away: no answer, 408, 429 or 5xx. */
+  /** Waits while the registry is away: no answer (in time), 408, 429 or 5xx. */
   async #wait<T>(what: string, ask: () => Promise<T>): Promise<T> {
+    const begunMs = this.#clock.nowMs();
+    let warned = false;
     for (let backoffMs = FIRST_BACKOFF_MS, tries = 1; ; tries++) {
       try {
         return await ask();
       } catch (error) {
         if (this.#closing.signal.aborted || !isAway(error)) throw error;
-        if (tries === 4)
+        if (!warned && (tries === 4 || this.#clock.nowMs() - begunMs > WARN_AFTER_MS)) {
+          warned = true;
           this.#log.warn(
             `Waiting for the schema registry at ${this.#url} while ${what}: ${(error as Error).message}`,
           );
+        }
         await this.#clock.sleep(backoffMs, this.#closing.signal);
         backoffMs = Math.min(MAX_BACKOFF_MS, backoffMs * 2);
       }

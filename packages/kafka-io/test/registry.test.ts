@@ -17,14 +17,14 @@ interface Answer {
 }
 const JSON_TYPE = 'application/vnd.schemaregistry.v1+json';
 
-/** A registry that gives these answers in turn and the last one from then on. */
+/** A registry that gives these answers in turn and the last one from then on; 0 is none at all. */
 async function answering(t: TestContext, ...answers: [Answer, ...Answer[]]) {
   let asked = 0;
   const authorizations: (string | undefined)[] = [];
   const server = createServer((request, response) => {
     authorizations.push(request.headers.authorization);
     const { status, body, type = JSON_TYPE } = answers[Math.min(asked++, answers.length - 1)]!;
-    response.writeHead(status, { 'content-type': type }).end(body);
+    if (status > 0) response.writeHead(status, { 'content-type': type }).end(body);
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -41,6 +41,7 @@ async function answering(t: TestContext, ...answers: [Answer, ...Answer[]]) {
       names: new TopicNames('ns'),
       clock,
       log,
+      timeoutMs: 50,
     });
   const registry = registryWith(url);
   t.after(() => {
@@ -128,6 +129,25 @@ test('a schema that is no Avro makes its records undecodable', async (t) => {
     assert.equal(error.reason, 'UNDECODABLE');
     return true;
   });
+});
+
+test('a request that is taken and never answered is asked again', async (t) => {
+  const silence = { status: 0, body: '' };
+  const reading = await answering(t, silence, silence, schema);
+  assert.match(((await reading.registry.schemaOf(7)) as { name: string }).name, /Click$/);
+  assert.equal(reading.asked(), 3);
+  const compatibility = { status: 200, body: '{"compatibilityLevel":"FULL_TRANSITIVE"}' };
+  const registered = { status: 200, body: '{"id":7}' };
+  const writing = await answering(
+    t,
+    silence,
+    compatibility,
+    compatibility,
+    silence,
+    compatibility,
+    registered,
+  );
+  assert.equal(await writing.registry.register('clicks'), 7);
 });
 
 test('being away is waited for', async (t) => {
