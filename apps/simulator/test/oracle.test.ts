@@ -1,6 +1,7 @@
 /** What the oracle says is what happens. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { tasteDrawChance } from '../src/world/logging-policy.ts';
 import { Oracle } from '../src/world/oracle.ts';
 import { MEAN_QUANTITY } from '../src/world/truth.ts';
 import type { World, WorldRecord } from '../src/world/world.ts';
@@ -74,6 +75,18 @@ test('the oracle gives every candidate the scores that trueScores gives it alone
       assert.equal(truths.expectedValueCents[c], Math.fround(alone!.expectedValueCents));
     }
   }
+});
+
+test('of a policy of taste draws alone, the best rooms have the chance that tasteDrawChance gives them', () => {
+  const world = smallWorld({}, {}, { policy: { taste: 1, popularity: 0, random: 0 } });
+  world.openRooms(SETTINGS.startMs);
+  const chances = [...new Oracle(world).viewChances('u3', 'live_stream')].sort((a, b) => b - a);
+  for (const best of [0, 1, 3, 10]) {
+    const sum = chances.slice(0, best).reduce((a, b) => a + b, 0);
+    assert.ok(Math.abs(sum - tasteDrawChance(best, 10)) < 1e-12, `${best}: ${sum}`);
+  }
+  // no room is compared with all others: what is equal in worlds of other sizes is the share
+  assert.equal(tasteDrawChance(50, 500), tasteDrawChance(500, 5_000));
 });
 
 test('the chances of being shown sum to 1 and order what the logging policy shows', () => {

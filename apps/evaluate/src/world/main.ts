@@ -1,4 +1,5 @@
 /** `evaluate -- world` and `evaluate -- rl`: tables on the evaluation world. A run that is stopped goes on; `--folder` names it. */
+import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { type RetrievalPresetName, retrievalPresets } from '@onemall/learning';
@@ -15,7 +16,7 @@ const USAGE = `usage: world | rl [--plan NAME] [--folder DIR] [--positives N] [-
 export type WorldKind = 'world' | 'rl';
 export const isWorldKind = (kind: string): kind is WorldKind => kind === 'world' || kind === 'rl';
 
-/** @returns the report in Markdown @throws Error naming what is wrong with the arguments */
+/** @returns the report in Markdown, which lies in the folder as well @throws Error naming what is wrong with the arguments */
 export async function world(kind: WorldKind, args: readonly string[]): Promise<string> {
   const { values } = parseArgs({
     args: [...args],
@@ -74,10 +75,14 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
     seeds?.map((seed) => ({ ...of, seed: Number(seed), folder: path.join(of.folder, `seed-${seed}`) })) ?? [
       of,
     ];
+  const kept = (report: string): string => {
+    writeFileSync(path.join(values.folder, `${kind}.md`), `${report}\n`);
+    return report;
+  };
   if (kind === 'world') {
     const judgeMinutes =
       values['judge-minutes'] === undefined ? {} : { judgeMinutes: count('judge-minutes') };
-    return runHitRates(...bySeed({ ...run, ...judgeMinutes }));
+    return kept(await runHitRates(...bySeed({ ...run, ...judgeMinutes })));
   }
   const rl: RlRun = {
     ...run,
@@ -90,5 +95,5 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
     groupCandidates: count('group-candidates'),
     rlWeight: Number(values['rl-weight']),
   };
-  return runRl(bySeed(rl));
+  return kept(await runRl(bySeed(rl)));
 }

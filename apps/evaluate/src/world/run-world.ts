@@ -2,14 +2,14 @@
 import { sidLayout } from '@onemall/features';
 import { retrievalPresets } from '@onemall/learning';
 import { type RetrievalCost, retrievalCost } from '@onemall/learning/sequences';
-import { DEPTH, meanOverSeeds, type RequestHits } from './judging/hit-rates.ts';
-import { judgeLists } from './judging/judge-requests.ts';
+import { DEPTH, meanOverSeeds } from './judging/hit-rates.ts';
+import { type JudgedHits, judgeLists } from './judging/judge-requests.ts';
 import { DenseLists, ItemVectorsOf } from './lists/dense-lists.ts';
 import type { ListModel } from './lists/list-model.ts';
 import { OneMallLists, Shelf } from './lists/onemall-lists.ts';
 import { SasrecLists } from './lists/sasrec-lists.ts';
 import { SCENARIOS } from './log/world-log.ts';
-import { costTable, hitTable, type ModelCost } from './reports/hit-table.ts';
+import { costTable, hitTable, type ModelCost, shareTable } from './reports/hit-table.ts';
 import { prepareWorld, type WorldRun } from './samples/prepare-world.ts';
 import { ItemVectors, type SemanticIds } from './samples/semantic-ids.ts';
 import { type OneMallRun, oneMallRun, trainOneMall } from './training/train-onemall.ts';
@@ -26,17 +26,25 @@ export async function runHitRates(...seeds: WorldRun[]): Promise<string> {
   for (const run of seeds) judged.push(await runSeed(run));
   const { plan } = seeds[0]!;
   const { names, costs } = judged[0]!;
-  const hits = meanOverSeeds(judged.map((of) => of.hits));
+  const hits = meanOverSeeds(judged.map((of) => of.hits.at));
+  const atShares = meanOverSeeds(judged.map((of) => of.hits.atShares));
   const trained = seeds.map(({ seed }) => seed).join(', ');
   return [
     `World plan ${plan.hash}, seed ${plan.seed}, models' seeds ${trained}; ${hits.length} requests of the last span, 95 % intervals by bootstrap.`,
     hitTable(hits, names),
+    ...(atShares.length > 0
+      ? [
+          '',
+          'At equal shares of the candidates, for worlds of other sizes; taste-draw: how often a taste draw of the logging policy gives one of the rooms in that share that match the user best.',
+          shareTable(atShares, names),
+        ]
+      : []),
     ...(costs.length > 1 ? ['', ...costTable(costs)] : []),
   ].join('\n');
 }
 
 interface JudgedModels {
-  hits: RequestHits[];
+  hits: JudgedHits;
   /** Of the lists of models. */
   names: string[];
   /** Of the forms of OneMall. */

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import {
   bootstrap,
+  depthsAtShares,
   hitRateDifference,
   hitRates,
   hitShares,
@@ -11,6 +12,7 @@ import {
   type RequestHits,
   randomShares,
   ranksOf,
+  SHARES,
 } from '../../src/world/judging/hit-rates.ts';
 import { oracleLists, popularList, topOf } from '../../src/world/lists/simple-lists.ts';
 import { candidatesOf, Popularity } from '../../src/world/log/popularity.ts';
@@ -34,6 +36,24 @@ test('shares agree with a brute force over sets', () => {
   assert.equal(hitShares([]), null);
   assert.deepEqual(ranksOf([7, 7, 3], [3, 7, 1]), [1, 0, -1]);
   assert.deepEqual(randomShares(200), [0.25, 0.5, 1]);
+});
+
+test('at equal shares of the candidates a list means the same in worlds of other sizes', () => {
+  assert.deepEqual(depthsAtShares(500), [5, 10, 50]);
+  assert.deepEqual(depthsAtShares(5_000), [50, 100, 500]);
+  // no list is 2,000 long, and a hundredth of thirty items is none
+  assert.equal(depthsAtShares(20_000), null);
+  assert.equal(depthsAtShares(30), null);
+  const ranks = [4, 9, 49, 50, -1];
+  assert.deepEqual(hitShares(ranks, depthsAtShares(500)!), [0.2, 0.4, 0.6]);
+  assert.deepEqual(
+    hitShares(
+      ranks.map((r) => (r < 0 ? r : 10 * r)),
+      depthsAtShares(5_000)!,
+    ),
+    [0.2, 0.4, 0.6],
+  );
+  assert.deepEqual(randomShares(5_000, depthsAtShares(5_000)!), [...SHARES]);
 });
 
 test('the greatest scores come first, whatever the shortcut', () => {

@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { RunStore } from '../../src/world/adapters/run-store.ts';
+import { WorldLog } from '../../src/world/log/world-log.ts';
 import { runHitRates } from '../../src/world/run-world.ts';
 import { smallPlan } from './small-plan.ts';
 import { folder, run } from './small-run.ts';
@@ -73,6 +74,44 @@ test('two seeds and the model without Query-Formers stand in one table, with wha
   assert.match(both, /\| onemall-tiny-events \| 18 \|/);
   const alone = await Promise.all(seeds.map((one) => runHitRates(one)));
   assert.notEqual(alone[0], alone[1]);
+});
+
+test('the table at equal shares of the rooms agrees with the places on file', async () => {
+  const plan = smallPlan({ trainExposures: 3_000, testExposures: 1_200 });
+  plan.spec = { ...plan.spec, liveRooms: 100 };
+  const report = await runHitRates(run('shares', { positives: 0, requests: 120, plan }));
+  const [, shares] = report.split('At equal shares of the candidates') as [string, string | undefined];
+  assert.ok(shares, report);
+  const rows = shares.split('\n').map((line) => line.split('|').map((cell) => cell.trim()));
+  // 600 cards: six, twelve and sixty of them
+  assert.ok(rows.some(([, scenario]) => scenario === 'product_card'));
+  const of = (list: string): number[] =>
+    rows
+      .find(([, scenario, , name]) => scenario === 'live_stream' && name === list)!
+      .slice(4, 7)
+      .map((cell) => Number(cell.split(' ')[0]));
+  assert.deepEqual(of('random'), [1, 2, 10]);
+  // of the best of twelve draws: 1 - 0.99^12, 1 - 0.98^12, 1 - 0.9^12
+  assert.deepEqual(of('taste-draw'), [11.4, 21.5, 71.8]);
+  const log = new WorldLog(plan);
+  while (log.numExposures < 4_200) log.nextRequest();
+  const judged = readFileSync(path.join(folder, 'shares', 'ranks.jsonl'), 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as { request: number; ranks: Record<string, number[]> })
+    .filter(({ request }) => log.scenario(request) === 'live_stream');
+  assert.ok(judged.length > 10);
+  for (const list of ['popularity', 'oracle'])
+    assert.deepEqual(
+      of(list),
+      [1, 2, 10].map((k) => {
+        const hits = judged.map(({ ranks }) => {
+          const places = ranks[list]!;
+          return places.filter((place) => place >= 0 && place < k).length / places.length;
+        });
+        return Number(((100 * hits.reduce((a, b) => a + b, 0)) / hits.length).toFixed(1));
+      }),
+    );
 });
 
 test('a folder of another plan is refused', async () => {

@@ -80,6 +80,10 @@ export function viewChances(
   return chances;
 }
 
+/** The chance that a taste draw of a room shows one of the `best` rooms by match, of n that are open. */
+export const tasteDrawChance = (best: number, n: number): number =>
+  1 - ((n - Math.min(best, n)) / n) ** ROOMS_COMPARED;
+
 type Source = 'taste' | 'popularity' | 'random';
 function drawSource(catalogue: Catalogue, random: SeededRandom): Source {
   const { taste, popularity, random: uniform } = catalogue.spec.policy;

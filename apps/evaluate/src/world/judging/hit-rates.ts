@@ -9,6 +9,15 @@ export const KS = [50, 100, 500] as const;
 /** The longest list that is asked for. */
 export const DEPTH = Math.max(...KS);
 
+/** Parts of the candidates, as many as `KS`: a list of 50 is one thing among 500 rooms and another among 5,000. */
+export const SHARES = [0.01, 0.02, 0.1] as const;
+
+/** The K that are these shares of the candidates; null where one of them is no item or more than a list holds. */
+export function depthsAtShares(numCandidates: number): number[] | null {
+  const depths = SHARES.map((share) => Math.round(share * numCandidates));
+  return depths.every((k) => k > 0 && k <= DEPTH) ? depths : null;
+}
+
 /** Place of each item among the first DEPTH distinct items of a list, 0 is first; -1 where it is not among them. */
 export function ranksOf(list: ArrayLike<number>, items: ArrayLike<number>): number[] {
   const places = new Map<number, number>();
@@ -17,15 +26,15 @@ export function ranksOf(list: ArrayLike<number>, items: ArrayLike<number>): numb
   return Array.from(items, (item) => places.get(item) ?? -1);
 }
 
-/** Share of the items with one of the first K places, for each K of `KS`; null where there is no item. */
-export function hitShares(ranks: readonly number[]): number[] | null {
+/** Share of the items with one of the first K places, for each K; null where there is no item. */
+export function hitShares(ranks: readonly number[], ks: readonly number[] = KS): number[] | null {
   if (ranks.length === 0) return null;
-  return KS.map((k) => ranks.filter((rank) => rank >= 0 && rank < k).length / ranks.length);
+  return ks.map((k) => ranks.filter((rank) => rank >= 0 && rank < k).length / ranks.length);
 }
 
 /** The expectation for a list drawn without a look: each item is among K of n with the same chance. */
-export const randomShares = (numCandidates: number): number[] =>
-  KS.map((k) => Math.min(1, k / numCandidates));
+export const randomShares = (numCandidates: number, ks: readonly number[] = KS): number[] =>
+  ks.map((k) => Math.min(1, k / numCandidates));
 
 /** What one request gave, one entry for each model. */
 export interface RequestHits {

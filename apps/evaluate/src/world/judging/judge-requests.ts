@@ -1,21 +1,40 @@
 /** Judges lists on the last span of a log, request by request: the place of each item that was shown in each list. */
 import { hashFraction } from '@onemall/service-kit';
+import { tasteDrawChance } from '@onemall/simulator/world';
 import type { RunStore } from '../adapters/run-store.ts';
 import { asked, type ListModel } from '../lists/list-model.ts';
 import { oracleLists, popularList } from '../lists/simple-lists.ts';
 import type { Popularity } from '../log/popularity.ts';
 import type { WorldLog } from '../log/world-log.ts';
 import type { SemanticIds } from '../samples/semantic-ids.ts';
-import { DEPTH, hitShares, type RequestHits, randomShares, ranksOf } from './hit-rates.ts';
+import {
+  DEPTH,
+  depthsAtShares,
+  hitShares,
+  KS,
+  type RequestHits,
+  randomShares,
+  ranksOf,
+} from './hit-rates.ts';
 
 export const RANDOM = 'random';
 export const POPULARITY = 'popularity';
 export const ORACLE = 'oracle';
+/** No list of a request: how often a taste draw of the logging policy gives one of the K rooms that match the user best. */
+export const TASTE_DRAW = 'taste-draw';
 const ORACLE_CLICKED = 'oracle-clicked';
 
 /** The test requests that a budget takes: by hash of the id, so that a larger budget holds those of a smaller one. */
 export const isJudged = (requestId: string, fraction: number): boolean =>
   hashFraction(`judged:${requestId}`) < fraction;
+
+/** The hits of each judged request. */
+export interface JudgedHits {
+  /** At each K of `KS`. */
+  at: RequestHits[];
+  /** At each of `SHARES`, of the scenarios whose lists reach so far. */
+  atShares: RequestHits[];
+}
 
 /** What the lists made of a request: the place of each item that was shown, in the order of the page. */
 interface RequestRanks {
@@ -39,7 +58,7 @@ export async function judgeLists(
     store: RunStore;
     print: (line: string) => void;
   },
-): Promise<RequestHits[]> {
+): Promise<JudgedHits> {
   const { plan } = log;
   const { store, print } = options;
   const untilMs = performance.now() + options.budgetMs;
@@ -65,7 +84,13 @@ export async function judgeLists(
   }
   // clicks of the last pages are still to come
   log.takeUntil(log.requests.timeMs.at(log.numRequests - 1) + longestClickMs(log));
-  return [...candidates].map(([request, n]) => hitsOf(log, known.get(request)!, n));
+  const hits: JudgedHits = { at: [], atShares: [] };
+  for (const [request, n] of candidates) {
+    hits.at.push(hitsOf(log, known.get(request)!, n, KS));
+    const depths = depthsAtShares(n);
+    if (depths) hits.atShares.push(withTasteDraw(hitsOf(log, known.get(request)!, n, depths), n, depths));
+  }
+  return hits;
 }
 
 async function judgeRequest(
@@ -91,18 +116,32 @@ async function judgeRequest(
 }
 
 /** Hit rates of the viewed and of the clicked items, now that the clicks are known. */
-function hitsOf(log: WorldLog, { request, ranks }: RequestRanks, numCandidates: number): RequestHits {
+function hitsOf(
+  log: WorldLog,
+  { request, ranks }: RequestRanks,
+  numCandidates: number,
+  ks: readonly number[],
+): RequestHits {
   const [from] = log.exposuresOf(request);
   const { clickMs } = log.exposures;
   const hits: RequestHits = { request, scenario: log.scenario(request), viewed: {}, clicked: {} };
-  const random = randomShares(numCandidates);
+  const random = randomShares(numCandidates, ks);
   hits.viewed[RANDOM] = random;
   for (const [name, places] of Object.entries(ranks)) {
-    const ofClicked = hitShares(places.filter((_, position) => clickMs.at(from + position) > 0));
-    if (name !== ORACLE_CLICKED) hits.viewed[name] = hitShares(places)!;
+    const ofClicked = hitShares(
+      places.filter((_, position) => clickMs.at(from + position) > 0),
+      ks,
+    );
+    if (name !== ORACLE_CLICKED) hits.viewed[name] = hitShares(places, ks)!;
     if (ofClicked) hits.clicked[RANDOM] = random;
     if (ofClicked && name !== ORACLE) hits.clicked[name === ORACLE_CLICKED ? ORACLE : name] = ofClicked;
   }
+  return hits;
+}
+
+function withTasteDraw(hits: RequestHits, numRooms: number, depths: readonly number[]): RequestHits {
+  if (hits.scenario === 'live_stream')
+    hits.viewed[TASTE_DRAW] = depths.map((k) => tasteDrawChance(k, numRooms));
   return hits;
 }
 
