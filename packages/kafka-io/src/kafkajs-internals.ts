@@ -10,6 +10,8 @@ import type { ISocketFactory, logCreator, SASLOptions } from 'kafkajs';
 const require = createRequire(import.meta.url);
 export const internal = <T>(path: string): T => require(`kafkajs/src/${path}`) as T;
 
+const WRITTEN_TO = Symbol('the socket that a request was written to');
+
 /** One request as kafkajs sends it: `encode` gives something with a `buffer`, `decode` gets what follows the correlation id. */
 export interface ProtocolCall<T> {
   request: {
@@ -31,6 +33,7 @@ interface QueuedRequest {
     correlationId: number;
     resolve(answer: { payload: Buffer }): void;
     reject(error: unknown): void;
+    [WRITTEN_TO]?: Socket | null;
   };
   expectResponse: boolean;
   requestTimeout: number | null;
@@ -39,7 +42,7 @@ interface QueuedRequest {
 
 export interface RequestQueue {
   pending: unknown[];
-  inflight: Map<number, { entry: object; rejected(error: Error): void }>;
+  inflight: Map<number, { entry: QueuedRequest['entry']; rejected(error: Error): void }>;
   emit(event: 'requestQueueEmpty'): void;
   throttledUntil: number;
   throttleCheckTimeoutId: NodeJS.Timeout | null;
@@ -176,7 +179,6 @@ connections.connect = function connectOnce(this: Connecting): Promise<unknown> {
 // What is written while a connection is being given up, after its other requests were told and before its socket is gone, gets no
 // answer and no error, and the check of timeouts ends with the connection: whoever waits for it would wait for ever. So a socket
 // that closes takes along what was written to it, and nothing is written to one that has closed.
-const writtenTo = new WeakMap<object, Socket | null>();
 const pushAny = queue.push;
 queue.push = function pushToItsSocket(this: RequestQueue, request: QueuedRequest): void {
   const { entry, sendRequest } = request;
@@ -189,7 +191,7 @@ queue.push = function pushToItsSocket(this: RequestQueue, request: QueuedRequest
     ...request,
     sendRequest: () => {
       const { socket } = owner;
-      writtenTo.set(entry, socket);
+      entry[WRITTEN_TO] = socket;
       if (socket && !socket.destroyed) sendRequest();
       else queueMicrotask(() => failUnanswered(this, socket));
     },
@@ -199,7 +201,7 @@ queue.push = function pushToItsSocket(this: RequestQueue, request: QueuedRequest
 function failUnanswered(requests: RequestQueue, socket: Socket | null): void {
   const { host, port } = owners.get(requests) ?? { host: 'broker', port: 0 };
   for (const [correlationId, request] of requests.inflight)
-    if (writtenTo.get(request.entry) === socket) {
+    if (request.entry[WRITTEN_TO] === socket) {
       requests.inflight.delete(correlationId);
       request.rejected(new KafkaJSConnectionClosedError('Closed connection', { host, port }));
     }
