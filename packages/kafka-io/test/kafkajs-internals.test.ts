@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createRequire } from 'node:module';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
-import { describe, it } from 'node:test';
+import { describe, it, type TestContext } from 'node:test';
 import { createSocketFactory, type RequestQueue } from '../src/kafkajs-internals.ts';
 
 const require = createRequire(import.meta.url);
@@ -100,9 +100,11 @@ describe('the request queue', () => {
 });
 
 describe('a connection', () => {
-  it('fails a request that was written while it was given up, and that no broker answers', async () => {
+  /** A connection to a broker that takes requests and answers none. */
+  async function connected(t: TestContext) {
     const server = createServer((socket) => socket.resume());
     await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
+    t.after(() => server.close());
     const connection = new Connection({
       host: '127.0.0.1',
       port: (server.address() as AddressInfo).port,
@@ -112,46 +114,34 @@ describe('a connection', () => {
       connectionTimeout: 5_000,
     });
     await connection.connect();
-    const closing = connection.disconnect();
-    const answer = new Promise((resolve, reject) => {
-      connection.requestQueue.push({
-        entry: { apiKey: 3, apiName: 'Metadata', apiVersion: 0, correlationId: 1, resolve, reject },
-        expectResponse: true,
-        requestTimeout: null,
-        sendRequest: () => connection.socket!.write('request'),
+    const ask = (sendRequest: () => void) =>
+      new Promise((resolve, reject) => {
+        connection.requestQueue.push({
+          entry: { apiKey: 3, apiName: 'Metadata', apiVersion: 0, correlationId: 1, resolve, reject },
+          expectResponse: true,
+          requestTimeout: null,
+          sendRequest,
+        });
       });
-    });
+    return { connection, ask };
+  }
+
+  it('fails a request that was written while it was given up, and that no broker answers', async (t) => {
+    const { connection, ask } = await connected(t);
+    const closing = connection.disconnect();
+    const answer = ask(() => connection.socket!.write('request'));
     await assert.rejects(answer, { name: 'KafkaJSConnectionClosedError' });
     await closing;
     assert.equal(connection.requestQueue.inflight.size, 0);
-    server.close();
   });
 
-  it('fails a request whose socket has closed instead of writing to it', async () => {
-    const server = createServer((socket) => socket.resume());
-    await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
-    const connection = new Connection({
-      host: '127.0.0.1',
-      port: (server.address() as AddressInfo).port,
-      logger,
-      socketFactory: createSocketFactory(),
-      requestTimeout: 600_000,
-      connectionTimeout: 5_000,
-    });
-    await connection.connect();
+  it('fails a request whose socket has closed instead of writing to it', async (t) => {
+    const { connection, ask } = await connected(t);
     connection.socket!.destroy();
     await once(connection.socket!, 'close');
-    const answer = new Promise((resolve, reject) => {
-      connection.requestQueue.push({
-        entry: { apiKey: 3, apiName: 'Metadata', apiVersion: 0, correlationId: 1, resolve, reject },
-        expectResponse: true,
-        requestTimeout: null,
-        sendRequest: () => assert.fail('there is nothing to write to'),
-      });
-    });
+    const answer = ask(() => assert.fail('there is nothing to write to'));
     await assert.rejects(answer, { name: 'KafkaJSConnectionClosedError' });
     await connection.disconnect();
-    server.close();
   });
 
   it('without a socket that is being given up lets a request fail as it does when a broker is away', async () => {
