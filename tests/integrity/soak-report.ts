@@ -1,32 +1,32 @@
 /** What a soak has measured, beside the oracle's verdict: pauses of partitions and the memory of instances. */
 
-export interface Moment {
-  atMs: number;
+/** A change of the number of instances, and the time after it in which nothing else was done to them. */
+export interface Change {
   what: string;
+  beganMs: number;
+  quietUntilMs: number;
 }
-export interface Pause extends Moment {
+export interface Pause extends Change {
   /** The longest time in which one partition gave no sample, and which one. */
   pauseMs: number;
   partition: number;
 }
 
-/** How long after a change of the instances a pause is put down to it. */
-export const CHANGE_MS = 20_000;
-
 /**
- * The longest pause of a partition after each change.
+ * The longest pause of a partition from each change to the end of its quiet time: what goes on after that is put down to what was
+ * done next.
  * @param leftMs append times of the samples of each partition, ascending
  */
 export function pausesAfter(
-  changes: readonly Moment[],
+  changes: readonly Change[],
   leftMs: ReadonlyMap<number, readonly number[]>,
 ): Pause[] {
   return changes.map((change) => {
     let longest: Pause = { ...change, pauseMs: 0, partition: -1 };
     for (const [partition, times] of leftMs)
       for (let i = 1; i < times.length; i++) {
-        const [from, to] = [times[i - 1]!, times[i]!];
-        if (to < change.atMs || from > change.atMs + CHANGE_MS) continue;
+        const [from, to] = [times[i - 1]!, Math.min(times[i]!, change.quietUntilMs)];
+        if (to < change.beganMs || from > to) continue;
         if (to - from > longest.pauseMs) longest = { ...change, pauseMs: to - from, partition };
       }
     return longest;

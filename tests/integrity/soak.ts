@@ -10,9 +10,11 @@ import { startTestStack, type TestStack } from '@onemall/testkit';
 import { type Arrival, makeTraffic } from '../../services/sample-assembler/test/traffic.ts';
 import { FAULTS, type FaultName, happen, type World } from './faults.ts';
 import { Lab } from './lab.ts';
-import { CHANGE_MS, type MemorySample, type Moment, memorySlope, pausesAfter } from './soak-report.ts';
+import { type Change, type MemorySample, memorySlope, pausesAfter } from './soak-report.ts';
 
 const MAX_PAUSE_MS = 10_000;
+/** How long instances are left alone after a change of their number. */
+const CHANGE_MS = 20_000;
 const BLOCK_MS = 10_000;
 const TICK_MS = 100;
 const MEMORY_EVERY_MS = 5_000;
@@ -81,14 +83,16 @@ async function sendAll(lab: Lab): Promise<number> {
 }
 
 /** Changes the number of instances and disturbs them, in turn. @returns the changes whose pauses count */
-async function disturb(world: World): Promise<Moment[]> {
-  const changes: Moment[] = [];
+async function disturb(world: World): Promise<Change[]> {
+  const changes: Change[] = [];
   for (let step = 0; Date.now() + CHANGE_MS < endsMs; step++) {
     const change = LADDER[step % LADDER.length]!;
+    const beganMs = Date.now();
     await happen(change, world);
-    changes.push({ atMs: Date.now(), what: `${change}: ${world.lab.instances.length} instances` });
-    say(`${change}: ${world.lab.instances.length} instances`);
+    const what = `${change}: ${world.lab.instances.length} instances`;
+    say(what);
     await pass(CHANGE_MS);
+    changes.push({ what, beganMs, quietUntilMs: Date.now() });
     for (let i = 0; i < 2 && Date.now() < endsMs; i++) {
       const name = world.random.pick(DISTURBANCES);
       say(name);
