@@ -10,6 +10,19 @@ export function cpuSecondsOf(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_S;
 }
 
+/** CPU seconds of the threads that run now, summed by their names: MainThread, WorkerThread, V8Worker (collector, compiler), libuv-worker. */
+export function cpuSecondsByThread(pid: number): Record<string, number> {
+  const seconds: Record<string, number> = {};
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'utf8');
+    const end = stat.lastIndexOf(')');
+    const name = stat.slice(stat.indexOf('(') + 1, end);
+    const fields = stat.slice(end + 2).split(' ');
+    seconds[name] = (seconds[name] ?? 0) + (Number(fields[11]) + Number(fields[12])) / TICKS_PER_S;
+  }
+  return seconds;
+}
+
 /** Greatest resident size so far. */
 export function peakMiBOf(pid: number): number {
   const line = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));

@@ -41,6 +41,14 @@ const CHARTS = [
     lines: (s) => value(s, { 'trainer-retriever': ['sid_accuracy_1', 'sid_accuracy_2', 'sid_accuracy_3'] }),
   },
   {
+    title: 'SID accuracy at 1 among existing SIDs',
+    unit: '',
+    lines: (s) =>
+      value(s, {
+        'trainer-retriever': ['sid_accuracy_masked_1', 'sid_accuracy_masked_2', 'sid_accuracy_masked_3'],
+      }),
+  },
+  {
     title: 'Latency p99 by stage',
     unit: 'ms',
     lines: (s) =>

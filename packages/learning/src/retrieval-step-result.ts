@@ -36,7 +36,7 @@ export function stepResult(
       contrastive: value('contrastive'),
       rl: value('rl'),
     },
-    byScenario: figuresByScenario(samples, predictions, tokenLogProbs),
+    byScenario: figuresByScenario(samples, predictions, tokenLogProbs, metrics),
     predictions,
     tokenLogProbs,
     contrastAccuracy: mean(metrics.contrastHits!.subarray(0, samples.length)),
@@ -67,15 +67,25 @@ function figuresByScenario(
   samples: readonly RetrievalSample[],
   predictions: Int32Array,
   tokenLogProbs: Float32Array,
+  metrics: Arrays,
 ): Record<string, ScenarioFigures> {
   const figures: Record<string, ScenarioFigures> = {};
-  samples.forEach(({ target }, i) => {
-    figures[target.scenario] ??= { samples: 0, hits: [0, 0, 0], ntp: [0, 0, 0] };
+  samples.forEach(({ target, children }, i) => {
+    figures[target.scenario] ??= {
+      samples: 0,
+      hits: [0, 0, 0],
+      maskedSamples: 0,
+      maskedHits: [0, 0, 0],
+      ntp: [0, 0, 0],
+    };
     const own = figures[target.scenario]!;
     const codes = [target.c1, target.c2, target.c3] as const;
     own.samples++;
+    const isMasked = metrics.better1 !== undefined && children !== undefined;
+    if (isMasked) own.maskedSamples++;
     for (const level of LEVELS) {
       if (predictions[i * 3 + level] === codes[level]) own.hits[level]++;
+      if (isMasked && metrics[`better${level + 1}`]![i] === 0) own.maskedHits[level]++;
       own.ntp[level] -= tokenLogProbs[i * 3 + level]!;
     }
   });

@@ -50,6 +50,7 @@ export const createRetrievalTrainer: CreateRetrievalTrainer = async (options) =>
     batchSize: options.batchSize ?? preset.batchSize,
     historyLength: options.historyLength ?? preset.historyLength,
     ...(options.normalizer && { normalizer: options.normalizer }),
+    ...(options.maskedAccuracy && { maskedAccuracy: true }),
   };
   const optimizer = resolveOptimizer(options.optimizer ?? {}, preset.learningRate);
   const engine = await startConfiguredEngine(

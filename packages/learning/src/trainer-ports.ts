@@ -84,6 +84,8 @@ export interface RetrievalTrainerOptions {
    * SID that exists, which every sample and candidate then brings as `children`. Search with the same scores: `beamSearch`.
    */
   normalizer?: 'codes' | 'trie';
+  /** Whether a step also counts the hits among the `children` that samples bring. Default no. */
+  maskedAccuracy?: boolean;
   rl?: RlOptions;
   optimizer?: OptimizerOptions;
   engine?: EngineOptions;
@@ -107,7 +109,7 @@ export interface RetrievalSample {
   itemId: string;
   /** Weight in L_NTP and L_contrastive; default 1. */
   weight?: number;
-  /** With normalizer trie only. */
+  /** For normalizer trie, and for maskedAccuracy, which passes over a sample without. */
   children?: SidChildren;
 }
 
@@ -142,6 +144,10 @@ export interface ScenarioFigures {
   samples: number;
   /** Samples whose argmax over all codes of the scenario is the target, teacher-forced, before the update. */
   hits: [number, number, number];
+  /** Those of them that brought `children` where `maskedAccuracy` asks for these figures. */
+  maskedSamples: number;
+  /** Of these, those whose target scores best among the children. */
+  maskedHits: [number, number, number];
   /** Mean cross-entropy in nats. */
   ntp: [number, number, number];
 }

@@ -150,6 +150,17 @@ test('a policy made worse stays unpublished, a gauge and the log say so, and the
     { timeoutMs: 60_000, what: 'the refusal on training-metrics' },
   );
   assert.equal(await worse.stop(), 0);
+
+  // every first code has SIDs in each scenario, while a pair of codes has one SID or none
+  const figures = (await readAll(own.io, 'training-metrics'))
+    .map((r) => r.value!.values)
+    .filter((v) => v.sid_accuracy_masked_1 !== undefined);
+  assert.ok(figures.length > 0);
+  for (const of of figures) {
+    assert.equal(of.sid_accuracy_masked_1, of.sid_accuracy_1);
+    assert.ok(of.sid_accuracy_masked_2! >= of.sid_accuracy_2!, JSON.stringify(of));
+    assert.equal(of.sid_accuracy_masked_3, 1);
+  }
   assert.deepEqual(await versions(), before);
 });
 

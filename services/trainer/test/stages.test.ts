@@ -19,6 +19,7 @@ import { parseManifest, replayable, type StepManifest } from '../src/stages/mani
 import { StepWindow } from '../src/stages/measure-steps.ts';
 import { type EgpmState, egpmScales, observeEgpm, winsorize } from '../src/stages/scale-egpm.ts';
 import { rankerLeavesOut, retrieverLeavesOut } from '../src/stages/select-sample.ts';
+import { ExistingSids } from '../src/state/existing-sids.ts';
 import { CODEBOOK_VERSION, NUM_CODES, rewardGroup, SCENARIOS, sample, sidOf } from './synthetic.ts';
 
 const byScenario = <V>(value: V): Record<string, V> => Object.fromEntries(SCENARIOS.map((s) => [s, value]));
@@ -268,16 +269,48 @@ test('sliding figures weigh samples and forget old steps', () => {
   assert.deepEqual(window.figures(), {
     ...{ samples: 4, loss: (3 + 6 + 2 * 3) / 4, levelLoss: [3 / 4, 3 / 4, 9 / 4] },
     accuracy: [3 / 4, 1 / 4, 0],
+    maskedAccuracy: null,
   });
   assert.deepEqual(window.figures('b'), {
     ...{ samples: 2, loss: 3, levelLoss: [0, 0, 3] },
     accuracy: [1, 0.5, 0],
+    maskedAccuracy: null,
   });
   assert.deepEqual(window.scenarios(), ['a', 'b']);
   const resumed = new StepWindow(2);
   resumed.restore(JSON.parse(JSON.stringify(window.saved())));
-  for (const each of [window, resumed]) each.add({ b: { samples: 4, hits: [1, 1, 1], ntp: [1, 2, 3] } });
+  const masked = { maskedSamples: 3, maskedHits: [3, 2, 1] } as const;
+  for (const each of [window, resumed])
+    each.add({ b: { samples: 4, hits: [1, 1, 1], ntp: [1, 2, 3], ...masked } });
   assert.deepEqual(resumed.figures(), window.figures());
+  // over those alone that were scored so
+  assert.deepEqual(window.figures()?.maskedAccuracy, [1, 2 / 3, 1 / 3]);
+  assert.equal(window.figures('a')?.maskedAccuracy, null);
+});
+
+test('the codes that go on to an existing SID are those of all SIDs with the codes before', () => {
+  const counts = [5, 4, 6] as const;
+  const code = (k: number) => fc.nat(k - 1);
+  const anySid = fc.record({
+    scenario: fc.constantFrom('a', 'b', 'unknown'),
+    ...{ c1: code(counts[0]), c2: code(counts[1]), c3: code(counts[2]) },
+  });
+  fc.assert(
+    fc.property(fc.array(anySid, { maxLength: 60 }), anySid, (sids, target) => {
+      const existing = new ExistingSids(sids, { a: counts, b: counts });
+      const same = sids.filter((s) => s.scenario === target.scenario && s.scenario !== 'unknown');
+      const sorted = (codes: number[]) => [...new Set(codes)].sort((x, y) => x - y);
+      const expected = [
+        sorted(same.map((s) => s.c1)),
+        sorted(same.filter((s) => s.c1 === target.c1).map((s) => s.c2)),
+        sorted(same.filter((s) => s.c1 === target.c1 && s.c2 === target.c2).map((s) => s.c3)),
+      ];
+      assert.deepEqual(
+        existing.childrenAlong(target).map((codes) => [...codes]),
+        expected,
+      );
+    }),
+  );
 });
 
 test('the EGPM scale is set once, so that mean pEgpm is 1.25 times mean pCtr', () => {

@@ -11,6 +11,7 @@ import {
 } from '@onemall/features';
 import type { Arrays } from '../engine/ort-sessions.ts';
 import { BatchError, type RetrievalSample, type RewardGroup, type SidChildren } from '../trainer-ports.ts';
+import { childrenFeeds } from './masked-accuracy.ts';
 import type { RetrievalSizes, RlSizes } from './onemall.ts';
 
 /** Added to the score of a code that no SID goes on with; float32 holds it exactly. */
@@ -152,6 +153,7 @@ export function retrievalFeeds(
     'sample.weight': normalizedWeights(samples, batchSize),
     'sample.itemKey': itemKey,
     'sample.logQ': paddedLogQ,
+    ...(sizes.maskedAccuracy && childrenFeeds(samples, layout, batchSize)),
     ...(rl ? rewardFeeds(groups, rl, rlScale, rlNormalizer) : {}),
   };
 }

@@ -19,6 +19,7 @@ import { keepAll } from '../layers/dropout.ts';
 import { contrastiveLoss, dpoLoss, grpoLoss, unitLength } from '../layers/losses.ts';
 import { queryFormers } from '../layers/query-former.ts';
 import { normal, type Ops } from '../ops.ts';
+import { betterChildren } from './masked-accuracy.ts';
 import type { RetrievalPreset } from './presets.ts';
 
 const LEVELS = [0, 1, 2] as const;
@@ -59,6 +60,8 @@ export interface RetrievalSizes extends GeneratorSizes {
   readLength?: number;
   /** codes: the softmax runs over all codes of the scenario's level; trie: over those that continue an existing SID. Default codes. */
   normalizer?: Normalizer;
+  /** Whether a step also counts who is best among the children that samples bring. */
+  maskedAccuracy?: boolean;
   /** Absent: a batch without reward groups. */
   rl?: RlSizes;
 }
@@ -266,7 +269,7 @@ interface TeacherForced<T> {
   /** Per level [R + B]: log p of the row's own code. */
   logProbs: T[];
   experts: DecoderResult<T>['experts'];
-  /** predicted1..3 int32 [B] global rows, logProb1..3 [B], entropy1..3 [B]. */
+  /** predicted1..3 int32 [B] global rows, logProb1..3 [B], entropy1..3 [B]; in training with maskedAccuracy better1..3 [B]. */
   metrics: Record<string, T>;
 }
 
@@ -308,6 +311,14 @@ function teacherForced<T>(ops: Ops<T>, sizes: RetrievalSizes, dropless: boolean)
     metrics[`predicted${level + 1}`] = ops.argmax(ofSamples);
     metrics[`logProb${level + 1}`] = ops.slice(own, [candidates], [batchSize]);
     metrics[`entropy${level + 1}`] = ops.scale(ops.sum(ops.mul(ops.exp(ofSamples), ofSamples), [1]), -1);
+    if (sizes.maskedAccuracy && !dropless)
+      metrics[`better${level + 1}`] = betterChildren(
+        ops,
+        sizes.layout,
+        level,
+        ofSamples,
+        ops.stopGradient(ops.slice(own, [candidates], [batchSize])),
+      );
     return own;
   });
   return { hidden, samples, candidates, logProbs, experts, metrics };
@@ -321,7 +332,7 @@ export function evaluationPass<T>(ops: Ops<T>, sizes: RetrievalSizes): Record<st
 export interface RetrievalPass<T> {
   loss: T;
   /**
-   * loss, ntp1..3, contrastive, rl: scalars; predicted1..3 int32 [B] global rows; logProb1..3, entropy1..3, contrastHits [B];
+   * loss, ntp1..3, contrastive, rl: scalars; predicted1..3 int32 [B] global rows; logProb1..3, entropy1..3, better1..3, contrastHits [B];
    * rlLogProb [R]; loads<layer> [E], overflow<layer> [].
    */
   metrics: Record<string, T>;

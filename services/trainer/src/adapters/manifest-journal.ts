@@ -14,11 +14,11 @@ export class JournalTakenError extends Error {
 
 export class ManifestJournal {
   readonly #file: string;
-  #handle: FileHandle;
+  #own: OwnFile;
 
-  private constructor(file: string, handle: FileHandle) {
+  private constructor(file: string, own: OwnFile) {
     this.#file = file;
-    this.#handle = handle;
+    this.#own = own;
   }
 
   /** All whole manifests of an earlier process, in the order of their steps' latest writing; empty if there is none. */
@@ -43,37 +43,43 @@ export class ManifestJournal {
   /** Durable when it resolves. @throws JournalTakenError when another trainer has taken the journal over */
   async append(manifest: StepManifest): Promise<void> {
     await this.#checkOwner();
-    await this.#handle.appendFile(`${JSON.stringify(manifest)}\n`);
-    await this.#handle.datasync();
+    const { handle } = this.#own;
+    await handle.appendFile(`${JSON.stringify(manifest)}\n`);
+    await handle.datasync();
   }
 
   /** Drops manifests of steps up to one. */
   async forgetUpTo(step: number): Promise<void> {
     await this.#checkOwner();
     const kept = (await ManifestJournal.read(path.dirname(this.#file))).filter((m) => m.step > step);
-    const old = this.#handle;
-    this.#handle = await writeWhole(this.#file, kept);
-    await old.close();
+    const old = this.#own;
+    this.#own = await writeWhole(this.#file, kept);
+    await old.handle.close();
   }
 
   async close(): Promise<void> {
-    await this.#handle.close();
+    await this.#own.handle.close();
   }
 
   async #checkOwner(): Promise<void> {
-    const mine = await this.#handle.stat();
     const named = await stat(this.#file).catch(() => null);
-    if (named?.ino !== mine.ino)
+    if (named?.ino !== this.#own.ino)
       throw new JournalTakenError(
         `${this.#file} belongs to another trainer process now: a second one was started for the same model. This one stops.`,
       );
   }
 }
 
+/** An open file keeps its number: nobody else gets it meanwhile. */
+interface OwnFile {
+  handle: FileHandle;
+  ino: number;
+}
+
 const journalFile = (folder: string): string => path.join(folder, 'manifests.jsonl');
 
 /** Replaces the file in one step; the handle appends to the new one. */
-async function writeWhole(file: string, manifests: readonly StepManifest[]): Promise<FileHandle> {
+async function writeWhole(file: string, manifests: readonly StepManifest[]): Promise<OwnFile> {
   const temporary = `${file}.${process.pid}.tmp`;
   const handle = await open(temporary, 'w');
   await handle.appendFile(manifests.map((m) => `${JSON.stringify(m)}\n`).join(''));
@@ -82,5 +88,5 @@ async function writeWhole(file: string, manifests: readonly StepManifest[]): Pro
   const folder = await open(path.dirname(file), 'r');
   await folder.sync();
   await folder.close();
-  return handle;
+  return { handle, ino: (await handle.stat()).ino };
 }

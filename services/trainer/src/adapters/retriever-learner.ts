@@ -30,7 +30,7 @@ export async function openRetrieverLearner(
   const trainer = await createTrainer(config, scenarios, codebooks, log);
   const { historyLength } = trainer;
   const encoder = new SampleEncoder({ scenarios, codebooks, tables, historyLength, meter });
-  return new RetrieverLearner(trainer, config, codebooks, encoder, meter);
+  return new RetrieverLearner(trainer, config, codebooks, encoder, tables, meter);
 }
 
 /** A new model on these codebooks, as the configuration has it. */
@@ -47,6 +47,7 @@ export function createTrainer(
     seed: config.seed,
     ...(config.batchSize !== undefined && { batchSize: config.batchSize }),
     ...(config.historyLength !== undefined && { historyLength: config.historyLength }),
+    maskedAccuracy: true,
     ...(config.rlMode !== 'off' && { rl: { form: config.rlMode, maxGroups: config.rlMaxGroups } }),
     optimizer: {
       warmupSteps: config.warmupSteps,
@@ -75,6 +76,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
   readonly #config: TrainerConfig;
   readonly #rules: RetrieverRules & GroupRules;
   readonly #encoder: SampleEncoder;
+  readonly #tables: SidTables;
   readonly #meter: StageMeter;
   readonly #window: StepWindow;
   #last: RetrievalStepResult | null = null;
@@ -84,6 +86,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
     config: TrainerConfig,
     codebooks: Codebooks,
     encoder: SampleEncoder,
+    tables: SidTables,
     meter: StageMeter,
   ) {
     this.#trainer = trainer;
@@ -99,6 +102,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
       maxLagSteps: config.rlMaxLagSteps,
     };
     this.#encoder = encoder;
+    this.#tables = tables;
     this.#meter = meter;
     this.#window = new StepWindow(config.metricsWindowSteps);
     meter.set('rl_groups', 0, 'Reward groups trained since the start of the process');
@@ -110,6 +114,11 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
 
   encode(samples: readonly StreamedSample[]): RetrievalSample[] | null {
     const encoded = samples.map((sample) => this.#encoder.sample(sample)).filter((s) => s !== null);
+    const existing = this.#tables.existing();
+    for (const sample of encoded) {
+      const [first, second, third] = existing.childrenAlong(sample.target);
+      sample.children = [{ codes: first }, { codes: second }, { codes: third }];
+    }
     return encoded.length > 0 ? encoded : null;
   }
 
@@ -167,7 +176,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
     for (const scenario of ['', ...this.#window.scenarios()]) {
       const figures = this.#window.figures(scenario === '' ? undefined : scenario);
       if (!figures) continue;
-      const { samples, loss, levelLoss, accuracy } = figures;
+      const { samples, loss, levelLoss, accuracy, maskedAccuracy } = figures;
       rows.push({
         scenario,
         values: {
@@ -178,6 +187,9 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
           sid_accuracy_1: accuracy[0],
           sid_accuracy_2: accuracy[1],
           sid_accuracy_3: accuracy[2],
+          ...Object.fromEntries(
+            (maskedAccuracy ?? []).map((share, l) => [`sid_accuracy_masked_${l + 1}`, share]),
+          ),
           window_samples: samples,
           ...(scenario === '' && this.#lastStep()),
         },

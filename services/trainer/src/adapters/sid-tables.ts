@@ -6,10 +6,13 @@ import type { SidCodes } from '@onemall/features';
 import type { KafkaIo, Position, TableReader } from '@onemall/kafka-io';
 import type { Clock, StageMeter } from '@onemall/service-kit';
 import type { Codebooks } from '../learner.ts';
+import { ExistingSids } from '../state/existing-sids.ts';
 
 /** How old an answer "read to the end" may be when a batch is built. */
 const FRESH_MS = 1_000;
 const FORGET_EVERY_MS = 60_000;
+/** Listing all SIDs walks the whole table, too. */
+const LIST_EVERY_MS = 60_000;
 
 export class SidTables {
   readonly #clock: Clock;
@@ -17,9 +20,12 @@ export class SidTables {
   #readers: TableReader[] = [];
   #freshAtMs = Number.NEGATIVE_INFINITY;
   #forgotAtMs = Number.NEGATIVE_INFINITY;
+  readonly #numCodes: Codebooks['numCodes'];
+  #existing: { sids: ExistingSids; atMs: number } | null = null;
 
-  private constructor(clock: Clock) {
+  private constructor(clock: Clock, numCodes: Codebooks['numCodes']) {
     this.#clock = clock;
+    this.#numCodes = numCodes;
   }
 
   /** Opens both tables and reads them to their end. */
@@ -30,7 +36,7 @@ export class SidTables {
     meter: StageMeter,
     onError: (error: unknown) => void,
   ): Promise<SidTables> {
-    const tables = new SidTables(clock);
+    const tables = new SidTables(clock, numCodes);
     const put = (itemId: string, validFromMs: number, sid: Sid | null) => {
       // A room has none until a sold product has one; what it had before stays good enough for a history.
       if (sid === null) return;
@@ -72,6 +78,14 @@ export class SidTables {
   /** The newest SID of every item and room. */
   *newest(): Iterable<SidCodes> {
     for (const itemId of this.#table.keys()) yield this.#table.newest(itemId)!;
+  }
+
+  /** The same as a trie, as it was at most a minute ago. */
+  existing(): ExistingSids {
+    const nowMs = this.#clock.nowMs();
+    if (!this.#existing || nowMs - this.#existing.atMs >= LIST_EVERY_MS)
+      this.#existing = { sids: new ExistingSids(this.newest(), this.#numCodes), atMs: nowMs };
+    return this.#existing.sids;
   }
 
   /** Drops versions that no request at or after timeMs can see; at most once a minute, it walks the whole table. */

@@ -5,6 +5,10 @@ export interface ScenarioFigures {
   samples: number;
   /** Samples whose argmax over all codes is the target, by level, given the true codes before it. */
   hits: readonly [number, number, number];
+  /** Samples that were scored among the codes of existing SIDs, too; absent in checkpoints from before that was counted. */
+  maskedSamples?: number;
+  /** Of these, those whose target is best among the codes that go on to an existing SID. */
+  maskedHits?: readonly [number, number, number];
   /** Mean cross-entropy by level, nats. */
   ntp: readonly [number, number, number];
 }
@@ -18,6 +22,8 @@ export interface WindowFigures {
   levelLoss: [number, number, number];
   /** Share of hits by level. */
   accuracy: [number, number, number];
+  /** The same among the codes that go on to an existing SID; null where no sample was scored so. */
+  maskedAccuracy: [number, number, number] | null;
 }
 
 /** Figures over the last `windowSteps` steps. */
@@ -47,27 +53,32 @@ export class StepWindow {
     let samples = 0;
     const levelLoss: [number, number, number] = [0, 0, 0];
     const hits: [number, number, number] = [0, 0, 0];
+    let maskedSamples = 0;
+    const maskedHits: [number, number, number] = [0, 0, 0];
     for (const step of this.#steps)
       for (const [name, s] of Object.entries(step)) {
         if (scenario !== undefined && name !== scenario) continue;
         samples += s.samples;
+        maskedSamples += s.maskedSamples ?? 0;
         for (let level = 0; level < 3; level++) {
           levelLoss[level]! += s.samples * s.ntp[level]!;
           hits[level]! += s.hits[level]!;
+          maskedHits[level]! += s.maskedHits?.[level] ?? 0;
         }
       }
     if (samples === 0) return null;
-    const perSample = ([a, b, c]: [number, number, number]): [number, number, number] => [
-      a / samples,
-      b / samples,
-      c / samples,
+    const per = ([a, b, c]: [number, number, number], count: number): [number, number, number] => [
+      a / count,
+      b / count,
+      c / count,
     ];
-    const [first, second, third] = perSample(levelLoss);
+    const [first, second, third] = per(levelLoss, samples);
     return {
       samples,
       loss: first + second + third,
       levelLoss: [first, second, third],
-      accuracy: perSample(hits),
+      accuracy: per(hits, samples),
+      maskedAccuracy: maskedSamples > 0 ? per(maskedHits, maskedSamples) : null,
     };
   }
 }
