@@ -12,6 +12,10 @@ export function printResult(result: BenchmarkResult): void {
     const peer = result.peer ? `   peer ${show(result.peer[key])}` : '';
     console.log(`  ${key.padEnd(32)} ${show(result.ours[key])}${peer}`);
   }
+  if (result.notMeasured !== undefined) {
+    console.log(`  NOT MEASURED: ${result.notMeasured}`);
+    return;
+  }
   if (!result.peer) console.log(`  peer: ${result.peerNote ?? 'its tools are not here'}`);
   for (const [key, ratio] of Object.entries(result.ratios))
     console.log(`  ${key.padEnd(32)} ${show(ratio)} x`);

@@ -14,7 +14,13 @@ export interface BenchmarkResult {
   peerNote?: string;
   ratios: Record<string, number>;
   bars: Bar[];
+  /** Why nothing could be measured here. */
+  notMeasured?: string;
 }
+/** 0, or 1 where a bar is missed, 3 where nothing could be measured. */
+export const exitCodeOf = ({ bars, notMeasured }: BenchmarkResult): number =>
+  notMeasured !== undefined ? 3 : bars.every((b) => b.ok) ? 0 : 1;
+
 /** The default export of benchmarks/NAME.ts. */
 export type Benchmark = (print: (line: string) => void) => Promise<BenchmarkResult>;
 
