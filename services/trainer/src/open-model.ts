@@ -44,7 +44,7 @@ export const openModel: OpenLearner = async (context, io, open, scenarios, check
     return {
       codebookVersions: books.codebookVersions,
       encode: (sample) => encoder.sample(sample),
-      sidsNow: () => sids.newest(),
+      sidsNow: () => sids.retrievable(),
     };
   };
   if (config.heldBackFraction === 0) {

@@ -202,15 +202,18 @@ const exported = (trainer: RetrievalTrainer, step: number) =>
 test('a policy made worse is refused; trained further it passes, and is what the next one is held to', async (t) => {
   const trainer = await newTrainer(1);
   const broken = await newTrainer(1, 0.5);
-  const gate = new RecallGate({
-    rules: { perScenario: 20, minRequests: 15, beamWidth: 8, maxRecallFall: 0.2, maxLegalityFall: 1 },
-    own: {
-      codebookVersions: {},
-      encode: (one) => encode([one])[0] ?? null,
-      sidsNow: () => SCENARIOS.flatMap((s) => Array.from({ length: 60 }, (_, i) => sidOf(s, i))),
-    },
-  });
-  t.after(() => Promise.all([trainer.close(), broken.close(), gate.close()]));
+  let shelves: readonly string[] = SCENARIOS;
+  const newGate = () =>
+    new RecallGate({
+      rules: { perScenario: 20, minRequests: 15, beamWidth: 8, maxRecallFall: 0.2, maxLegalityFall: 1 },
+      own: {
+        codebookVersions: {},
+        encode: (one) => encode([one])[0] ?? null,
+        sidsNow: () => shelves.flatMap((s) => Array.from({ length: 60 }, (_, i) => sidOf(s, i))),
+      },
+    });
+  const [gate, ofRooms] = [newGate(), newGate()];
+  t.after(() => Promise.all([trainer, broken, gate, ofRooms].map((one) => one.close())));
   const stopping = new AbortController();
   const judge = async (of: RetrievalTrainer) => gate.judge(await exported(of, of.steps), stopping.signal);
 
@@ -245,6 +248,20 @@ test('a policy made worse is refused; trained further it passes, and is what the
     all.beam_recall,
     'the refused one is not compared with',
   );
+
+  // rooms that users took and that have closed since: what they took can still be found, but it is not legal any more
+  for (let n = 0; n < 120; n++) {
+    const one = sample(50_000 + n);
+    if (one.exposure.scenario === 'live_stream') ofRooms.see(one);
+  }
+  ofRooms.encodeWaiting();
+  const judgeRooms = async () =>
+    (await ofRooms.judge(await exported(trainer, trainer.steps), stopping.signal)).figures[0]!.values;
+  assert.ok((await judgeRooms()).legality! > 0.2);
+  shelves = ['product_card'];
+  const closed = await judgeRooms();
+  assert.equal(closed.legality, 0);
+  assert.ok(closed.beam_recall! > 0.2, `recall ${closed.beam_recall}`);
 
   stopping.abort();
   await assert.rejects(judge(trainer), { name: 'AbortError' });

@@ -5,7 +5,7 @@ import type { SidCodes } from '@onemall/features';
 import { loadPolicy, type PolicyRuntime, type RequestTensors } from '@onemall/learning';
 import type { Files, GateVerdict, MetricRow, ModelGate } from '../learner.ts';
 import { differenceError, type GateFigures, type GateLimit, gatePolicy } from '../stages/gate-policy.ts';
-import { beamFinds, legalShare, type SidTree, sidTrees } from '../stages/measure-recall.ts';
+import { beamFinds, isIn, legalShare, type SidTree, sidTrees } from '../stages/measure-recall.ts';
 import { HeldBackSlice } from '../state/held-back-slice.ts';
 
 export interface HeldBackRequest {
@@ -28,7 +28,7 @@ export interface MeasuredSide {
   codebookVersions: Readonly<Record<string, number>>;
   /** null for a request that these versions cannot be asked about. */
   encode: (sample: StreamedSample) => HeldBackRequest | null;
-  /** The SIDs that exist now. */
+  /** The SIDs that can be retrieved now. */
   sidsNow: () => Iterable<SidCodes>;
 }
 
@@ -122,7 +122,7 @@ export class RecallGate implements ModelGate {
   /** By request: recall (1 or 0) over all of them and of each scenario that has enough, legality of some. */
   async #recall(
     policy: PolicyRuntime,
-    { samples, trees }: Measured,
+    { samples, existing, searched }: Measured,
     stopping: AbortSignal,
   ): Promise<ByRequest> {
     const { beamWidth, minRequests } = this.#rules;
@@ -133,10 +133,10 @@ export class RecallGate implements ModelGate {
       const here: number[] = [];
       for (const { request, target } of requests) {
         stopping.throwIfAborted();
-        const finds = await beamFinds(policy, request, target, trees.get(target.scenario)!, beamWidth);
+        const finds = await beamFinds(policy, request, target, searched.get(target.scenario)!, beamWidth);
         here.push(finds ? 1 : 0);
         if (legal.length < LEGALITY_REQUESTS)
-          legal.push(await legalShare(policy, request, trees.get(target.scenario)!, LEGALITY_BEAM));
+          legal.push(await legalShare(policy, request, existing.get(target.scenario), LEGALITY_BEAM));
         // A graph runs on this thread: what waits for it goes first.
         await afterOtherWork();
       }
@@ -168,7 +168,10 @@ const meansOf = (figures: ByRequest): GateFigures =>
 /** What one measurement asks, as of its beginning. */
 interface Measured {
   samples: ReadonlyMap<string, readonly HeldBackRequest[]>;
-  trees: ReadonlyMap<string, SidTree>;
+  /** The SIDs that can be retrieved. */
+  existing: ReadonlyMap<string, SidTree>;
+  /** With the targets that are gone by now: the beam must be able to find what users took. */
+  searched: ReadonlyMap<string, SidTree>;
 }
 
 class Slice extends HeldBackSlice<HeldBackRequest> {
@@ -181,7 +184,10 @@ class Slice extends HeldBackSlice<HeldBackRequest> {
   taken(): Measured {
     const samples = new Map([...this.samples].map(([scenario, kept]) => [scenario, [...kept]]));
     const targets = [...samples.values()].flat().map(({ target }) => target);
-    return { samples, trees: sidTrees([...this.side.sidsNow()].concat(targets)) };
+    const now = [...this.side.sidsNow()];
+    const existing = sidTrees(now);
+    const gone = targets.filter((target) => !isIn(existing.get(target.scenario), target));
+    return { samples, existing, searched: gone.length === 0 ? existing : sidTrees(now.concat(gone)) };
   }
 }
 

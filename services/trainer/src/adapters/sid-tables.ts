@@ -1,4 +1,4 @@
-/** The SIDs of items and live rooms in this trainer's codebook versions, as of any request. */
+/** The SIDs of items and live rooms in this trainer's codebook versions: as of any request, and those that exist now. */
 
 import type { Sid } from '@onemall/contracts';
 import { AsOfTable } from '@onemall/event-time';
@@ -17,6 +17,8 @@ const LIST_EVERY_MS = 60_000;
 export class SidTables {
   readonly #clock: Clock;
   readonly #table = new AsOfTable<SidCodes>();
+  /** As the retriever's shelf has them: of items and rooms until their tombstone, of rooms while they sell something. */
+  readonly #retrievable = new Map<string, Sid>();
   #readers: TableReader[] = [];
   #freshAtMs = Number.NEGATIVE_INFINITY;
   #forgotAtMs = Number.NEGATIVE_INFINITY;
@@ -36,27 +38,40 @@ export class SidTables {
     meter: StageMeter,
     onError: (error: unknown) => void,
   ): Promise<SidTables> {
-    const tables = new SidTables(clock, numCodes);
-    const put = (itemId: string, validFromMs: number, sid: Sid | null) => {
-      // A room has none until a sold product has one; what it had before stays good enough for a history.
-      if (sid === null) return;
+const tables = new SidTables(clock, numCodes);
+    const put = (itemId: string, validFromMs: number, sid: Sid): void => {
       if (codebookVersions[sid.scenario] !== sid.codebookVersion) return;
       const [k1, k2, k3] = numCodes[sid.scenario]!;
-      if (inside(sid.c1, k1) && inside(sid.c2, k2) && inside(sid.c3, k3))
-        tables.#table.put(itemId, validFromMs, sid);
-      else meter.add('sids_out_of_range');
+      if (!(inside(sid.c1, k1) && inside(sid.c2, k2) && inside(sid.c3, k3))) {
+        meter.add('sids_out_of_range');
+        tables.#retrievable.delete(itemId);
+        return;
+      }
+      tables.#table.put(itemId, validFromMs, sid);
+      tables.#retrievable.set(itemId, sid);
+    };
+    // What it had before stays known: histories have events with items and rooms that are gone.
+    const end = (key: string): void => {
+      const colon = key.lastIndexOf(':');
+      const itemId = key.slice(0, colon);
+      // the tombstone of another version ends nothing here
+      if (tables.#retrievable.get(itemId)?.codebookVersion === Number(key.slice(colon + 1)))
+        tables.#retrievable.delete(itemId);
     };
     tables.#readers = [
       await io.openTable({
         topic: 'item-sids',
-        // A tombstone retires a version after all who used it are gone: nothing to do here.
-        onRecord: ({ value }) => value && put(value.itemId, value.validFromMs, value.sid),
+        onRecord: ({ key, value }) => (value ? put(value.itemId, value.validFromMs, value.sid) : end(key)),
         onError,
         onDeadLetter: (reason) => meter.recordDeadLetter(reason),
       }),
       await io.openTable({
         topic: 'live-sids',
-        onRecord: ({ value }) => value && put(value.liveId, value.validFromMs, value.sid),
+        onRecord: ({ key, value }) => {
+          // null until a sold product has one
+          if (value?.sid) put(value.liveId, value.validFromMs, value.sid);
+          if (!value?.sid || value.sellingItemIds.length === 0) end(key);
+        },
         onError,
         onDeadLetter: (reason) => meter.recordDeadLetter(reason),
       }),
@@ -75,16 +90,16 @@ export class SidTables {
 
   sidOf = (itemId: string, timeMs: number): SidCodes | null => this.#table.asOf(itemId, timeMs);
 
-  /** The newest SID of every item and room. */
-  *newest(): Iterable<SidCodes> {
-    for (const itemId of this.#table.keys()) yield this.#table.newest(itemId)!;
+  /** The SID of every item and room that can be retrieved now. */
+  retrievable(): Iterable<SidCodes> {
+    return this.#retrievable.values();
   }
 
   /** The same as a trie, as it was at most a minute ago. */
   existing(): ExistingSids {
     const nowMs = this.#clock.nowMs();
     if (!this.#existing || nowMs - this.#existing.atMs >= LIST_EVERY_MS)
-      this.#existing = { sids: new ExistingSids(this.newest(), this.#numCodes), atMs: nowMs };
+      this.#existing = { sids: new ExistingSids(this.retrievable(), this.#numCodes), atMs: nowMs };
     return this.#existing.sids;
   }
 

@@ -19,6 +19,11 @@ export function sidTrees(sids: Iterable<SidCodes>): Map<string, SidTree> {
   return trees;
 }
 
+export const isIn = (
+  tree: SidTree | undefined,
+  { c1, c2, c3 }: Pick<SidCodes, 'c1' | 'c2' | 'c3'>,
+): boolean => tree?.get(c1)?.get(c2)?.has(c3) ?? false;
+
 function entry<K, V>(map: Map<K, V>, key: K, make: () => V): V {
   let value = map.get(key);
   if (value === undefined) {
@@ -58,11 +63,11 @@ export async function beamFinds(
   return beams.some(({ codes: [c1, c2, c3] }) => c1 === target.c1 && c2 === target.c2 && c3 === target.c3);
 }
 
-/** Share of the `width` best SIDs of all codes, without a tree to keep to, that the tree holds. */
+/** Share of the `width` best SIDs of all codes, without a tree to keep to, that the tree holds; 0 where there is none. */
 export async function legalShare(
   policy: Pick<PolicyRuntime, 'encode' | 'decode' | 'manifest'>,
   request: RequestTensors,
-  tree: SidTree,
+  tree: SidTree | undefined,
   width: number,
 ): Promise<number> {
   const numCodes = policy.manifest.numCodes[request.scenario]!;
@@ -80,7 +85,7 @@ export async function legalShare(
       score: scores[at]!,
     }));
   }
-  const legal = beams.filter(({ codes: [c1, c2, c3] }) => tree.get(c1!)?.get(c2!)?.has(c3!));
+  const legal = beams.filter(({ codes: [c1, c2, c3] }) => isIn(tree, { c1: c1!, c2: c2!, c3: c3! }));
   return legal.length / beams.length;
 }
 
