@@ -59,7 +59,8 @@ export async function loadRanker(files: Files, options: LoadOptions = {}): Promi
         buyValueCents: new Float32Array(n),
       };
       for (let at = 0; at < n; ) {
-        const { session, rows } = n - at >= wide.rows ? wide : narrow;
+        // the last rows take the wide graph where narrow runs would pad to as many
+        const { session, rows } = n - at > wide.rows - narrow.rows ? wide : narrow;
         const count = Math.min(rows, n - at);
         const result = await session.run({
           dense: tensorOf(paddedRows(dense, at, count, rows, NUM_DENSE), [rows, NUM_DENSE]),

@@ -13,17 +13,18 @@ export const logProb = ({ tokenLogProbs }: Pick<Candidate, 'tokenLogProbs'>): nu
  * different. Beam order is kept, and so is the rank in it.
  */
 export function keepDistinct(candidates: readonly Candidate[]): RankedCandidate[] {
+  const kept: RankedCandidate[] = [];
   const best = new Map<string, RankedCandidate>();
-  const withoutItem: RankedCandidate[] = [];
-  for (const [rank, candidate] of candidates.entries()) {
-    const { c1, c2, c3, tokenLogProbs, itemId } = candidate;
+  const replaced = new Set<RankedCandidate>();
+  for (const [rank, { c1, c2, c3, tokenLogProbs, itemId }] of candidates.entries()) {
     const ranked = { c1, c2, c3, tokenLogProbs, itemId, rank };
-    if (candidate.itemId === null) {
-      withoutItem.push(ranked);
-      continue;
+    if (itemId !== null) {
+      const known = best.get(itemId);
+      if (known && logProb(ranked) <= logProb(known)) continue;
+      if (known) replaced.add(known);
+      best.set(itemId, ranked);
     }
-    const known = best.get(candidate.itemId);
-    if (!known || logProb(candidate) > logProb(known)) best.set(candidate.itemId, ranked);
+    kept.push(ranked);
   }
-  return [...best.values(), ...withoutItem].sort((a, b) => a.rank - b.rank);
+  return replaced.size === 0 ? kept : kept.filter((candidate) => !replaced.has(candidate));
 }
