@@ -1,10 +1,12 @@
 export { type CodeMatch, forkState, matchedShares } from './fork-state.ts';
+export * from './fuse-reward.ts';
 export * from './models/presets.ts';
 export * from './policy-ports.ts';
-export { auc } from './prediction-window.ts';
+export { auc, type RequestOrder } from './prediction-window.ts';
 export { type LoadOptions, loadItemTower, loadRanker } from './published.ts';
 export { readPolicyManifest } from './published-manifest.ts';
 export { loadPolicy } from './published-policy.ts';
+export { rankCorrelation } from './rank-correlation.ts';
 export * from './reward-selection.ts';
 export * from './trainer-api.ts';
 export * from './trainer-ports.ts';

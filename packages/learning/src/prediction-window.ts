@@ -1,6 +1,8 @@
 /** The latest predictions with their labels, for figures of quality: how well they order, and whether they sum up. */
+import type { Prediction } from './fuse-reward.ts';
+import { rankCorrelation } from './rank-correlation.ts';
 
-const SAVED_VALUES = 5;
+const SAVED_VALUES = 7;
 const KINDS = ['Click', 'Buy'] as const;
 
 interface Row {
@@ -9,6 +11,20 @@ interface Row {
   clicked: boolean;
   bought: boolean;
   buyValueCents: number;
+  /** Paid in minor units, 0 where not bought. */
+  paidCents: number;
+  /** Equal for the exposures of one request: a whole number below 2^24, which float32 holds; null where it is not known. */
+  request: number | null;
+}
+
+/** How far predictions order what a request shows as its outcomes do. */
+export interface RequestOrder {
+  /** Mean of Spearman's rank correlation over requests. */
+  mean: number;
+  /** Standard error of that mean. */
+  error: number;
+  /** Those in which predictions and outcomes differ. */
+  requests: number;
 }
 
 export class PredictionWindow {
@@ -31,8 +47,8 @@ export class PredictionWindow {
   }
 
   /**
-   * The rows, oldest first, so that a resumed trainer goes on with its figures: by `<scenario>`, five values a row (click,
-   * buy, value in cents, clicked, bought).
+   * The rows, oldest first, so that a resumed trainer goes on with its figures: by `<scenario>`, seven values a row (click,
+   * buy, value in cents, clicked, bought, paid, request or -1).
    */
   saved(): Map<string, Float32Array> {
     return new Map(
@@ -47,6 +63,8 @@ export class PredictionWindow {
               r.buyValueCents,
               Number(r.clicked),
               Number(r.bought),
+              r.paidCents,
+              r.request ?? -1,
             ]),
           ),
         ];
@@ -65,6 +83,8 @@ export class PredictionWindow {
           buyValueCents: values[at + 2]!,
           clicked: values[at + 3] === 1,
           bought: values[at + 4] === 1,
+          paidCents: values[at + 5]!,
+          request: values[at + 6]! < 0 ? null : values[at + 6]!,
         });
   }
 
@@ -83,6 +103,34 @@ export class PredictionWindow {
       }
     }
     return out;
+  }
+
+  /**
+   * Within each request of a scenario: does the reward order the exposures as what came of them does? AUC over all traffic
+   * counts users who click more than others, too; the advantages of a group come from the order within a request alone.
+   * @param rewardOf of a prediction, and of an outcome as the prediction that is sure of it
+   */
+  requestOrder(scenario: string, rewardOf: (prediction: Prediction) => number): RequestOrder | null {
+    const byRequest = new Map<number, { predicted: number[]; came: number[] }>();
+    for (const r of this.#rows.get(scenario)?.rows ?? []) {
+      if (r.request === null) continue;
+      let own = byRequest.get(r.request);
+      if (!own) {
+        own = { predicted: [], came: [] };
+        byRequest.set(r.request, own);
+      }
+      own.predicted.push(rewardOf({ pCtr: r.click, pCtcvr: r.buy, buyValueCents: r.buyValueCents }));
+      const [pCtr, pCtcvr] = [Number(r.clicked), Number(r.bought)];
+      own.came.push(rewardOf({ pCtr, pCtcvr, buyValueCents: r.paidCents }));
+    }
+    const correlations = [...byRequest.values()].flatMap(
+      ({ predicted, came }) => rankCorrelation(predicted, came) ?? [],
+    );
+    const requests = correlations.length;
+    if (requests < 2) return null;
+    const mean = sum(correlations) / requests;
+    const variance = sum(correlations.map((c) => (c - mean) ** 2)) / (requests - 1);
+    return { mean, error: Math.sqrt(variance / requests), requests };
   }
 
   /**

@@ -1,12 +1,13 @@
-import { FEATURE_VERSION, NUM_DENSE, NUM_IDS } from '@onemall/features';
+import { FEATURE_VERSION, hashFeature, NUM_DENSE, NUM_IDS } from '@onemall/features';
 import { startConfiguredEngine } from './engine/choose-engine.ts';
 import type { Arrays } from './engine/ort-sessions.ts';
 import { compilePublished } from './engine/program.ts';
 import type { TrainingEngine } from './engine/training-engine.ts';
+import type { Prediction } from './fuse-reward.ts';
 import { type RankerPreset, rankerPresets } from './models/presets.ts';
 import { rankerPass, rankerScores } from './models/ranker.ts';
 import { RANKER_FORMAT, type RankerManifest } from './policy-ports.ts';
-import { PredictionWindow } from './prediction-window.ts';
+import { PredictionWindow, type RequestOrder } from './prediction-window.ts';
 import {
   BatchError,
   type CreateRankerTrainer,
@@ -24,7 +25,7 @@ export const RANKER_ROWS = 64;
 export const RANKER_WIDE_ROWS = 256;
 const WINDOW = 20_000;
 /** Tensors of a saved state that hold the latest predictions, by scenario. */
-const WINDOW_PREFIX = 'window.';
+const WINDOW_PREFIX = 'predictions.';
 
 /** Starts a trainer of the ranker on the engine that the options choose; see `RankerTrainer`. */
 export const createRankerTrainer: CreateRankerTrainer = async (options) => {
@@ -96,13 +97,15 @@ class EngineRankerTrainer implements RankerTrainer {
         learningRate,
         stepMs,
       };
-      samples.forEach(({ scenario, clicked, bought }, i) => {
+      samples.forEach(({ scenario, requestId, clicked, bought, buyValueCents }, i) => {
         this.#window.add(scenario, {
           click: result.pCtr[i]!,
           buy: result.pCtcvr[i]!,
           buyValueCents: result.buyValueCents[i]!,
           clicked,
           bought,
+          paidCents: bought ? buyValueCents : 0,
+          request: requestId === undefined ? null : hashFeature('request', requestId) & 0xffffff,
         });
       });
       return result;
@@ -111,6 +114,10 @@ class EngineRankerTrainer implements RankerTrainer {
 
   metrics(): Record<string, number> {
     return this.#window.metrics();
+  }
+
+  requestOrder(scenario: string, rewardOf: (prediction: Prediction) => number): RequestOrder | null {
+    return this.#window.requestOrder(scenario, rewardOf);
   }
 
   state(): Promise<TrainerState> {

@@ -6,6 +6,7 @@
  * All calls are queued: a step that is asked for while another runs starts after it. Every method rejects after `close()`.
  */
 import type { ItemTensors, NumCodes, RequestTensors, SidCodes } from '@onemall/features';
+import type { Prediction } from './fuse-reward.ts';
 import type {
   RankerPreset,
   RankerPresetName,
@@ -13,6 +14,7 @@ import type {
   RetrievalPresetName,
 } from './models/presets.ts';
 import type { PolicyNormalizer } from './policy-ports.ts';
+import type { RequestOrder } from './prediction-window.ts';
 
 /** Where and how the graph runs. */
 export interface EngineOptions {
@@ -269,6 +271,8 @@ export interface RankerTrainerOptions {
 /** One FINAL sample: what an exposure led to. */
 export interface RankerSample {
   scenario: string;
+  /** Samples without one count in no figure that looks within a request. */
+  requestId?: string;
   /** float32 [NUM_DENSE] and int32 [NUM_IDS] of `rankerFeatures`. */
   dense: Float32Array;
   ids: Int32Array;
@@ -316,6 +320,11 @@ export interface RankerTrainer {
    * `.calibrationClick`, `.calibrationBuy` (mean prediction over mean label), `.samples`. A figure whose labels are all equal is left out.
    */
   metrics(): Record<string, number>;
+  /**
+   * Over the same predictions: how far a reward orders the exposures of one request as its outcomes do; null before two requests
+   * tell. @param rewardOf of a prediction, and of an outcome (clicked and bought as 0 or 1, the value paid)
+   */
+  requestOrder(scenario: string, rewardOf: (prediction: Prediction) => number): RequestOrder | null;
   state(): Promise<TrainerState>;
   restore(state: TrainerState): Promise<void>;
   /** Files of a published ranker: ranker.onnx, ranker-wide.onnx, ranker.json. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { placesOf, rankCorrelation } from '../../src/world/judging/rank-correlation.ts';
+import { placesOf, rankCorrelation } from '../src/rank-correlation.ts';
 
 test('equal values share the mean of their places', () => {
   assert.deepEqual([...placesOf([5, 1, 5, 0])], [3.5, 2, 3.5, 1]);

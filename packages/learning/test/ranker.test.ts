@@ -6,6 +6,7 @@ import {
   BatchError,
   createRankerTrainer,
   loadRanker,
+  type Prediction,
   PublishedModelError,
   type RankerSample,
   StateError,
@@ -77,11 +78,13 @@ test('the ranker learns clicks, buys and values, resumes bit for bit, and scores
     ) > 0.7,
     'dear items get higher values',
   );
-  // 400 take the wide graph once, then the narrow one, whose last batch is not full
-  const four = await ranker.score(repeated(dense, 4), repeated(ids, 4), 400);
-  for (const name of ['pCtr', 'pCtcvr', 'buyValueCents'] as const)
-    for (let i = 0; i < 400; i++)
-      assert.ok(Math.abs(four[name][i]! / scores[name][i % 100]! - 1) < 1e-4, `${name} of row ${i}`);
+  // 400 take the wide graph once, then the narrow one, whose last batch is not full; of 500 the last 244 take the wide one too
+  for (const times of [4, 5]) {
+    const more = await ranker.score(repeated(dense, times), repeated(ids, times), times * 100);
+    for (const name of ['pCtr', 'pCtcvr', 'buyValueCents'] as const)
+      for (let i = 0; i < times * 100; i++)
+        assert.ok(Math.abs(more[name][i]! / scores[name][i % 100]! - 1) < 1e-4, `${name} of row ${i}`);
+  }
   await assert.rejects(ranker.score(dense, ids, 99), /99 candidates takes/);
   await Promise.all([ranker.close(), trainer.close(), resumed.close()]);
 
@@ -124,6 +127,8 @@ test('what does not fit the ranker is refused by name', async () => {
   await trainer.close();
 });
 
+const VALUES = { buyValueCents: 100, paidCents: 0, request: null };
+
 test('AUC counts ordered pairs, ties half; calibration is mean prediction over mean label', () => {
   const predictions = [0.1, 0.4, 0.4, 0.8, 0.2];
   const labels = [false, true, false, true, false];
@@ -134,7 +139,7 @@ test('AUC counts ordered pairs, ties half; calibration is mean prediction over m
   assert.equal(auc(predictions, labels), pairs / 6);
   const window = new PredictionWindow(3);
   for (const [i, click] of predictions.entries())
-    window.add('s', { click, buy: 0.5, clicked: labels[i]!, bought: false, buyValueCents: 100 });
+    window.add('s', { click, buy: 0.5, clicked: labels[i]!, bought: false, ...VALUES });
   // the window keeps the latest three: 0.4 (no), 0.8 (yes), 0.2 (no)
   const metrics = window.metrics();
   assert.equal(metrics['s.samples'], 3);
@@ -145,6 +150,35 @@ test('AUC counts ordered pairs, ties half; calibration is mean prediction over m
   assert.ok(Math.abs(window.egpmScale().s! - 50) < 1e-9);
 });
 
+test('order within requests: the mean of their rank correlations, whatever differs between requests', () => {
+  const window = new PredictionWindow(20);
+  const rewardOf = ({ pCtr, pCtcvr, buyValueCents }: Prediction) =>
+    pCtr + 30 * pCtcvr + pCtcvr * buyValueCents;
+  const add = (request: number | null, click: number, buy: number, clicked: boolean, paidCents: number) =>
+    window.add('s', { click, buy, clicked, bought: paidCents > 0, buyValueCents: 10, paidCents, request });
+  // in order by the reward, though not by pCtr: what was bought comes first
+  add(1, 0.9, 0.0, true, 0);
+  add(1, 0.5, 0.1, true, 700);
+  add(1, 0.1, 0.0, false, 0);
+  // the wrong way round, with higher predictions than all of the request before
+  add(2, 0.95, 0.5, false, 0);
+  add(2, 0.99, 0.2, false, 0);
+  add(2, 0.92, 0.1, true, 0);
+  assert.equal(window.requestOrder('other', rewardOf), null);
+  const expected = -Math.sqrt(3) / 2; // places 3, 2, 1 against 1.5, 1.5, 3
+  const two = window.requestOrder('s', rewardOf)!;
+  assert.ok(Math.abs(two.mean - (1 + expected) / 2) < 1e-12, `${two.mean}`);
+  assert.ok(Math.abs(two.error - (1 - expected) / 2) < 1e-12, `${two.error}`);
+  // these say nothing: no outcome, a single exposure, a request that is not known
+  add(3, 0.1, 0.1, false, 0);
+  add(3, 0.2, 0.1, false, 0);
+  add(4, 0.1, 0.1, true, 0);
+  add(null, 0.1, 0.1, true, 0);
+  add(null, 0.2, 0.1, false, 0);
+  assert.deepEqual(window.requestOrder('s', rewardOf), two);
+  assert.equal(two.requests, 2);
+});
+
 test('figures go on after a restore: the window keeps its rows and their order', () => {
   const random = randomSource(8);
   const rows = Array.from({ length: 9 }, () => ({
@@ -153,6 +187,8 @@ test('figures go on after a restore: the window keeps its rows and their order',
     clicked: random.next() < 0.5,
     bought: random.next() < 0.5,
     buyValueCents: random.int(1_000),
+    paidCents: random.int(1_000),
+    request: [null, 0, 0xffffff][random.int(3)]!,
   }));
   const [window, resumed] = [new PredictionWindow(5), new PredictionWindow(5)];
   for (const row of rows.slice(0, 7)) window.add('a', row);
@@ -162,5 +198,5 @@ test('figures go on after a restore: the window keeps its rows and their order',
   assert.deepEqual(resumed.metrics(), window.metrics());
   for (const row of rows.slice(7)) for (const each of [window, resumed]) each.add('a', row);
   assert.deepEqual(resumed.saved(), window.saved());
-  assert.equal(window.saved().get('a')!.length, 25);
+  assert.equal(window.saved().get('a')!.length, 35);
 });

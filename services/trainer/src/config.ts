@@ -4,6 +4,7 @@ import { type CommonConfig, ConfigError, loadConfig, z } from '@onemall/service-
 
 const count = (least: number) => z.coerce.number().int().min(least);
 const rate = z.coerce.number().min(0).max(1);
+const weight = z.coerce.number().min(0);
 const flag = z.union([z.boolean(), z.enum(['true', 'false']).transform((text) => text === 'true')]);
 
 export const trainerShape = {
@@ -121,9 +122,17 @@ export const trainerShape = {
   metricsWindowSteps: count(1).default(50).describe('steps in the sliding figures'),
   egpmMinExposures: count(2).default(5_000).describe('exposures before the EGPM scale of a scenario is set'),
   egpmMinBuys: count(1).default(20),
-  rankerMinAuc: rate
-    .default(0.5)
-    .describe('a ranker whose AUC for clicks, predicted before trained, is below this stays unpublished'),
+  rankerMinRankCorrelation: z.coerce
+    .number()
+    .min(-1)
+    .max(1)
+    .default(0)
+    .describe(
+      'a ranker rewards a scenario once the rank correlation of its reward with what came of the exposures of a request is surely (95 %) not below this; -1 asks nothing',
+    ),
+  rewardAlpha: weight.default(1).describe('weight of pCtr in the reward, as the reward-scorer has it'),
+  rewardBeta: weight.default(30).describe('weight of pCtcvr'),
+  rewardGamma: weight.default(1).describe('weight of pEgpm'),
   acceptLostSamples: flag
     .default(false)
     .describe('go on from the earliest retained sample where the needed ones are gone'),

@@ -37,7 +37,7 @@ const env = {
   ONEMALL_EGPM_MIN_EXPOSURES: '200',
   ONEMALL_EGPM_MIN_BUYS: '5',
   // clicks of these samples fall by chance
-  ONEMALL_RANKER_MIN_AUC: '0',
+  ONEMALL_RANKER_MIN_RANK_CORRELATION: '-1',
   ONEMALL_LOSS_SPIKE_FACTOR: '0',
 };
 

@@ -1,8 +1,7 @@
 /** One group from rollout to reward batch: which rows the ranker gets, and what its answers make of the candidates. */
 import type { RewardBatch, Rollout, ScoredCandidate } from '@onemall/contracts';
 import { NUM_DENSE, NUM_IDS, type RankerItem, RankerRequest } from '@onemall/features';
-import type { RankerScores } from '@onemall/learning';
-import { fuseReward, type RewardWeights } from './fuse-reward.ts';
+import { fuseReward, type RankerScores, type RewardWeights } from '@onemall/learning';
 import { groupAdvantages } from './group-advantages.ts';
 import { keepDistinct, type RankedCandidate } from './keep-distinct.ts';
 
@@ -52,6 +51,9 @@ export type GroupResult =
   | { batch: RewardBatch; withoutItem: number; duplicates: number }
   | { skipped: GroupSkipped };
 
+/** A SID without an item has no predictions and takes the lowest reward of its group. */
+const NO_ITEM = { pCtr: 0, pCtcvr: 0, pEgpm: 0, reward: Number.NaN };
+
 /**
  * The reward batch of a group. A SID without an item gets the lowest reward of the group, so that the policy learns to
  * avoid it, and its predictions are 0.
@@ -69,25 +71,27 @@ export function scoreGroup(
   const egpmScale = ranker.egpmScale[rollout.scenario];
   if (egpmScale === undefined || !(egpmScale > 0)) return { skipped: 'unknown_scenario' };
 
+  const { pCtr, pCtcvr, buyValueCents } = scores;
   const scored = rowOf.map((row) => {
-    if (row < 0) return null;
-    const prediction = {
-      pCtr: scores.pCtr[from + row]!,
-      pCtcvr: scores.pCtcvr[from + row]!,
-      buyValueCents: scores.buyValueCents[from + row]!,
-    };
-    return { ...prediction, ...fuseReward(prediction, options.weights, egpmScale) };
+    if (row < 0) return NO_ITEM;
+    const at = from + row;
+    const prediction = { pCtr: pCtr[at]!, pCtcvr: pCtcvr[at]!, buyValueCents: buyValueCents[at]! };
+    const { pEgpm, reward } = fuseReward(prediction, options.weights, egpmScale);
+    return { pCtr: prediction.pCtr, pCtcvr: prediction.pCtcvr, pEgpm, reward };
   });
-  const given = scored.filter((s) => s !== null).map((s) => s.reward);
-  if (!given.every(Number.isFinite)) return { skipped: 'not_finite' };
-  const lowest = given.reduce((low, r) => Math.min(low, r), Number.POSITIVE_INFINITY);
-  const rewards = scored.map((s) => s?.reward ?? lowest);
+  let lowest = Number.POSITIVE_INFINITY;
+  for (const own of scored) {
+    if (own === NO_ITEM) continue;
+    if (!Number.isFinite(own.reward)) return { skipped: 'not_finite' };
+    lowest = Math.min(lowest, own.reward);
+  }
+  const rewards = scored.map((own) => (own === NO_ITEM ? lowest : own.reward));
   const group = groupAdvantages(rewards, options.maxAdvantage);
   if (!group) return { skipped: 'equal_rewards' };
 
   const { requestId, userId, scenario, requestTimeMs, policyVersion, codebookVersion, history } = rollout;
   return {
-    withoutItem: scored.filter((s) => s === null).length,
+    withoutItem: candidates.length - numRows,
     duplicates: rollout.candidates.length - candidates.length,
     batch: {
       requestId,
@@ -106,9 +110,9 @@ export function scoreGroup(
           tokenLogProbs,
           itemId,
           rank,
-          pCtr: scored[i]?.pCtr ?? 0,
-          pCtcvr: scored[i]?.pCtcvr ?? 0,
-          pEgpm: scored[i]?.pEgpm ?? 0,
+          pCtr: scored[i]!.pCtr,
+          pCtcvr: scored[i]!.pCtcvr,
+          pEgpm: scored[i]!.pEgpm,
           reward: rewards[i]!,
           advantage: group.advantages[i]!,
         }),

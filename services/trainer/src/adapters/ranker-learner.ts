@@ -3,6 +3,7 @@ import type { StreamedSample } from '@onemall/contracts';
 import { rankerFeatures } from '@onemall/features';
 import {
   createRankerTrainer,
+  fuseReward,
   type RankerPresetName,
   type RankerSample,
   type RankerTrainer,
@@ -12,6 +13,7 @@ import { ConfigError, type Logger, type StageMeter } from '@onemall/service-kit'
 import type { TrainerConfig } from '../config.ts';
 import type { Learner, LearnerState, MetricRow, StepOutcome } from '../learner.ts';
 import { describeItem } from '../stages/describe-item.ts';
+import { rewardsScenario, surelyAbove } from '../stages/order-within-requests.ts';
 import { type EgpmState, egpmScales, observeEgpm, winsorize } from '../stages/scale-egpm.ts';
 import { rankerLeavesOut } from '../stages/select-sample.ts';
 import { engineOptions } from './engine-options.ts';
@@ -70,11 +72,11 @@ class RankerLearner implements Learner<RankerSample[]> {
   encode(samples: readonly StreamedSample[]): RankerSample[] {
     return samples.map((sample) => {
       const { exposure, history, clicked, bought, buyValueCents } = sample;
-      const { scenario, requestTimeMs, itemId } = exposure;
+      const { requestId, scenario, requestTimeMs, itemId } = exposure;
       const { features, known } = describeItem(sample);
       if (!known) this.#meter.add('unknown_item_features');
       const { dense, ids } = rankerFeatures({ scenario, requestTimeMs, history }, itemId, features);
-      return { scenario, dense, ids, clicked, bought, buyValueCents };
+      return { scenario, requestId, dense, ids, clicked, bought, buyValueCents };
     });
   }
 
@@ -113,16 +115,44 @@ class RankerLearner implements Learner<RankerSample[]> {
   publishable(): string | null {
     if (Object.keys(egpmScales(this.#egpm)).length === 0)
       return `no scenario has its EGPM scale yet: ${this.#config.egpmMinExposures} exposures and ${this.#config.egpmMinBuys} buys of one scenario are needed`;
-    const auc = this.figures()[0]?.values.auc_click;
-    const { rankerMinAuc } = this.#config;
-    const isWeak = auc !== undefined && auc < rankerMinAuc;
-    this.#meter.set('ranker_too_weak', Number(isWeak), '1 while the AUC for clicks is below rankerMinAuc');
+    const { rewarding, left } = this.#scenarios();
+    const isWeak = Object.keys(rewarding).length === 0;
+    this.#meter.set(
+      'ranker_too_weak',
+      Number(isWeak),
+      '1 while the ranker orders no scenario as rankerMinRankCorrelation asks',
+    );
     return isWeak
-      ? `its AUC for clicks is ${auc.toFixed(3)}, below rankerMinAuc ${rankerMinAuc}; rewards go on with the ranker in use, if there is one`
+      ? `its reward does not order what a request shows: ${left.join(', ')}, asked is rankerMinRankCorrelation ${this.#config.rankerMinRankCorrelation}; rewards go on with the ranker in use, if there is one`
       : null;
   }
+  /** Scenarios that the ranker may not reward yet have no S, so that the reward-scorer skips their groups. */
   exportFiles(rankerVersion: string): Promise<Map<string, Uint8Array>> {
-    return this.#trainer.exportRanker({ rankerVersion, egpmScale: egpmScales(this.#egpm) });
+    return this.#trainer.exportRanker({ rankerVersion, egpmScale: this.#scenarios().rewarding });
+  }
+
+  /** S of the scenarios that the ranker rewards, and why it does not reward the others that have one. */
+  #scenarios(): { rewarding: Record<string, number>; left: string[] } {
+    const rewarding: Record<string, number> = {};
+    const left: string[] = [];
+    for (const [scenario, scale] of Object.entries(egpmScales(this.#egpm))) {
+      const order = this.#orderOf(scenario, scale);
+      if (rewardsScenario(order, this.#config.rankerMinRankCorrelation)) rewarding[scenario] = scale;
+      else
+        left.push(
+          order
+            ? `${scenario} ${order.mean.toFixed(3)} +- ${order.error.toFixed(3)} (${order.requests} requests)`
+            : `${scenario} unknown`,
+        );
+    }
+    return { rewarding, left };
+  }
+  #orderOf(scenario: string, scale: number) {
+    const { rewardAlpha: alpha, rewardBeta: beta, rewardGamma: gamma } = this.#config;
+    return this.#trainer.requestOrder(
+      scenario,
+      (prediction) => fuseReward(prediction, { alpha, beta, gamma }, scale).reward,
+    );
   }
 
   figures(): MetricRow[] {
@@ -136,8 +166,16 @@ class RankerLearner implements Learner<RankerSample[]> {
       const scenario = name.slice(0, dot);
       byScenario.set(scenario, { ...byScenario.get(scenario), [snakeCase(name.slice(dot + 1))]: value });
     }
-    for (const [scenario, scale] of Object.entries(egpmScales(this.#egpm)))
-      byScenario.set(scenario, { ...byScenario.get(scenario), egpm_scale_cents: scale });
+    for (const [scenario, scale] of Object.entries(egpmScales(this.#egpm))) {
+      const order = this.#orderOf(scenario, scale);
+      const low = surelyAbove(order);
+      byScenario.set(scenario, {
+        ...byScenario.get(scenario),
+        egpm_scale_cents: scale,
+        ...(order && { rank_correlation: order.mean, rank_correlation_requests: order.requests }),
+        ...(low !== null && { rank_correlation_low: low }),
+      });
+    }
     const all = {
       loss: mean('total'),
       loss_click: mean('click'),

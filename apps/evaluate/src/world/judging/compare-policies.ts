@@ -2,19 +2,14 @@
  * Ranked lists of several policies, judged item by item: CTR, CTCVR, GPM and reward of the first 10, 100 and 500
  * (OneMall, table 4), with paired intervals. Whoever judges, the ground truth or a ranker that trained no policy, gives three numbers an item.
  */
+import { type RewardWeights, rankCorrelation } from '@onemall/learning';
 import { bootstrap, type Interval } from './hit-rates.ts';
 import type { Judgement } from './judges.ts';
-import { rankCorrelation } from './rank-correlation.ts';
 
 export const TOPS = [10, 100, 500] as const;
 export const MEASURES = ['ctr', 'ctcvr', 'gpm', 'reward'] as const;
 export type Measure = (typeof MEASURES)[number];
 
-export interface RewardWeights {
-  alpha: number;
-  beta: number;
-  gamma: number;
-}
 /** r = alpha CTR + beta CTCVR + gamma GPM (model.md, RL). */
 export const REWARD: RewardWeights = { alpha: 1, beta: 30, gamma: 1 };
 const GPM_RATIO = 1.25;
