@@ -38,7 +38,7 @@ export class SidTables {
     meter: StageMeter,
     onError: (error: unknown) => void,
   ): Promise<SidTables> {
-const tables = new SidTables(clock, numCodes);
+    const tables = new SidTables(clock, numCodes);
     const put = (itemId: string, validFromMs: number, sid: Sid): void => {
       if (codebookVersions[sid.scenario] !== sid.codebookVersion) return;
       const [k1, k2, k3] = numCodes[sid.scenario]!;
