@@ -17,6 +17,8 @@ const MAX_BYTES_PER_FETCH = 32 << 20;
 /** At the end of the log: fewer and larger answers, else every few records cost a request. */
 const SMALL_ANSWER_BYTES = 64 << 10;
 const MIN_INTERVAL_MS = 5;
+/** What is a smaller part of its answer is copied: a part that waits long would keep the whole answer in memory. */
+const COPIED_BELOW_SHARE = 0.25;
 const FIRST_BACKOFF_MS = 50;
 const MAX_BACKOFF_MS = 2_000;
 const OFFSET_OUT_OF_RANGE = 1;
@@ -231,7 +233,10 @@ export class PartitionReader implements LogReader {
         if (!p || this.#assigned.get(key(p)) !== p) continue;
         gotBytes += answer.set.length;
         try {
-          await this.#accept(p, answer, sentAtMs, memory);
+          const isCopied = answer.set.length < bytes.length * COPIED_BELOW_SHARE;
+          if (isCopied)
+            await this.#accept(p, { ...answer, set: Buffer.from(answer.set) }, sentAtMs, null);
+          else await this.#accept(p, answer, sentAtMs, memory);
         } catch (error) {
           // One partition does not hold up the others of this answer.
           if (isPassing(error)) this.#retryLater(p, error);
@@ -250,7 +255,13 @@ export class PartitionReader implements LogReader {
     }
   }
 
-  async #accept(p: Assigned, answer: FetchAnswer, sentAtMs: number, memory: SharedMemory): Promise<void> {
+  /** @param memory what the answer's bytes lie in where those of other partitions do too */
+  async #accept(
+    p: Assigned,
+    answer: FetchAnswer,
+    sentAtMs: number,
+    memory: SharedMemory | null,
+  ): Promise<void> {
     if (answer.errorCode === OFFSET_OUT_OF_RANGE) throw await this.#outOfRange(p);
     if (answer.errorCode !== 0)
       throw new BrokerError(
@@ -273,7 +284,7 @@ export class PartitionReader implements LogReader {
       lastStableOffset: answer.lastStableOffset,
       sentAtMs,
       sizeBytes: answer.set.length,
-      memory: batches.length > 0 ? memory.held() : null,
+      memory: batches.length > 0 && memory ? memory.held() : null,
     });
     p.offset = nextOffset;
   }

@@ -98,6 +98,8 @@ export interface RecordBlock {
   keyLength: ArrayLike<number>;
   valueStart: ArrayLike<number>;
   valueEnd: ArrayLike<number>;
+  /** Told once its bytes are copied into batches: nobody looks at them any more, however the transaction ends. */
+  copied?: () => void;
 }
 export type AnyOutRecord = OutRecord | RawOutRecord;
 

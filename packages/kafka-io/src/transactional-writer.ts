@@ -89,6 +89,7 @@ export class TransactionalRecordWriter implements TransactionalWriter {
     try {
       // Encoding may throw on a bad value: nothing has been sent then and the writer stays usable.
       const batches = await gatherBatches(records, this.#encoding, blocks);
+      for (const block of blocks) block.copied?.();
       try {
         const write = async (): Promise<void> => {
           if (batches.length > 0) await this.#write(producer, sender, batches);

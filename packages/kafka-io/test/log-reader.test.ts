@@ -193,6 +193,19 @@ describe('the log reader', () => {
     await reader.close();
   });
 
+  it('does not keep an answer in memory for a small part of it', async () => {
+    const { cluster, assign, next, reader } = await reading({ 0: 1, 1: 1 });
+    const values = ['small', 'large'.repeat(20_000)];
+    cluster.answer = (_node, { partition, offset }) =>
+      offset === 0 ? { set: one(0, values[partition]), end: 1 } : { end: 1 };
+    await assign(0);
+    const parts = await next();
+    const [small, large] = [0, 1].map((p) => parts.find(({ partition }) => partition === p)!.records[0]!);
+    assert.deepEqual([small, large].map((r) => r!.value!.toString()), values);
+    assert.notEqual(small!.value!.buffer, large!.value!.buffer);
+    await reader.close();
+  });
+
   it('asks for more where not even one batch came whole', async () => {
     const { cluster, assign, reader } = await reading({ 0: 1 });
     const large = one(0, 'x'.repeat(5_000));

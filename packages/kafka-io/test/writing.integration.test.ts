@@ -129,6 +129,23 @@ for (const version of [2, 1] as const)
       assert.deepEqual(users.sort(), ['u1', 'u2', 'u3']);
     });
 
+    it('needs the bytes of a block until it says that they are copied', async () => {
+      const { io, namespace } = await bench.space(['clicks', 'exposures']);
+      const writer = await io.openTransactionalWriter(`${namespace}-0`);
+      await writer.init();
+      const bytes = Buffer.from('k1firstk2second');
+      const index = { keyStart: [0, 7], keyLength: [2, 2], valueStart: [2, 9], valueEnd: [7, 15] };
+      let copies = 0;
+      const copied = (): void => {
+        copies++;
+        bytes.fill('x');
+      };
+      const block = { topic: 'clicks' as const, partition: 0, bytes, count: 2, ...index, copied };
+      await writer.commit({ records: [], blocks: [block], offsets: offsets(1) });
+      assert.equal(copies, 1);
+      assert.deepEqual(await read(io), ['first', 'second']);
+    });
+
     it('asks only for what its version needs', async () => {
       const { io, namespace } = await bench.space(['clicks', 'exposures']);
       const writer = await io.openTransactionalWriter(`${namespace}-0`);

@@ -74,6 +74,7 @@ export class Ports {
             ...records.map((r) => r.topic),
             ...blocks.flatMap((b) => Array.from({ length: b.count }, () => b.topic)),
           ];
+          for (const block of blocks) block.copied?.();
           this.transactions.push({ topics, positions });
           this.offsets = [...positions];
         },

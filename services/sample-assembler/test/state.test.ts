@@ -107,9 +107,11 @@ test('a table of slots finds what a map has, however many hashes are equal', () 
   );
 });
 
-test('columns keep rows while they grow, and use freed slots again', () => {
+test('columns keep rows while they grow, by little where they are large, and use freed slots again', () => {
   const columns = new SlotColumns({ number: Float64Array, small: Uint8Array });
-  const slots = Array.from({ length: 500 }, (_, i) => {
+  const count = 50_000;
+  const first = columns.of.number;
+  const slots = Array.from({ length: count }, (_, i) => {
     const slot = columns.add();
     columns.of.number[slot] = i / 2;
     columns.of.small[slot] = i % 256;
@@ -120,7 +122,9 @@ test('columns keep rows while they grow, and use freed slots again', () => {
   columns.free(slots[7]!);
   assert.equal(columns.isUsed(slots[7]!), false);
   assert.equal(columns.add(), slots[7]);
-  assert.equal(columns.size, 500);
+  assert.equal(columns.size, count);
+  assert.equal(first.length, 0, 'a column that was replaced holds memory no longer');
+  assert.ok(columns.sizeBytes <= 1.25 * count * (8 + 1 + 4));
 });
 
 test('tasks come by time, then rank, then tie, also those added while others are taken', () => {

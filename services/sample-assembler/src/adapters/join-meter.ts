@@ -1,6 +1,6 @@
 /** What operators see of the join, by partition where that tells more: names of those end in `_p` and the partition's number. */
 import type { Clock, StageMeter } from '@onemall/service-kit';
-import { type JoinOutputs, LOG_TOPICS, type LogTopic } from '../stages/log-record.ts';
+import { LOG_TOPICS, type LogTopic, type OtherOutput } from '../stages/log-record.ts';
 import type { JoinCounts } from '../stages/outbox.ts';
 
 /** A partition as it is now. */
@@ -31,8 +31,15 @@ interface PartitionCounts {
   transactionsAborted: number;
 }
 
-/** Of more outputs every n-th is measured: most of them left at the same moment anyway. */
-const LATENCIES_PER_COMMIT = 200;
+/** What a transaction held. */
+export interface Committed {
+  numSamples: number;
+  /** When the causes of some of the samples came. */
+  causesMs: readonly number[];
+  others: readonly OtherOutput[];
+  counts: JoinCounts;
+  tookMs: number;
+}
 
 const COUNTERS = [
   'late_events',
@@ -138,14 +145,12 @@ export class JoinMeter {
   }
 
   /** A transaction is durable. */
-  committed(partition: number, { samples, others }: JoinOutputs, counts: JoinCounts, tookMs: number): void {
+  committed(partition: number, { numSamples, causesMs, others, counts, tookMs }: Committed): void {
     const nowMs = this.#clock.nowMs();
     for (const output of others)
       if (output.kind === 'dead') this.#meter.recordDeadLetter(output.record.reason);
-    const { causeMs, count } = samples;
-    const step = Math.max(1, Math.ceil(count / LATENCIES_PER_COMMIT));
-    for (let i = 0; i < count; i += step) this.#meter.recordLatency(Math.max(0, nowMs - causeMs[i]!));
-    if (samples.count > 0) this.#meter.recordOut(samples.count);
+    for (const causeMs of causesMs) this.#meter.recordLatency(Math.max(0, nowMs - causeMs));
+    if (numSamples > 0) this.#meter.recordOut(numSamples);
     this.#meter.add('late_events', counts.late);
     this.#meter.add('orphan_events', counts.orphans);
     this.#meter.add('duplicates', counts.duplicates);

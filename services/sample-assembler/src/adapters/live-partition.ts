@@ -36,6 +36,8 @@ const SHARE_UP_TO_DATE = 0.5;
 /** Above the memory limit: about 2,000 records a second. */
 const SLOW_RECORDS = 100;
 const SLOW_TURN_MS = 50;
+/** Of more samples every n-th is measured: most of them left at the same moment anyway. */
+const LATENCIES_PER_COMMIT = 200;
 const USERS_PER_COMMIT = 2_000; // that are looked at for being forgotten
 
 export interface LiveDeps {
@@ -302,8 +304,11 @@ export class LivePartition {
     join.advance(join.watermarkMs, this.#covered.atMs);
     if (LOG_TOPICS.some((topic) => offsets[topic] === UNKNOWN_OFFSET)) return null;
     if (!isForced && join.numOutputs === 0 && offsetsText === this.#committedOffsets) return null;
-    const outputs = join.takeOutputs();
+    const { samples, others } = join.takeOutputs();
     const counts = join.takeCounts();
+    const numSamples = samples.count;
+    const causesMs = samples.someCauses(LATENCIES_PER_COMMIT);
+    if (numSamples === 0) join.giveBack(samples);
     join.forgetUsersBefore(join.watermarkMs - keepUsersMs, USERS_PER_COMMIT);
     const pins = packPins(join.pins());
     meter.pinsLeftOut(this.partition, pins.numLeftOut);
@@ -325,14 +330,14 @@ export class LivePartition {
     this.#committedOffsets = offsetsText;
     this.#commit = writer
       .commit({
-        records: outputs.others.map((output) => this.#record(output)),
-        blocks: outputs.samples.count > 0 ? [this.#block(outputs.samples)] : [],
+        records: others.map((output) => this.#record(output)),
+        blocks: numSamples > 0 ? [this.#block(samples)] : [],
         offsets: { groupId, positions },
       })
       .then(
         () => {
-          meter.committed(this.partition, outputs, counts, monotonicMs() - startedMs);
-          join.giveBack(outputs.samples);
+          const tookMs = monotonicMs() - startedMs;
+          meter.committed(this.partition, { numSamples, causesMs, others, counts, tookMs });
         },
         (error: unknown) => {
           this.#hasFailed = true;
@@ -351,6 +356,7 @@ export class LivePartition {
       topic: 'training-samples',
       ...(this.#deps.facts.samplesAlign && { partition: this.partition }),
       ...{ bytes, count, keyStart, keyLength, valueStart, valueEnd },
+      copied: () => this.#state.join.giveBack(samples),
     };
   }
 

@@ -18,7 +18,7 @@ import type { HistoryDisk, SavedHistories } from './history-disk.ts';
 import type { JoinMeter } from './join-meter.ts';
 
 /** Changes with everything that the bytes mean; others are passed over. */
-const LAYOUT = 2;
+const LAYOUT = 3;
 
 export interface SnapshotDeps {
   artifacts: ArtifactStore;

@@ -6,6 +6,14 @@ const TWO_28 = 268_435_456;
 /** What is larger grows by a quarter. */
 const DOUBLED_BELOW_BYTES = 1 << 20;
 
+/** A string with its length before it. */
+export function avroString(text: string): Uint8Array {
+  const bytes = Buffer.from(text);
+  const writer = new AvroWriter(bytes.length + 10);
+  writer.string(bytes, 0, bytes.length);
+  return writer.bytes.slice(0, writer.at);
+}
+
 /** Grows as it is written to. */
 export class AvroWriter {
   bytes: Uint8Array;

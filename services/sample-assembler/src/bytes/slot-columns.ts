@@ -1,15 +1,18 @@
 /** Rows of numbers as one typed array for each column; a row is its slot number, and freed slots are used again. */
+import { letGo } from './let-go.ts';
 import type { Sections } from './sections.ts';
 
 type ColumnKind = Float64ArrayConstructor | Int32ArrayConstructor | Uint8ArrayConstructor;
 export type Columns<S extends Record<string, ColumnKind>> = { [K in keyof S]: InstanceType<S[K]> };
 const FIRST_CAPACITY = 64;
+/** With more rows columns grow by a quarter: half of a doubled one may never be used. */
+const DOUBLED_BELOW_ROWS = 1 << 14;
 const NONE = -1;
 const IN_USE = -2;
 
 export class SlotColumns<S extends Record<string, ColumnKind>> {
   readonly #kinds: S;
-  /** Replaced when they grow: read it anew after `add`. */
+  /** Each is replaced when it grows, and the old one is empty: read it anew after `add`. */
   of: Columns<S>;
   #capacity = FIRST_CAPACITY;
   /** The next free slot after each free one. */
@@ -78,14 +81,12 @@ export class SlotColumns<S extends Record<string, ColumnKind>> {
     for (const [column, values] of Object.entries(this.of)) copyInto(values, from.get(`${name}.${column}`));
   }
 
+  /** One column after the other, so that no more than one lies in memory twice. */
   #grow(): void {
-    const capacity = this.#capacity < 1 << 20 ? this.#capacity * 2 : Math.ceil(this.#capacity * 1.25);
-    const larger = this.#allocate(capacity);
-    for (const name of Object.keys(this.#kinds) as (keyof S)[]) larger[name].set(this.of[name]);
-    this.of = larger;
-    const links = new Int32Array(capacity);
-    links.set(this.#links);
-    this.#links = links;
+    const capacity = Math.ceil(this.#capacity * (this.#capacity < DOUBLED_BELOW_ROWS ? 2 : 1.25));
+    for (const [name, Kind] of Object.entries(this.#kinds))
+      this.of[name as keyof S] = grown(this.of[name]!, new Kind(capacity)) as Columns<S>[keyof S];
+    this.#links = grown(this.#links, new Int32Array(capacity));
     this.#capacity = capacity;
   }
 
@@ -94,6 +95,12 @@ export class SlotColumns<S extends Record<string, ColumnKind>> {
       Object.entries(this.#kinds).map(([name, Kind]) => [name, new Kind(capacity)]),
     ) as Columns<S>;
   }
+}
+
+function grown<A extends Float64Array | Int32Array | Uint8Array>(from: A, to: A): A {
+  to.set(from);
+  letGo(from);
+  return to;
 }
 
 function copyInto(to: Float64Array | Int32Array | Uint8Array, from: Uint8Array): void {

@@ -5,6 +5,8 @@
  *     for (let i = table.first(hash); (slot = table.slots[i]!) >= 0; i = table.next(i))
  *       if (table.hashes[i] === hash && isTheSame(slot)) return slot;
  */
+import { letGo } from './let-go.ts';
+
 const EMPTY = -1;
 
 export class SlotTable {
@@ -71,5 +73,7 @@ export class SlotTable {
     this.#mask = slots.length * 2 - 1;
     this.#size = 0;
     for (let at = 0; at < slots.length; at++) if (slots[at]! >= 0) this.add(hashes[at]!, slots[at]!);
+    letGo(slots);
+    letGo(hashes);
   }
 }

@@ -41,10 +41,11 @@ export class Outbox {
     return outputs;
   }
 
-  /** Takes back a block that nobody looks at any more, for the samples after the present ones. */
+  /** Takes back a block that nobody looks at any more: mostly before the next sample leaves, so that one is enough. */
   giveBack(block: SampleBlock): void {
     block.clear();
-    this.#spare = block;
+    if (this.samples.count === 0) this.samples = block;
+    else this.#spare = block;
   }
 
   /** Hands over the counts since the last call. */

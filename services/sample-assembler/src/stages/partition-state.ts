@@ -1,6 +1,7 @@
 /** The state of one partition's join, and what concerns several parts of it at once. */
 import type { LateEvent, LateReason } from '@onemall/contracts';
 import type { AttributionWindows } from '@onemall/event-time';
+import { avroString } from '../bytes/avro.ts';
 import { BlockArena } from '../bytes/block-arena.ts';
 import { equalBytes, hashBytes } from '../bytes/hash.ts';
 import type { Sections } from '../bytes/sections.ts';
@@ -22,6 +23,8 @@ export class PartitionState {
   readonly users: Users;
   readonly windows: AttributionWindows;
   readonly #scenarios: string[];
+  /** Their names by number, as Avro strings. */
+  readonly scenarioBytes: readonly Uint8Array[];
   /** From event time to closing, by scenario number. */
   readonly #closesAfterMs: number[];
   readonly #historyLength: number;
@@ -42,6 +45,7 @@ export class PartitionState {
   constructor(windows: AttributionWindows, historyLength: number, cache: HistoryCache | null = null) {
     this.windows = windows;
     this.#scenarios = windows.scenarioNames;
+    this.scenarioBytes = this.#scenarios.map(avroString);
     this.#closesAfterMs = this.#scenarios.map((name) => windows.closesAtMs(name, 0));
     this.#historyLength = historyLength;
     this.users = new Users(this.arena, historyLength, cache);

@@ -30,6 +30,12 @@ export class SampleBlock {
     this.causeMs[at] = causeMs;
   }
 
+  /** When the causes of some of the samples came, at most so many and evenly spread. */
+  someCauses(most: number): number[] {
+    const step = Math.max(1, Math.ceil(this.#count / most));
+    return Array.from({ length: Math.ceil(this.#count / step) }, (_, i) => this.causeMs[i * step]!);
+  }
+
   /** Empty again, with the memory that it has. */
   clear(): void {
     this.writer.at = 0;

@@ -16,13 +16,15 @@ import type { SampleBlock } from './sample-block.ts';
 export const SAMPLE_KIND = { CLICK: 0, BUY: 1, FINAL: 2 } as const;
 export type SampleKindNumber = (typeof SAMPLE_KIND)[keyof typeof SAMPLE_KIND];
 
-/** Everything of fixed size: header, enums, booleans and ten numbers. */
-const FIXED_BYTES = 160;
+/** Everything of fixed size: header, enums, booleans and twelve numbers. */
+const FIXED_BYTES = 180;
 
 export interface SampleState {
   arena: BlockArena;
   exposures: KnownExposures;
   users: Users;
+  /** Names by number, as Avro strings. */
+  scenarioBytes: readonly Uint8Array[];
 }
 
 export class SampleWriter {
@@ -51,16 +53,22 @@ export class SampleWriter {
     watermarkMs: number,
     causeMs: number,
   ): boolean {
-    const { arena, exposures } = this.#state;
+    const { arena, exposures, scenarioBytes } = this.#state;
     const { writer } = into;
     const { of } = exposures.columns;
     const tailLength = of.tailLength[slot]!;
-    writer.reserve(FIXED_BYTES + of.headLength[slot]! + tailLength);
+    const head = exposures.head(slot);
+    const scenario = scenarioBytes[of.scenario[slot]!]!;
+    const headLength = head.requestAt + head.requestLength - head.start;
+    writer.reserve(FIXED_BYTES + headLength + scenario.length + tailLength);
     const start = writer.at;
     writer.raw(this.#header, 0, this.#header.length);
-    const head = exposures.head(slot);
     const shift = writer.at - head.start;
-    writer.raw(head.bytes, head.start, of.headLength[slot]!);
+    writer.raw(head.bytes, head.start, head.requestFrom - head.start);
+    writer.raw(scenario, 0, scenario.length);
+    writer.long(head.timeMs);
+    writer.raw(head.bytes, head.requestFrom, head.requestAt + head.requestLength - head.requestFrom);
+    writer.long(head.requestTimeMs);
     const tail = of.tail[slot]!;
     writer.raw(arena.bytesAt(tail), arena.placeOf(tail), tailLength);
     writer.long(kind);

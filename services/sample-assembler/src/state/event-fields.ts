@@ -36,26 +36,46 @@ export class ExposureFields extends Fields {
   requestAt = 0;
   requestLength = 0;
   requestTimeMs = 0;
-  /** Where the fields end that a closed exposure is still known by. */
+  /** Where requestId begins, with its length before it. */
+  requestFrom = 0;
+  /** Where requestTimeMs ends. */
   headEnd = 0;
 
   /** Up to headEnd. */
   readHead(bytes: Uint8Array, start: number, end: number): boolean {
     const reader = this.begin(bytes, start, end);
+    this.#readIds();
+    this.scenarioLength = reader.string();
+    this.scenarioAt = reader.at - this.scenarioLength;
+    this.timeMs = reader.long();
+    this.#readRequest();
+    this.requestTimeMs = reader.long();
+    this.headEnd = reader.at;
+    return reader.ok;
+  }
+
+  /** The ids of exposure, user and item, then that of the request: what `KnownExposures` keeps. */
+  readKept(bytes: Uint8Array, start: number): AvroReader {
+    const reader = this.begin(bytes, start, bytes.length);
+    this.#readIds();
+    this.#readRequest();
+    return reader;
+  }
+
+  #readIds(): void {
+    const { reader } = this;
     this.idLength = reader.string();
     this.idAt = reader.at - this.idLength;
     this.userLength = reader.string();
     this.userAt = reader.at - this.userLength;
     this.itemLength = reader.string();
     this.itemAt = reader.at - this.itemLength;
-    this.scenarioLength = reader.string();
-    this.scenarioAt = reader.at - this.scenarioLength;
-    this.timeMs = reader.long();
+  }
+  #readRequest(): void {
+    const { reader } = this;
+    this.requestFrom = reader.at;
     this.requestLength = reader.string();
     this.requestAt = reader.at - this.requestLength;
-    this.requestTimeMs = reader.long();
-    this.headEnd = reader.at;
-    return reader.ok;
   }
 
   /** Everything: well-formed, no byte left over, and nothing that validation could refuse but times, key and scenario. */

@@ -1,10 +1,11 @@
 /**
- * Exposures of a partition until no action and no copy can come any more. Of each its Avro bytes are kept: the head, by
- * which a closed one is still known, and while it is open the rest, with which it leaves in its samples.
+ * Exposures of a partition until no action and no copy can come any more. Of each its ids are kept as the Avro bytes that
+ * came, by which a closed one is still known, and while it is open also what follows requestTimeMs, with which it leaves
+ * in its samples. Scenario and times are numbers in columns.
  */
 import { AvroReader } from '@onemall/contracts';
 import type { BlockArena } from '../bytes/block-arena.ts';
-import { equalBytes } from '../bytes/hash.ts';
+import { copyBytes, equalBytes } from '../bytes/hash.ts';
 import type { Sections } from '../bytes/sections.ts';
 import { SlotColumns } from '../bytes/slot-columns.ts';
 import { SlotTable } from '../bytes/slot-table.ts';
@@ -15,8 +16,8 @@ const COLUMNS = {
   /** In the exposures log. */
   offset: Float64Array,
   hash: Int32Array,
+  /** Ids of exposure, user, item and request, then requestTimeMs where requestAgeMs cannot tell it. */
   head: Int32Array,
-  headLength: Int32Array,
   tail: Int32Array,
   tailLength: Int32Array,
   /** timeMs - requestTimeMs, or FAR where that is no 32-bit number. */
@@ -70,7 +71,7 @@ export class KnownExposures {
       const address = this.columns.of.head[slot]!;
       const head = this.#arena.bytesAt(address);
       const place = this.#arena.placeOf(address);
-      const reader = this.#reader.on(head, place, place + this.columns.of.headLength[slot]!);
+      const reader = this.#reader.on(head, place, head.length);
       if (reader.string() === idLength && equalBytes(head, reader.at - idLength, bytes, idAt, idLength))
         return slot;
     }
@@ -90,10 +91,9 @@ export class KnownExposures {
     of.timeMs[slot] = fields.timeMs;
     of.offset[slot] = offset;
     of.hash[slot] = hash;
-    of.headLength[slot] = fields.headEnd - fields.start;
-    of.head[slot] = this.#arena.put(fields.bytes, fields.start, fields.headEnd - fields.start);
     const requestAgeMs = fields.timeMs - fields.requestTimeMs;
     of.requestAgeMs[slot] = requestAgeMs === (requestAgeMs | 0) ? requestAgeMs : FAR;
+    of.head[slot] = this.#keepHead(fields, of.requestAgeMs[slot] === FAR);
     of.user[slot] = user;
     of.nextOfUser[slot] = NONE;
     of.previousOfUser[slot] = NONE;
@@ -109,6 +109,18 @@ export class KnownExposures {
     }
     this.#byId.add(hash, slot);
     return slot;
+  }
+
+  #keepHead(fields: ExposureFields, withRequestTime: boolean): number {
+    const idBytes = fields.itemAt + fields.itemLength - fields.start;
+    const requestEnd = withRequestTime ? fields.headEnd : fields.requestAt + fields.requestLength;
+    const requestBytes = requestEnd - fields.requestFrom;
+    const head = this.#arena.allocate(idBytes + requestBytes);
+    const to = this.#arena.bytesAt(head);
+    const at = this.#arena.placeOf(head);
+    copyBytes(fields.bytes, fields.start, idBytes, to, at);
+    copyBytes(fields.bytes, fields.requestFrom, requestBytes, to, at + idBytes);
+    return head;
   }
 
   /** From now on it is only known. */
@@ -129,7 +141,7 @@ export class KnownExposures {
     this.columns.free(slot);
   }
 
-  /** Where the fields of its head lie; valid until the next call. */
+  /** Its times and where its ids lie; valid until the next call. */
   head(slot: number): ExposureFields {
     return this.#readHead(slot, this.#fields);
   }
@@ -140,8 +152,10 @@ export class KnownExposures {
   #readHead(slot: number, into: ExposureFields): ExposureFields {
     const { of } = this.columns;
     const address = of.head[slot]!;
-    const place = this.#arena.placeOf(address);
-    into.readHead(this.#arena.bytesAt(address), place, place + of.headLength[slot]!);
+    const reader = into.readKept(this.#arena.bytesAt(address), this.#arena.placeOf(address));
+    const age = of.requestAgeMs[slot]!;
+    into.timeMs = of.timeMs[slot]!;
+    into.requestTimeMs = age === FAR ? reader.long() : into.timeMs - age;
     return into;
   }
 
