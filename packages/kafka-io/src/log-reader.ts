@@ -234,8 +234,7 @@ export class PartitionReader implements LogReader {
         gotBytes += answer.set.length;
         try {
           const isCopied = answer.set.length < bytes.length * COPIED_BELOW_SHARE;
-          if (isCopied)
-            await this.#accept(p, { ...answer, set: Buffer.from(answer.set) }, sentAtMs, null);
+          if (isCopied) await this.#accept(p, { ...answer, set: Buffer.from(answer.set) }, sentAtMs, null);
           else await this.#accept(p, answer, sentAtMs, memory);
         } catch (error) {
           // One partition does not hold up the others of this answer.

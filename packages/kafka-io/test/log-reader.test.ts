@@ -201,7 +201,10 @@ describe('the log reader', () => {
     await assign(0);
     const parts = await next();
     const [small, large] = [0, 1].map((p) => parts.find(({ partition }) => partition === p)!.records[0]!);
-    assert.deepEqual([small, large].map((r) => r!.value!.toString()), values);
+    assert.deepEqual(
+      [small, large].map((r) => r!.value!.toString()),
+      values,
+    );
     assert.notEqual(small!.value!.buffer, large!.value!.buffer);
     await reader.close();
   });

@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { AvroWriter } from '../src/bytes/avro.ts';
 import { BlockArena } from '../src/bytes/block-arena.ts';
 import { hashBytes } from '../src/bytes/hash.ts';
+import { NO_NUMBERS, NumberLists } from '../src/bytes/number-lists.ts';
 import { Sections } from '../src/bytes/sections.ts';
 import { SlotColumns } from '../src/bytes/slot-columns.ts';
 import { SlotTable } from '../src/bytes/slot-table.ts';
@@ -308,4 +309,37 @@ test('fields are found where the codec has them, and cut-off or longer bytes are
     const bytes = avroType('Exposure').toBuffer({ ...broken, ...wrong });
     assert.equal(exposure.read(bytes, 0, bytes.length), false, JSON.stringify(wrong).slice(0, 60));
   }
+});
+
+test('lists of numbers give what was added in its order, and their memory is used again', () => {
+  const step = fc.record({ list: fc.nat({ max: 5 }), value: fc.nat(), isTaken: fc.boolean() });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 400 }), (steps) => {
+      const lists = new NumberLists();
+      const known = new Map<number, { list: number; values: number[] }>();
+      for (const { list: name, value, isTaken } of steps) {
+        const of = known.get(name) ?? { list: NO_NUMBERS, values: [] };
+        known.set(name, of);
+        if (isTaken && of.values.length > 20) {
+          const taken: number[] = [];
+          lists.take(of.list, (n) => taken.push(n));
+          assert.deepEqual(taken, of.values);
+          known.delete(name);
+        } else {
+          of.list = lists.add(of.list, value);
+          of.values.push(value);
+        }
+      }
+      for (const { list, values } of known.values()) {
+        const taken: number[] = [];
+        lists.take(list, (n) => taken.push(n));
+        assert.deepEqual(taken, values);
+      }
+      const { sizeBytes } = lists;
+      let again = NO_NUMBERS;
+      for (let i = 0; i < 200; i++) again = lists.add(again, i);
+      assert.ok(lists.sizeBytes <= Math.max(sizeBytes, 17 * 64), 'freed pieces are used first');
+    }),
+    { seed: 4, numRuns: 100 },
+  );
 });

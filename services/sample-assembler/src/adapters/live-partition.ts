@@ -28,7 +28,7 @@ import type { StartFacts } from './start-checks.ts';
 export const UNKNOWN_OFFSET = -1;
 const RECORDS_PER_TURN = 4_000; // before others get their turn
 const MIB = 1 << 20;
-const MAX_PENDING_BYTES = 2 << 20; // of outputs that wait for a transaction; above it joining waits too
+const MAX_PENDING_BYTES = 1 << 20; // of outputs that wait for a transaction; above it joining waits too
 /** Not yet joined: more, and the partition counts as behind. */
 const BEHIND_RECORDS = 1_000;
 /** Of the commit interval, for a partition that is not: its transactions are small, and samples need not wait for more. */

@@ -97,7 +97,7 @@ export class PartitionJoin {
     return this.#state.users.columns.size;
   }
   get stateBytes(): number {
-    return this.#state.sizeBytes;
+    return this.#state.sizeBytes + this.#tasks.sizeBytes;
   }
   /** Why histories stay in memory that should be on disk. */
   get coldError(): Error | null {

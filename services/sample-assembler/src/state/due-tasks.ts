@@ -1,8 +1,10 @@
 /**
  * What is due at an event time, earliest first, then by rank, then by tie. A task is a number: a slot and, in its last
  * three bits, what to do with it, which is its rank. Tasks far ahead lie in buckets of time unsorted; those of the
- * buckets that have begun are in a heap. A task takes 8 bytes, since its time and tie follow from its slot.
+ * buckets that have begun are in a heap. A task takes 4 bytes, since its time and tie follow from its slot.
  */
+import { NO_NUMBERS, NumberLists } from '../bytes/number-lists.ts';
+
 /** Small enough for a heap, large enough that most buckets are worth a list; and their numbers stay small integers. */
 const BUCKET_MS = 1024;
 export const TASK_BITS = 3;
@@ -16,7 +18,9 @@ export interface TaskTimes {
 
 export class DueTasks {
   readonly #times: TaskTimes;
-  readonly #buckets = new Map<number, number[]>();
+  readonly #lists = new NumberLists();
+  /** Lists of tasks by number. */
+  readonly #buckets = new Map<number, number>();
   /** Numbers of the buckets, a binary heap. */
   readonly #bucketOrder: number[] = [];
   /** Bucket numbers up to here are in the heap of tasks. */
@@ -24,6 +28,7 @@ export class DueTasks {
   readonly #tasks: number[] = [];
   readonly #atMs: number[] = [];
   readonly #ties: number[] = [];
+  readonly #pushTaken = (task: number): void => this.#push(task, this.#times.atMs(task));
   #size = 0;
 
   constructor(times: TaskTimes) {
@@ -33,6 +38,10 @@ export class DueTasks {
   get size(): number {
     return this.#size;
   }
+  /** Of the tasks that are far ahead. */
+  get sizeBytes(): number {
+    return this.#lists.sizeBytes;
+  }
 
   add(task: number, atMs: number): void {
     this.#size++;
@@ -41,12 +50,10 @@ export class DueTasks {
       this.#push(task, atMs);
       return;
     }
-    const tasks = this.#buckets.get(bucket);
-    if (tasks) tasks.push(task);
-    else {
-      this.#buckets.set(bucket, [task]);
-      pushNumber(this.#bucketOrder, bucket);
-    }
+    const known = this.#buckets.get(bucket);
+    const list = this.#lists.add(known ?? NO_NUMBERS, task);
+    if (list !== known) this.#buckets.set(bucket, list);
+    if (known === undefined) pushNumber(this.#bucketOrder, bucket);
   }
 
   /** When the next task is due if that is at most limitMs, else Infinity. */
@@ -56,9 +63,9 @@ export class DueTasks {
       if (bucket * BUCKET_MS > limitMs) return Number.POSITIVE_INFINITY;
       popNumber(this.#bucketOrder);
       this.#begunBucket = bucket;
-      const tasks = this.#buckets.get(bucket)!;
+      const list = this.#buckets.get(bucket)!;
       this.#buckets.delete(bucket);
-      for (let i = 0; i < tasks.length; i++) this.#push(tasks[i]!, this.#times.atMs(tasks[i]!));
+      this.#lists.take(list, this.#pushTaken);
     }
     return this.#tasks.length > 0 && this.#atMs[0]! <= limitMs ? this.#atMs[0]! : Number.POSITIVE_INFINITY;
   }
