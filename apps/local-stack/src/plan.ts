@@ -32,8 +32,7 @@ const SERVICES: readonly ProcessPlan[] = [
   service('live-sid-updater', { wave: 1 }),
   trainer('retriever', 1),
   trainer('ranker', 2),
-  // one arena: threads with their own give memory back and ask for it again with every search (ADR 21)
-  service('retriever', { env: { MALLOC_ARENA_MAX: '1' } }),
+  service('retriever'),
   service('reward-scorer'),
   service('job-runner', { mustProduce: false }),
   service('metrics-sink'),

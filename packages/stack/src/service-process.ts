@@ -8,6 +8,8 @@ import { waitFor } from './wait.ts';
 export const REPOSITORY_ROOT = path.resolve(import.meta.dirname, '..', '..', '..');
 /** Compiled and stripped of types once, modules are taken from here: half of the CPU time of a start. */
 const COMPILE_CACHE = path.join(tmpdir(), 'onemall-compile-cache');
+/** Services whose threads would each keep memory of glibc's allocator that was freed there; docker-compose.yml says the same. */
+const ONE_ARENA = /^services\/(sample-assembler|retriever)\//;
 /** The line that packages/service-kit prints when a service's health endpoints answer. */
 const LISTENING = /^onemall-listening (http:\S+)/m;
 
@@ -24,7 +26,11 @@ export class ServiceProcess extends Child {
   ) {
     super({
       ...options,
-      env: { NODE_COMPILE_CACHE: COMPILE_CACHE, ...(options.env ?? process.env) },
+      env: {
+        NODE_COMPILE_CACHE: COMPILE_CACHE,
+        ...(ONE_ARENA.test(entry) && { MALLOC_ARENA_MAX: '1' }),
+        ...(options.env ?? process.env),
+      },
       command: process.execPath,
       args: [...(options.nodeArgs ?? []), path.join(REPOSITORY_ROOT, entry), ...(options.args ?? [])],
       cwd: REPOSITORY_ROOT,

@@ -44,7 +44,7 @@ const shape = {
     .number()
     .int()
     .min(100)
-    .default(5_000)
+    .default(2_000)
     .describe('fetched and not yet joined, for each partition of a topic; more pauses its reading'),
   maxStateMb: z.coerce
     .number()
