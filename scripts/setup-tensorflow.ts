@@ -3,7 +3,8 @@
  * wheel of TensorFlow 2.15.1 holds a newer one with the same C interface, and headers to build the binding against.
  *
  * Needs python3 with pip, and a C++ compiler with make. Installs into the folder of `tensorflowFolder` and says so at the end;
- * a finished installation is left alone. --gpu takes the wheel for CUDA 12 instead of the one for CPUs.
+ * a finished installation is left alone. --gpu takes the wheel for CUDA 12 instead of the one for CPUs. --within SECONDS gives up
+ * on downloads that take longer. Exits 3 where the wheel or a tool cannot be had, 1 where something fails that should work.
  */
 import { type SpawnSyncOptions, spawnSync } from 'node:child_process';
 import {
@@ -12,6 +13,7 @@ import {
   mkdirSync,
   readdirSync,
   realpathSync,
+  renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -24,47 +26,74 @@ const TENSORFLOW = '2.15.1';
 const TFJS = '4.22.0';
 const HEADERS = ['tensorflow', 'tsl', 'xla', 'absl'];
 
-const { values } = parseArgs({ options: { gpu: { type: 'boolean', default: false } } });
+/** Not our fault: no such wheel, tool or network here. */
+class CannotBeHad extends Error {}
+const CANNOT_BE_HAD = 3;
+
+const { values } = parseArgs({
+  options: { gpu: { type: 'boolean', default: false }, within: { type: 'string' } },
+});
+const withinMs = values.within === undefined ? undefined : 1000 * Number(values.within);
+if (withinMs !== undefined && !(withinMs > 0))
+  throw new Error(`--within takes seconds above 0, got ${values.within}`);
 const folder = tensorflowFolder();
+/** Moved to its place when it is whole: others look there meanwhile. */
+const growing = `${folder}.${process.pid}.tmp`;
 
 function run(command: string, args: readonly string[], options: SpawnSyncOptions = {}): void {
   console.log(`> ${command} ${args.join(' ')}`);
-  const { status, error } = spawnSync(command, args, { stdio: 'inherit', ...options });
-  if (status !== 0)
-    throw new Error(
-      `${command} failed (${error?.message ?? `exit code ${status}`}); nothing is installed yet`,
-    );
+  const { status, signal, error } = spawnSync(command, args, { stdio: 'inherit', ...options });
+  if (status === 0) return;
+  throw new Error(
+    `${command} failed (${error?.message ?? signal ?? `exit code ${status}`}); nothing is installed yet`,
+  );
+}
+
+const startedMs = performance.now();
+/** One that needs the network. */
+function download(command: string, args: readonly string[], options: SpawnSyncOptions = {}): void {
+  const leftMs = withinMs && Math.max(1, withinMs - (performance.now() - startedMs));
+  try {
+    run(command, args, { ...options, ...(leftMs && { timeout: Math.round(leftMs) }) });
+  } catch (error) {
+    throw new CannotBeHad((error as Error).message, { cause: error });
+  }
 }
 
 /** Where node's headers are; without them node-gyp downloads them. */
-function nodeHeaders(): string[] {
+function nodeHeaders(): string | undefined {
   const prefixes = [path.dirname(path.dirname(process.execPath)), '/usr', '/usr/local'];
-  const found = prefixes.find((prefix) => existsSync(path.join(prefix, 'include/node/node_api.h')));
-  return found === undefined ? [] : [`--nodedir=${found}`];
+  return prefixes.find((prefix) => existsSync(path.join(prefix, 'include/node/node_api.h')));
 }
 
 function install(): void {
-  rmSync(folder, { recursive: true, force: true });
-  mkdirSync(folder, { recursive: true });
-  writeFileSync(path.join(folder, 'package.json'), '{ "name": "onemall-tensorflow", "private": true }\n');
-  run(
-    'npm',
-    ['install', '--ignore-scripts', '--no-audit', '--no-fund', `@tensorflow/tfjs-node-gpu@${TFJS}`],
-    {
-      cwd: folder,
-    },
-  );
+  for (const [tool, ...args] of [
+    ['python3', '-m', 'pip', '--version'],
+    ['make', '--version'],
+    ['c++', '--version'],
+    ['npm', '--version'],
+  ] as const)
+    if (spawnSync(tool, args).status !== 0)
+      throw new CannotBeHad(`${[tool, ...args].join(' ')} does not run here`);
+  rmSync(growing, { recursive: true, force: true });
+  mkdirSync(growing, { recursive: true });
 
-  const wheels = path.join(folder, 'wheel');
+  const wheels = path.join(growing, 'wheel');
   const wheel = `${values.gpu ? 'tensorflow' : 'tensorflow-cpu'}==${TENSORFLOW}`;
   const platform = ['manylinux_2_17_x86_64', 'manylinux2014_x86_64'].flatMap((p) => ['--platform', p]);
   const python = ['--python-version', '3.11', '--only-binary', ':all:', '--no-deps'];
-  run('python3', ['-m', 'pip', 'download', ...python, ...platform, wheel, '--dest', wheels]);
+  const pip = ['-m', 'pip', 'download', '--progress-bar', 'off', '--retries', '1'];
+  download('python3', [...pip, ...python, ...platform, wheel, '--dest', wheels]);
+
+  writeFileSync(path.join(growing, 'package.json'), '{ "name": "onemall-tensorflow", "private": true }\n');
+  const npm = ['install', '--ignore-scripts', '--no-audit', '--no-fund', '--fetch-retries=1'];
+  download('npm', [...npm, `@tensorflow/tfjs-node-gpu@${TFJS}`], { cwd: growing });
+
   const [file] = readdirSync(wheels);
-  const unpacked = path.join(folder, 'unpacked');
+  const unpacked = path.join(growing, 'unpacked');
   run('python3', ['-m', 'zipfile', '-e', path.join(wheels, file!), unpacked]);
 
-  const binding = path.join(folder, 'node_modules/@tensorflow/tfjs-node-gpu');
+  const binding = path.join(growing, 'node_modules/@tensorflow/tfjs-node-gpu');
   const [lib, include] = [path.join(binding, 'deps/lib'), path.join(binding, 'deps/include')];
   mkdirSync(lib, { recursive: true });
   mkdirSync(include, { recursive: true });
@@ -83,13 +112,18 @@ function install(): void {
   const gyp = path.join(npmFolder(), 'node_modules/node-gyp/bin/node-gyp.js');
   const naming = ['--module_name=tfjs_binding', '--module_path=lib/napi-v8'];
   const version = ['--napi_build_version=8', '--napi_version=8'];
-  run(process.execPath, [gyp, 'rebuild', ...nodeHeaders(), ...naming, ...version], { cwd: binding });
+  const headers = nodeHeaders();
+  if (headers === undefined) download(process.execPath, [gyp, 'install'], { cwd: binding });
+  const nodedir = headers === undefined ? [] : [`--nodedir=${headers}`];
+  run(process.execPath, [gyp, 'rebuild', ...nodedir, ...naming, ...version], { cwd: binding });
   mkdirSync(path.join(binding, 'lib/napi-v8'), { recursive: true });
   cpSync(
     path.join(binding, 'build/Release/tfjs_binding.node'),
     path.join(binding, 'lib/napi-v8/tfjs_binding.node'),
   );
   rmSync(path.join(binding, 'build'), { recursive: true });
+  rmSync(folder, { recursive: true, force: true });
+  renameSync(growing, folder);
 }
 
 /** The folder of npm itself, whose node-gyp is used. */
@@ -99,14 +133,26 @@ function npmFolder(): string {
   return path.dirname(path.dirname(realpathSync(found)));
 }
 
-if (process.platform !== 'linux' || process.arch !== 'x64')
-  throw new Error(`The wheel is for Linux on x64, this is ${process.platform} on ${process.arch}`);
-const loads = await loadNativeTensorflow(folder).then(
-  () => true,
-  () => false,
-);
-if (!loads) install();
+try {
+  if (process.platform !== 'linux' || process.arch !== 'x64')
+    throw new CannotBeHad(`the wheel is for Linux on x64, this is ${process.platform} on ${process.arch}`);
+  const loads = await loadNativeTensorflow(folder).then(
+    () => true,
+    () => false,
+  );
+  if (!loads) install();
+} catch (error) {
+  rmSync(growing, { recursive: true, force: true });
+  if (!(error instanceof CannotBeHad)) throw error;
+  console.error(`TensorFlow ${TENSORFLOW} cannot be had: ${error.message}`);
+  process.exit(CANNOT_BE_HAD);
+}
 const tf = await loadNativeTensorflow(folder);
+const { binding } = tf.backend() as unknown as { binding: { TF_Version: string } };
+if (binding.TF_Version !== TENSORFLOW)
+  throw new Error(
+    `${folder} holds TensorFlow ${binding.TF_Version}, expected ${TENSORFLOW}: remove it and run this again`,
+  );
 const product = tf.tidy(() => tf.matMul(tf.ones([2, 3]), tf.ones([3, 2])).dataSync()[0]);
 if (product !== 3) throw new Error(`TensorFlow loads but says that 1 + 1 + 1 is ${product}`);
 console.log(

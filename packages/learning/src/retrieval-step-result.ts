@@ -2,6 +2,7 @@
 import type { SidLayout } from '@onemall/features';
 import type { Arrays, StepOutcome } from './engine/ort-sessions.ts';
 import { MAX_LOG_RATIO } from './layers/losses.ts';
+import { countsMasked } from './models/masked-accuracy.ts';
 import type { RetrievalSizes, RlSizes } from './models/onemall.ts';
 import type { RetrievalSample, RetrievalStepResult, RewardGroup, ScenarioFigures } from './trainer-ports.ts';
 
@@ -81,7 +82,7 @@ function figuresByScenario(
     const own = figures[target.scenario]!;
     const codes = [target.c1, target.c2, target.c3] as const;
     own.samples++;
-    const isMasked = metrics.better1 !== undefined && children !== undefined;
+    const isMasked = metrics.better1 !== undefined && countsMasked(children);
     if (isMasked) own.maskedSamples++;
     for (const level of LEVELS) {
       if (predictions[i * 3 + level] === codes[level]) own.hits[level]++;

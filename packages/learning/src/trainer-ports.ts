@@ -86,7 +86,7 @@ export interface RetrievalTrainerOptions {
    * SID that exists, which every sample and candidate then brings as `children`. Search with the same scores: `beamSearch`.
    */
   normalizer?: 'codes' | 'trie';
-  /** Whether a step also counts the hits among the `children` that samples bring. Default no. */
+  /** Whether a step also counts the hits among the `children` that samples bring; at the first level they are the scenario's. Default no. */
   maskedAccuracy?: boolean;
   rl?: RlOptions;
   optimizer?: OptimizerOptions;
@@ -146,7 +146,7 @@ export interface ScenarioFigures {
   samples: number;
   /** Samples whose argmax over all codes of the scenario is the target, teacher-forced, before the update. */
   hits: [number, number, number];
-  /** Those of them that brought `children` where `maskedAccuracy` asks for these figures. */
+  /** Those of them that brought `children`, at most 512 after a code, where `maskedAccuracy` asks for these figures. */
   maskedSamples: number;
   /** Of these, those whose target scores best among the children. */
   maskedHits: [number, number, number];

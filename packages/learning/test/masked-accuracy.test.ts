@@ -27,12 +27,13 @@ async function create(maskedAccuracy: boolean): Promise<RetrievalTrainer> {
 }
 
 const random = randomSource(31);
-/** About every third code of each level; the target's own only by chance. */
+const some = (count: number) =>
+  Int32Array.from(Array.from({ length: count }, (_, code) => code).filter(() => random.next() < 0.35));
+/** About every third code of each level, the first ones by scenario; the target's own only by chance. */
+const firstCodes = SCENARIOS.map((scenario) => some(numCodes[scenario][0]));
 const someChildren = (scenario: keyof typeof numCodes): SidChildren => {
-  const some = (count: number) =>
-    Int32Array.from(Array.from({ length: count }, (_, code) => code).filter(() => random.next() < 0.35));
-  const [a, b, c] = numCodes[scenario];
-  return [{ codes: some(a) }, { codes: some(b) }, { codes: some(c) }];
+  const [, b, c] = numCodes[scenario];
+  return [{ codes: firstCodes[SCENARIOS.indexOf(scenario)]! }, { codes: some(b) }, { codes: some(c) }];
 };
 const batch = (): RetrievalSample[] =>
   randomSamples(random, 14, H, layout).map((sample, i) =>
@@ -92,6 +93,22 @@ test('masked hits are those of the published policy among the children and the t
   // both kinds came up
   assert.ok(same > 0.1 * told && same < 0.9 * told, `${same} hits of ${told}`);
   assert.deepEqual(await trainer.state(), await plain.state());
+});
+
+test('a sample with more children than a list holds is not counted, and is trained as any other', async () => {
+  const wide = { product_card: [4, 600, 4] } as const;
+  const trainer = await createRetrievalTrainer({
+    ...{ preset: 'tiny', scenarios: ['product_card'], numCodes: wide, seed: 1, maskedAccuracy: true },
+  });
+  open.push(trainer);
+  const every = (count: number) => ({ codes: Int32Array.from({ length: count }, (_, code) => code) });
+  const samples = randomSamples(random, 4, H, sidLayout(['product_card'], wide)).map((sample, i) => ({
+    ...sample,
+    children: [every(4), every(i === 0 ? 513 : 512), every(4)] as const,
+  }));
+  const { byScenario } = await trainer.step({ samples });
+  assert.equal(byScenario.product_card!.samples, 4);
+  assert.equal(byScenario.product_card!.maskedSamples, 3);
 });
 
 test('children outside the codes are refused', async () => {

@@ -269,12 +269,12 @@ test('sliding figures weigh samples and forget old steps', () => {
   assert.deepEqual(window.figures(), {
     ...{ samples: 4, loss: (3 + 6 + 2 * 3) / 4, levelLoss: [3 / 4, 3 / 4, 9 / 4] },
     accuracy: [3 / 4, 1 / 4, 0],
-    maskedAccuracy: null,
+    ...{ maskedSamples: 0, maskedAccuracy: null },
   });
   assert.deepEqual(window.figures('b'), {
     ...{ samples: 2, loss: 3, levelLoss: [0, 0, 3] },
     accuracy: [1, 0.5, 0],
-    maskedAccuracy: null,
+    ...{ maskedSamples: 0, maskedAccuracy: null },
   });
   assert.deepEqual(window.scenarios(), ['a', 'b']);
   const resumed = new StepWindow(2);

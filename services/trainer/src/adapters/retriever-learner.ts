@@ -176,7 +176,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
     for (const scenario of ['', ...this.#window.scenarios()]) {
       const figures = this.#window.figures(scenario === '' ? undefined : scenario);
       if (!figures) continue;
-      const { samples, loss, levelLoss, accuracy, maskedAccuracy } = figures;
+      const { samples, loss, levelLoss, accuracy, maskedAccuracy, maskedSamples } = figures;
       rows.push({
         scenario,
         values: {
@@ -191,6 +191,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
             (maskedAccuracy ?? []).map((share, l) => [`sid_accuracy_masked_${l + 1}`, share]),
           ),
           window_samples: samples,
+          window_samples_masked: maskedSamples,
           ...(scenario === '' && this.#lastStep()),
         },
       });

@@ -24,6 +24,7 @@ export interface WindowFigures {
   accuracy: [number, number, number];
   /** The same among the codes that go on to an existing SID; null where no sample was scored so. */
   maskedAccuracy: [number, number, number] | null;
+  maskedSamples: number;
 }
 
 /** Figures over the last `windowSteps` steps. */
@@ -78,6 +79,7 @@ export class StepWindow {
       loss: first + second + third,
       levelLoss: [first, second, third],
       accuracy: per(hits, samples),
+      maskedSamples,
       maskedAccuracy: maskedSamples > 0 ? per(maskedHits, maskedSamples) : null,
     };
   }
