@@ -28,6 +28,28 @@ const recordOf = (valueBytes: Buffer, topic: RawRecord['topic'] = 'clicks'): Raw
   value: valueBytes,
 });
 
+/** Replaces a topic's whole configuration. The controller answers before the broker goes by the new one. */
+async function configure(
+  topic: string,
+  entries: Record<string, string>,
+  becomes: Record<string, string> = entries,
+): Promise<void> {
+  const configEntries = Object.entries(entries).map(([name, value]) => ({ name, value }));
+  const resources = [{ type: TOPIC, name: topic, configEntries }];
+  await bench.admin.alterConfigs({ validateOnly: false, resources });
+  await until(`the broker to go by ${JSON.stringify(becomes)}`, async () => {
+    const live = await configOf(topic);
+    return Object.entries(becomes).every(([name, value]) => live.get(name) === value);
+  });
+}
+async function configOf(topic: string): Promise<Map<string, string>> {
+  const { resources } = await bench.admin.describeConfigs({
+    includeSynonyms: false,
+    resources: [{ type: TOPIC, name: topic }],
+  });
+  return new Map(resources[0]!.configEntries.map((e) => [e.configName, e.configValue]));
+}
+
 describe('topics', () => {
   it('are created as the table says, and twice is once', async () => {
     const { io, physical } = await bench.space(['exposures', 'item-sids', 'codebooks', 'dead-letters'], {
@@ -41,31 +63,16 @@ describe('topics', () => {
       ['exposures', 'clicks', 'buys', 'item-sids', 'codebooks', 'dead-letters'],
       RETENTION,
     );
-    const { resources } = await bench.admin.describeConfigs({
-      includeSynonyms: false,
-      resources: [{ type: TOPIC, name: physical('item-sids') }],
-    });
-    const live = new Map(resources[0]!.configEntries.map((e) => [e.configName, e.configValue]));
+    const live = await configOf(physical('item-sids'));
     for (const [name, value] of Object.entries(topicConfig(topicSpec('item-sids'), RETENTION)))
       assert.equal(live.get(name), value, name);
   });
 
   it('configured to lose data are refused, each setting with both values and the command that mends it', async () => {
     const { io, physical } = await bench.space(['clicks', 'item-sids']);
-    const set = (topic: string, entries: Record<string, string>) =>
-      bench.admin.alterConfigs({
-        validateOnly: false,
-        resources: [
-          {
-            type: TOPIC,
-            name: topic,
-            configEntries: Object.entries(entries).map(([name, value]) => ({ name, value })),
-          },
-        ],
-      });
     const good = topicConfig(topicSpec('clicks'), RETENTION);
-    await set(physical('clicks'), { ...good, 'retention.ms': '1000', 'retention.bytes': '5' });
-    await set(physical('item-sids'), {
+    await configure(physical('clicks'), { ...good, 'retention.ms': '1000', 'retention.bytes': '5' });
+    await configure(physical('item-sids'), {
       ...topicConfig(topicSpec('item-sids'), RETENTION),
       'cleanup.policy': 'compact,delete',
     });
@@ -76,16 +83,13 @@ describe('topics', () => {
       refused(/retention\.bytes is 5, needed is -1/)(error);
       return refused(/item-sids: cleanup\.policy is compact,delete, needed is compact/)(error);
     });
-    await set(physical('clicks'), { ...good, 'retention.ms': '-1' });
+    await configure(physical('clicks'), { ...good, 'retention.ms': '-1' });
     await io.checkTopics(['clicks'], RETENTION);
   });
 
   it('with the producers own times instead of the brokers are refused for the logs', async () => {
     const { io, physical } = await bench.space(['buys']);
-    await bench.admin.alterConfigs({
-      validateOnly: false,
-      resources: [{ type: TOPIC, name: physical('buys'), configEntries: [] }],
-    });
+    await configure(physical('buys'), {}, { 'message.timestamp.type': 'CreateTime' });
     await assert.rejects(
       io.checkTopics(['buys'], RETENTION),
       refused(/buys: message\.timestamp\.type is CreateTime, needed is LogAppendTime/),
