@@ -1,13 +1,14 @@
 /** A partition's owner with ports that write down what is asked of them, and a log, artifacts and a disk that break on demand. */
 import { tmpdir } from 'node:os';
 import { BadRecordError, type Exposure, topicType } from '@onemall/contracts';
-import type {
-  FetchedPartition,
-  LogReader,
-  Position,
-  RawRecord,
-  RecordCursor,
-  TypedRecord,
+import {
+  type FetchedPartition,
+  KafkaIoError,
+  type LogReader,
+  type Position,
+  type RawRecord,
+  type RecordCursor,
+  type TypedRecord,
 } from '@onemall/kafka-io';
 import {
   ArtifactError,
@@ -127,7 +128,10 @@ export class Ports {
       unassign: (partitions) => {
         for (const p of partitions) at.delete(p.topic as LogTopic);
       },
-      pause: () => {},
+      pause: (partitions) => {
+        for (const { topic } of partitions)
+          if (!at.has(topic as LogTopic)) throw new KafkaIoError(`${topic} is not assigned`);
+      },
       resume: () => {},
       poll: async () => [...at].map(([topic, offset]) => this.fetch(topic, offset, at)),
       close: async () => {},
@@ -199,6 +203,7 @@ export function newOwner(
   more: {
     artifacts?: Artifacts;
     maxStateMb?: number;
+    maxBufferedRecords?: number;
     snapshotMs?: number;
     historyCacheMb?: number;
     historyLength?: number;

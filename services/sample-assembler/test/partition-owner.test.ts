@@ -172,6 +172,23 @@ test('invariant 12: while the registry is away decoding waits, and no dead lette
   );
 });
 
+test('a part that waits for the registry while its partition is given up is left to the next owner', async () => {
+  const ports = new Ports();
+  ports.logs.exposures.push(exposure('e1', 1_000), exposure('e2', 2_000));
+  const { owner } = newOwner(ports, { maxBufferedRecords: 1 });
+  await owner.open();
+  let back = (): void => {};
+  ports.registryIsAway = new Promise((resolve) => {
+    back = resolve;
+  });
+  const taking = owner.take([ports.fetch('exposures', 0)]);
+  await owner.close();
+  back();
+  await taking;
+  assert.equal(owner.isLive, false);
+  assert.equal(ports.transactions.flatMap(({ topics }) => topics).length, 0);
+});
+
 test('samples without committed offsets refuse the start', async () => {
   const ports = new Ports();
   ports.samplesEnd = 7;

@@ -126,7 +126,8 @@ export class LivePartition {
       if (part.sentAtMs < assignedAtMs) continue;
       const topic = part.topic as LogTopic;
       await learnSchemas(io, part);
-      if (this.#hasFailed) return;
+      // Given up meanwhile: the reader no longer has the partition, and the next owner reads this part itself.
+      if (this.#hasFailed || this.#isFinishing) return;
       const { nextOffset, highWatermark, sentAtMs } = part;
       const records = part.cursor();
       const release = (): void => part.release();
