@@ -97,18 +97,25 @@ test('masked hits are those of the published policy among the children and the t
 
 test('a sample with more children than a list holds is not counted, and is trained as any other', async () => {
   const wide = { product_card: [4, 600, 4] } as const;
-  const trainer = await createRetrievalTrainer({
-    ...{ preset: 'tiny', scenarios: ['product_card'], numCodes: wide, seed: 1, maskedAccuracy: true },
-  });
-  open.push(trainer);
+  const [trainer, plain] = await Promise.all(
+    [true, false].map((maskedAccuracy) =>
+      createRetrievalTrainer({
+        ...{ preset: 'tiny', scenarios: ['product_card'], numCodes: wide, seed: 1, maskedAccuracy },
+      }),
+    ),
+  );
+  open.push(trainer!, plain!);
   const every = (count: number) => ({ codes: Int32Array.from({ length: count }, (_, code) => code) });
   const samples = randomSamples(random, 4, H, sidLayout(['product_card'], wide)).map((sample, i) => ({
     ...sample,
     children: [every(4), every(i === 0 ? 513 : 512), every(4)] as const,
   }));
-  const { byScenario } = await trainer.step({ samples });
+  const { byScenario, loss } = await trainer!.step({ samples });
   assert.equal(byScenario.product_card!.samples, 4);
   assert.equal(byScenario.product_card!.maskedSamples, 3);
+  assert.deepEqual(loss, (await plain!.step({ samples })).loss);
+  // and what the step has left in the weights is the same
+  assert.deepEqual((await trainer!.step({ samples })).loss, (await plain!.step({ samples })).loss);
 });
 
 test('children outside the codes are refused', async () => {
