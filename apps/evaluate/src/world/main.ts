@@ -11,7 +11,7 @@ import type { RlRun } from './training/reward-groups.ts';
 
 const USAGE = `usage: world | rl [--plan NAME] [--folder DIR] [--positives N] [--epochs N] [--requests N] [--preset NAME] [--history H] [--seed S | --seeds S,S,..]
   world: [--models onemall,onemall-events,sasrec,tiger] [--judge-minutes N]
-  rl: [--rl-steps N] [--rollout BEAM] [--ranker-samples N]`;
+  rl: [--rl-steps N] [--rollout BEAM] [--ranker-samples N] [--groups N] [--group-candidates N] [--sync STEPS] [--rl-weight W]`;
 
 export type WorldKind = 'world' | 'rl';
 export const isWorldKind = (kind: string): kind is WorldKind => kind === 'world' || kind === 'rl';
@@ -38,13 +38,13 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
       groups: { type: 'string', default: '4' },
       'group-candidates': { type: 'string', default: '32' },
       sync: { type: 'string', default: '50' },
-      'rl-weight': { type: 'string', default: '0.15' },
+      'rl-weight': { type: 'string', default: '0.5' },
     },
   });
-  const count = (name: keyof typeof values): number => {
+  const count = (name: keyof typeof values, least = 0): number => {
     const n = Number(values[name]);
-    if (!Number.isInteger(n) || n < 0)
-      throw new Error(`--${name} takes a whole number, got ${values[name]}\n${USAGE}`);
+    if (!Number.isInteger(n) || n < least)
+      throw new Error(`--${name} takes a whole number of at least ${least}, got ${values[name]}\n${USAGE}`);
     return n;
   };
   if (!Object.hasOwn(retrievalPresets, values.preset))
@@ -84,16 +84,19 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
       values['judge-minutes'] === undefined ? {} : { judgeMinutes: count('judge-minutes') };
     return kept(await runHitRates(...bySeed({ ...run, ...judgeMinutes })));
   }
+  const rlWeight = Number(values['rl-weight']);
+  if (!(rlWeight >= 0 && rlWeight < Number.POSITIVE_INFINITY))
+    throw new Error(`--rl-weight takes a number of at least 0, got ${values['rl-weight']}\n${USAGE}`);
   const rl: RlRun = {
     ...run,
-    rlSteps: count('rl-steps'),
-    rolloutWidth: count('rollout'),
-    rankerSamples: count('ranker-samples'),
+    rlSteps: count('rl-steps', 1),
+    rolloutWidth: count('rollout', 2),
+    rankerSamples: count('ranker-samples', 1),
     rankerPreset: 'small',
-    syncSteps: count('sync'),
-    groupsPerStep: count('groups'),
-    groupCandidates: count('group-candidates'),
-    rlWeight: Number(values['rl-weight']),
+    syncSteps: count('sync', 1),
+    groupsPerStep: count('groups', 1),
+    groupCandidates: count('group-candidates', 2),
+    rlWeight,
   };
   return kept(await runRl(bySeed(rl)));
 }

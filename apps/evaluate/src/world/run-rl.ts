@@ -3,7 +3,8 @@
  * by a second ranker. The three go on from one checkpoint over the same positives; only the reward groups differ.
  */
 import type { RunStore } from './adapters/run-store.ts';
-import { type JudgedArms, judgeArms } from './judging/judge-arms.ts';
+import type { RequestHits } from './judging/hit-rates.ts';
+import { type JudgedArms, type JudgedLists, judgeArms } from './judging/judge-arms.ts';
 import { OneMallLists, Shelf } from './lists/onemall-lists.ts';
 import { rlReport } from './reports/rl-report.ts';
 import { openStore, prepareWorld } from './samples/prepare-world.ts';
@@ -21,12 +22,12 @@ const ARMS: readonly Arm[] = ['base', 'dpo', 'grpo'];
  * @returns the report in Markdown
  */
 export async function runRl(seeds: readonly RlRun[]): Promise<string> {
-  const judged: JudgedArms[][] = [];
+  const judged: JudgedArms[] = [];
   for (const run of seeds) judged.push(await runSeed(run));
   return rlReport(seeds, judged);
 }
 
-async function runSeed(run: RlRun): Promise<JudgedArms[]> {
+async function runSeed(run: RlRun): Promise<JudgedArms> {
   const earlier = openStore(run);
   keepToSettings(run, earlier);
   const before = judgedBefore(earlier, run.requests);
@@ -76,10 +77,14 @@ async function runSeed(run: RlRun): Promise<JudgedArms[]> {
   }
 }
 
-/** @throws Error when the folder's arms were made otherwise */
+/** @throws Error when the folder's policies, rankers or arms were made otherwise */
 function keepToSettings(run: RlRun, store: RunStore): void {
+  const { seed, positives, epochs, preset, historyLength, rankerSamples, rankerPreset } = run;
   const { rlSteps, rolloutWidth, syncSteps, groupsPerStep, groupCandidates, rlWeight } = run;
-  const settings = { rlSteps, rolloutWidth, syncSteps, groupsPerStep, groupCandidates, rlWeight };
+  const settings = {
+    ...{ seed, positives, epochs: epochs ?? 1, preset, historyLength, rankerSamples, rankerPreset },
+    ...{ rlSteps, rolloutWidth, syncSteps, groupsPerStep, groupCandidates, rlWeight },
+  };
   const before = store.value<typeof settings>('rl-settings');
   if (before !== undefined && JSON.stringify(before) !== JSON.stringify(settings))
     throw new Error(
@@ -89,9 +94,12 @@ function keepToSettings(run: RlRun, store: RunStore): void {
 }
 
 /** What an earlier start has judged for the same budget, or null. */
-function judgedBefore(store: RunStore, budget: number): JudgedArms[] | null {
+function judgedBefore(store: RunStore, budget: number): JudgedArms | null {
   const done = store.value<{ budget: number; requests: number[] }>('judged');
   if (done?.budget !== budget) return null;
-  const rows = new Map(store.lines<JudgedArms>('judged').map((row) => [row.request, row]));
-  return done.requests.map((request) => rows.get(request)!);
+  const rowsOf = <Row extends { request: number }>(name: string): Row[] => {
+    const rows = new Map(store.lines<Row>(name).map((row) => [row.request, row]));
+    return done.requests.map((request) => rows.get(request)!);
+  };
+  return { lists: rowsOf<JudgedLists>('judged'), hits: rowsOf<RequestHits>('hits') };
 }

@@ -102,15 +102,26 @@ test('seeds are pooled by request: means over seeds, one draw takes a request wi
   near(rows.find((r) => r.policy === 'better' && r.top === 10)!.measures.ctr, 0.285);
 });
 
-test('the report of two seeds has all pairs, in reward and in hits', () => {
-  const judged = (hit: number): JudgedArms[] =>
-    requests(0.01).map(({ request, scenario, lists }) => ({
+test('the report of two seeds has all pairs, in reward and in hits, and the hits of lists without a model', () => {
+  const judged = (hit: number): JudgedArms => ({
+    lists: requests(0.01).map(({ request, lists }) => ({
+      ...{ request, scenario: 'product_card', truth: lists, second: lists },
+      ...{ ranks: {}, agreement: [0.5, 0.4, 0.3] },
+    })),
+    hits: requests(0.01).map(({ request }) => ({
       request,
-      scenario,
-      truth: lists,
-      second: lists,
-      viewed: { base: [0.2, 0.4, 0.8], better: [0.2 + hit, 0.4, 0.8], other: [0.2, 0.4, 0.4] },
-    }));
+      scenario: 'product_card',
+      viewed: {
+        random: [0.1, 0.1, 0.1],
+        oracle: [0.9, 0.9, 1],
+        ...{ base: [0.2, 0.4, 0.8], better: [0.2 + hit, 0.4, 0.8], other: [0.2, 0.4, 0.4] },
+      },
+      clicked:
+        request === 0
+          ? {}
+          : { random: [0, 0, 0], base: [0.5, 0.5, 0.5], better: [0.6, 0.6, 0.6], other: [0.5, 0.5, 0.5] },
+    })),
+  });
   const facts = (seed: number) => ({
     plan: { hash: 'abc' },
     seed,
@@ -123,7 +134,15 @@ test('the report of two seeds has all pairs, in reward and in hits', () => {
   const report = rlReport([facts(1), facts(2)], [judged(0.01), judged(0.03)]);
   assert.match(report, /plan abc, seed 1, 2; 200, 200 requests/);
   for (const pair of ['better - base', 'other - base', 'other - better'])
-    assert.equal(report.split(`| ${pair} |`).length - 1, 3 + 3 + 1, pair);
+    assert.equal(report.split(`| ${pair} |`).length - 1, 3 + 3 + 1 + 2, pair);
   assert.match(report, /\| better - base \| 2\.00 \(2\.00 to 2\.00\), \+10\.00 % \| 0\.00 \(/);
+  assert.match(
+    report,
+    /\| random \| 10\.00 \| 10\.00 \| 10\.00 \|\n\| oracle \| 90\.00 \| 90\.00 \| 100\.00 \|\n\| base/,
+  );
+  assert.doesNotMatch(report, /(random|oracle) -|- (random|oracle) \|/);
   assert.match(report, /\| other \| 20\.00 \| 40\.00 \| 40\.00 \|/);
+  // by scenario: the mean of both seeds
+  assert.match(report, /\| product_card \| 200 \| better \| 22\.0 \(22\.0 to 22\.0\) \| 40\.0 /);
+  assert.match(report, /HR of the clicked items[\s\S]*\| product_card \| 199 \| better \| 60\.0 /);
 });

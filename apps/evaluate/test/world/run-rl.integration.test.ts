@@ -25,6 +25,8 @@ test('rl: the arms go on from one policy, are judged on the same requests, and a
   assert.match(one, /\| 10 \| grpo - dpo \| -?0\.\d{4} \|/);
   for (const scenario of ['live_stream', 'product_card', 'short_video'])
     assert.match(one, new RegExp(`\\| ${scenario} \\| -?\\d\\.\\d\\d \\(`));
+  const hits = (list: string) => Number(new RegExp(`\\| ${list} \\| (\\d+\\.\\d\\d) \\|`).exec(one)![1]);
+  assert.ok(hits('random') < hits('popularity') && hits('popularity') < hits('oracle'), one);
   const store = openStore(rl(1));
   for (const arm of ['dpo', 'grpo']) {
     const sums = store.value<{ groups: number; firstLogRatio: number }>(`rl-${arm}/policy`)!;
@@ -40,6 +42,8 @@ test('rl: the arms go on from one policy, are judged on the same requests, and a
     runRl([{ ...rl(1), groupsPerStep: 1 }]),
     /holds arms of .*"groupsPerStep":2.* name another folder/,
   );
+
+  await assert.rejects(runRl([{ ...rl(1), seed: 2 }]), /holds arms of .*"seed":1.* asked are .*"seed":2/);
 
   // a stop while the last requests were judged: the others are not asked again
   const file = path.join(store.folder, 'judged.jsonl');

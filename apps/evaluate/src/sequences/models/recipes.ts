@@ -79,7 +79,7 @@ const REFERENCE: GeneratorRecipe = {
   teacherShare: 0,
 };
 
-const WITHOUT_TEACHER: GeneratorRecipe = { ...ONEMALL, teacherShare: 0, epochs: 12 };
+const WITHOUT_TEACHER: GeneratorRecipe = { ...ONEMALL, teacherShare: 0 };
 
 /** What is compared by default; SASRec comes before them. */
 export const MAIN_ROWS: Readonly<Record<string, GeneratorRecipe>> = {

@@ -1,24 +1,35 @@
 /** Judges the arms of an RL run on the last span of a log, request by request. */
 import type { RankerRuntime } from '@onemall/learning';
+import type { ScenarioName } from '@onemall/simulator/world';
 import { asked } from '../lists/list-model.ts';
 import type { OneMallLists } from '../lists/onemall-lists.ts';
 import type { PreparedWorld, WorldRun } from '../samples/prepare-world.ts';
 import type { SemanticIds } from '../samples/semantic-ids.ts';
 import { agreement, type TopMeans, topMeans } from './compare-policies.ts';
-import { DEPTH, hitShares, ranksOf } from './hit-rates.ts';
-import { isJudged } from './judge-requests.ts';
+import { DEPTH, KS, type RequestHits, ranksOf } from './hit-rates.ts';
+import {
+  hitsOf,
+  isJudged,
+  type RequestRanks,
+  ranksWithoutModel,
+  shownItems,
+  takeLastClicks,
+} from './judge-requests.ts';
 import { rankerJudgement, trueJudgement } from './judges.ts';
 
 /** What the judges say of one request's lists, by arm. */
-export interface JudgedArms {
-  request: number;
-  scenario: string;
+export interface JudgedLists extends RequestRanks {
+  scenario: ScenarioName;
   truth: Record<string, TopMeans>;
   second: Record<string, TopMeans>;
-  /** Shares of the viewed items among the first K, one for each of `KS`. */
-  viewed: Record<string, readonly number[]>;
-  /** Rank correlation of the rewarding ranker with the ground truth in the base policy's list, by depth. Rows of earlier builds have none. */
-  agreement?: readonly (number | null)[];
+  /** Rank correlation of the rewarding ranker with the ground truth in the base policy's list, by depth. */
+  agreement: readonly (number | null)[];
+}
+
+/** The judged lists of one seed's requests, and the hits of the arms and of the lists that need no model. */
+export interface JudgedArms {
+  lists: JudgedLists[];
+  hits: RequestHits[];
 }
 
 /** What judging needs of an RL run. */
@@ -38,12 +49,13 @@ export async function judgeArms(
   study: JudgedStudy,
   arms: readonly OneMallLists[],
   judge: RankerRuntime,
-): Promise<JudgedArms[]> {
+): Promise<JudgedArms> {
   const { log, run, sids, popularity, store } = study;
   const { plan } = log;
   const fraction = (run.requests * plan.spec.positions) / plan.testExposures;
-  const known = new Map(store.lines<JudgedArms>('judged').map((row) => [row.request, row]));
-  const judged: JudgedArms[] = [];
+  const known = new Map(store.lines<JudgedLists>('judged').map((row) => [row.request, row]));
+  const lists: JudgedLists[] = [];
+  const candidates: number[] = [];
   while (log.numExposures < plan.trainExposures + plan.testExposures) {
     const request = log.nextRequest();
     if (!isJudged(log.requestId(request), fraction)) continue;
@@ -54,32 +66,38 @@ export async function judgeArms(
       row = await judgeRequest(study, arms, judge, request);
       store.append('judged', row);
     }
-    judged.push(row);
-    if (judged.length % 50 === 0) run.print(`${judged.length} of about ${run.requests} requests judged`);
+    lists.push(row);
+    candidates.push(log.oracle.numCandidates(row.scenario));
+    if (lists.length % 50 === 0) run.print(`${lists.length} of about ${run.requests} requests judged`);
   }
-  store.setValue('judged', { budget: run.requests, requests: judged.map((row) => row.request) });
-  return judged;
+  takeLastClicks(log);
+  const hits = lists.map((row, i) => hitsOf(log, row, candidates[i]!, KS));
+  for (const row of hits) store.append('hits', row);
+  store.setValue('judged', { budget: run.requests, requests: lists.map((row) => row.request) });
+  return { lists, hits };
 }
 
 async function judgeRequest(
-  { log, run, ranker, scales }: JudgedStudy,
+  { log, run, popularity, ranker, scales }: JudgedStudy,
   arms: readonly OneMallLists[],
   judge: RankerRuntime,
   request: number,
-): Promise<JudgedArms> {
-  const [from, to] = log.exposuresOf(request);
-  const viewed = log.exposures.item.rows().subarray(from, to);
-  const row: JudgedArms = { request, scenario: log.scenario(request), truth: {}, second: {}, viewed: {} };
+): Promise<JudgedLists> {
+  const scenario = log.scenario(request);
+  const row: JudgedLists = {
+    ...{ request, scenario, truth: {}, second: {}, agreement: [] },
+    ranks: ranksWithoutModel(log, popularity, request),
+  };
   for (const arm of arms) {
     const items = await arm.rank(asked(log, request), DEPTH);
     const truth = trueJudgement(log, request, items);
     row.truth[arm.name] = topMeans(truth);
     if (arm.name === 'base') {
       const taught = await rankerJudgement(log, ranker, request, items, run.historyLength);
-      row.agreement = agreement(taught, truth, scales[row.scenario]!);
+      row.agreement = agreement(taught, truth, scales[scenario]!);
     }
     row.second[arm.name] = topMeans(await rankerJudgement(log, judge, request, items, run.historyLength));
-    row.viewed[arm.name] = hitShares(ranksOf(items, viewed))!;
+    row.ranks[arm.name] = ranksOf(items, shownItems(log, request));
   }
   return row;
 }

@@ -37,7 +37,7 @@ export interface JudgedHits {
 }
 
 /** What the lists made of a request: the place of each item that was shown, in the order of the page. */
-interface RequestRanks {
+export interface RequestRanks {
   request: number;
   ranks: Record<string, number[]>;
 }
@@ -82,8 +82,7 @@ export async function judgeLists(
     candidates.set(request, log.oracle.numCandidates(log.scenario(request)));
     if (candidates.size % 100 === 0) print(`${candidates.size} of about ${options.requests} requests judged`);
   }
-  // clicks of the last pages are still to come
-  log.takeUntil(log.requests.timeMs.at(log.numRequests - 1) + longestClickMs(log));
+  takeLastClicks(log);
   const hits: JudgedHits = { at: [], atShares: [] };
   for (const [request, n] of candidates) {
     hits.at.push(hitsOf(log, known.get(request)!, n, KS));
@@ -100,23 +99,35 @@ async function judgeRequest(
   request: number,
   before: RequestRanks | undefined,
 ): Promise<RequestRanks> {
-  const scenario = log.scenario(request);
-  const [from, to] = log.exposuresOf(request);
-  const shown = log.exposures.item.rows().subarray(from, to);
-  const ranks = { ...before?.ranks };
-  if (!before) {
-    const oracle = oracleLists(log, request, DEPTH);
-    ranks[POPULARITY] = ranksOf(popularList(log, popularity, scenario, DEPTH), shown);
-    ranks[ORACLE] = ranksOf(oracle.viewed, shown);
-    ranks[ORACLE_CLICKED] = ranksOf(oracle.clicked, shown);
-  }
+  const ranks = before ? { ...before.ranks } : ranksWithoutModel(log, popularity, request);
   for (const model of models)
-    ranks[model.name] = ranksOf(await model.rank(asked(log, request), DEPTH), shown);
+    ranks[model.name] = ranksOf(await model.rank(asked(log, request), DEPTH), shownItems(log, request));
   return { request, ranks };
 }
 
-/** Hit rates of the viewed and of the clicked items, now that the clicks are known. */
-function hitsOf(
+/** The items of a request's page, in its order. */
+export function shownItems(log: WorldLog, request: number): Int32Array {
+  const [from, to] = log.exposuresOf(request);
+  return log.exposures.item.rows().subarray(from, to);
+}
+
+/** Places in the lists that need no model; ask while the world stands at the request. */
+export function ranksWithoutModel(
+  log: WorldLog,
+  popularity: Popularity,
+  request: number,
+): RequestRanks['ranks'] {
+  const shown = shownItems(log, request);
+  const oracle = oracleLists(log, request, DEPTH);
+  return {
+    [POPULARITY]: ranksOf(popularList(log, popularity, log.scenario(request), DEPTH), shown),
+    [ORACLE]: ranksOf(oracle.viewed, shown),
+    [ORACLE_CLICKED]: ranksOf(oracle.clicked, shown),
+  };
+}
+
+/** Hit rates of the viewed and of the clicked items, now that the clicks are known, see `takeLastClicks`. */
+export function hitsOf(
   log: WorldLog,
   { request, ranks }: RequestRanks,
   numCandidates: number,
@@ -145,5 +156,8 @@ function withTasteDraw(hits: RequestHits, numRooms: number, depths: readonly num
   return hits;
 }
 
-const longestClickMs = ({ plan }: WorldLog): number =>
-  Math.max(...Object.values(plan.scenarios).map((s) => s.clickWindowMs));
+/** Takes the log on until the clicks of its last pages are known. */
+export function takeLastClicks(log: WorldLog): void {
+  const longestMs = Math.max(...Object.values(log.plan.scenarios).map((s) => s.clickWindowMs));
+  log.takeUntil(log.requests.timeMs.at(log.numRequests - 1) + longestMs);
+}

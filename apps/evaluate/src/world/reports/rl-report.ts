@@ -6,8 +6,10 @@ import {
   pooledBootstrap,
   TOPS,
 } from '../judging/compare-policies.ts';
-import { bootstrap, type Interval, KS } from '../judging/hit-rates.ts';
-import type { JudgedArms } from '../judging/judge-arms.ts';
+import { bootstrap, type Interval, KS, meanOverSeeds, type RequestHits } from '../judging/hit-rates.ts';
+import type { JudgedArms, JudgedLists } from '../judging/judge-arms.ts';
+import { ORACLE, POPULARITY, RANDOM } from '../judging/judge-requests.ts';
+import { hitTable } from './hit-table.ts';
 import { pairTable, policyTable, signedPercent } from './policy-tables.ts';
 
 export interface RlFacts {
@@ -21,12 +23,12 @@ export interface RlFacts {
 }
 
 /** @param judged the requests of each seed */
-export function rlReport(seeds: readonly RlFacts[], judged: readonly (readonly JudgedArms[])[]): string {
+export function rlReport(seeds: readonly RlFacts[], judged: readonly JudgedArms[]): string {
   const [{ plan, rlSteps, rolloutWidth, groupsPerStep, syncSteps, rlWeight }] = seeds as [RlFacts];
   const by = (judge: 'truth' | 'second'): string[] => {
     const { rows, pairs } = comparePolicies(
-      judged.map((own) =>
-        own.map(
+      judged.map(({ lists }) =>
+        lists.map(
           (row): JudgedRequest => ({ request: row.request, scenario: row.scenario, lists: row[judge] }),
         ),
       ),
@@ -35,7 +37,7 @@ export function rlReport(seeds: readonly RlFacts[], judged: readonly (readonly J
     return [policyTable(rows), '', pairTable(pairs)];
   };
   return [
-    `World plan ${plan.hash}, seed ${seeds.map((s) => s.seed).join(', ')}; ${judged.map((own) => own.length).join(', ')} requests of the last span, ${rlSteps} steps an arm, beam ${rolloutWidth}, ${groupsPerStep} group(s) a step, L_RL at ${rlWeight}, the reference synced every ${syncSteps} steps. Measures are means over seeds; intervals are paired, over requests with all their seeds.`,
+    `World plan ${plan.hash}, seed ${seeds.map((s) => s.seed).join(', ')}; ${judged.map(({ lists }) => lists.length).join(', ')} requests of the last span, ${rlSteps} steps an arm, beam ${rolloutWidth}, ${groupsPerStep} group(s) a step, L_RL at ${rlWeight} of the mean over a step's groups, the reference synced every ${syncSteps} steps. Measures are means over seeds; intervals are paired, over requests with all their seeds.`,
     '',
     'Judged by the ground truth:',
     '',
@@ -45,16 +47,17 @@ export function rlReport(seeds: readonly RlFacts[], judged: readonly (readonly J
     '',
     ...by('second'),
     '',
-    ...hitRows(judged),
-    ...agreementRows(judged.flat()),
+    ...hitRows(judged.map(({ hits }) => hits)),
+    ...agreementRows(judged.flatMap(({ lists }) => lists)),
+    '',
+    'Hit rates by scenario, and of the clicked items:',
+    hitTable(meanOverSeeds(judged.map(({ hits }) => hits)), Object.keys(judged[0]?.lists[0]?.truth ?? {})),
   ].join('\n');
 }
 
 /** Means over requests, by scenario. */
-function agreementRows(judged: readonly JudgedArms[]): string[] {
-  const rows = judged.filter((row) => row.agreement !== undefined);
-  if (rows.length === 0) return [];
-  const scenarios = [...new Set(rows.map((row) => row.scenario))].sort();
+function agreementRows(judged: readonly JudgedLists[]): string[] {
+  const scenarios = [...new Set(judged.map((row) => row.scenario))].sort();
   return [
     '',
     'Rank correlation (Spearman) of the rewarding ranker with the ground truth within a list of the base policy:',
@@ -62,9 +65,9 @@ function agreementRows(judged: readonly JudgedArms[]): string[] {
     `| scenario | ${TOPS.map((k) => `top ${k}`).join(' | ')} |`,
     `|---|${TOPS.map(() => '---').join('|')}|`,
     ...scenarios.map((scenario) => {
-      const own = rows.filter((row) => row.scenario === scenario);
+      const own = judged.filter((row) => row.scenario === scenario);
       const cells = TOPS.map((_, k) => {
-        const { mean, low, high } = bootstrap(own.flatMap((row) => row.agreement![k] ?? []));
+        const { mean, low, high } = bootstrap(own.flatMap((row) => row.agreement[k] ?? []));
         return `${mean.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`;
       });
       return `| ${scenario} | ${cells.join(' | ')} |`;
@@ -72,14 +75,17 @@ function agreementRows(judged: readonly JudgedArms[]): string[] {
   ];
 }
 
-function hitRows(judged: readonly (readonly JudgedArms[])[]): string[] {
-  const arms = Object.keys(judged[0]?.[0]?.viewed ?? {});
-  const figure = (of: (row: JudgedArms) => number): Interval =>
-    pooledBootstrap(judged.map((own) => new Map(own.map((row) => [row.request, of(row)]))));
+/** Over all scenarios, with differences as shares of themselves. @param seeds the requests of each */
+function hitRows(seeds: readonly (readonly RequestHits[])[]): string[] {
+  const withoutModel = [RANDOM, POPULARITY, ORACLE];
+  const lists = Object.keys(seeds[0]?.[0]?.viewed ?? {});
+  const arms = lists.filter((list) => !withoutModel.includes(list));
+  const figure = (of: (row: RequestHits) => number): Interval =>
+    pooledBootstrap(seeds.map((own) => new Map(own.map((row) => [row.request, of(row)]))));
   const points = (x: number): string => (100 * x).toFixed(2);
-  const rows = arms.map(
-    (arm) =>
-      `| ${arm} | ${KS.map((_, k) => points(figure((row) => row.viewed[arm]![k]!).mean)).join(' | ')} |`,
+  const rows = lists.map(
+    (list) =>
+      `| ${list} | ${KS.map((_, k) => points(figure((row) => row.viewed[list]![k]!).mean)).join(' | ')} |`,
   );
   const pairs = pairsOf(arms).map(([arm, against]) => {
     const cells = KS.map((_, k) => {
@@ -90,7 +96,7 @@ function hitRows(judged: readonly (readonly JudgedArms[])[]): string[] {
     return `| ${arm} - ${against} | ${cells.join(' | ')} |`;
   });
   return [
-    `| policy | ${KS.map((k) => `HR@${k} of the viewed, %`).join(' | ')} |`,
+    `| list | ${KS.map((k) => `HR@${k} of the viewed, %`).join(' | ')} |`,
     `|---|${KS.map(() => '---').join('|')}|`,
     ...rows,
     ...pairs,

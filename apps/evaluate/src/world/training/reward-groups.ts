@@ -37,7 +37,7 @@ export interface RlRun extends WorldRun {
   groupsPerStep: number;
   /** Candidates of a group that train in GRPO; DPO takes o+ and four o-. */
   groupCandidates: number;
-  /** Weight of L_RL in the loss. */
+  /** Weight in the loss of L_RL, the mean over the groups of a step. */
   rlWeight: number;
 }
 
@@ -61,7 +61,7 @@ export const DPO_NEGATIVES = 4;
 /** Requests whose lists set the scales of the rewards. */
 const SCALE_REQUESTS = 60;
 
-/** The newest requests of the training span with a positive, by hash of the id: those that RL asks about. */
+/** Requests of the training span with a positive, first by hash of the id: those that RL asks about. */
 export function rlRequests({ log, positives }: Study, count: number): number[] {
   const requests = [...new Set(Array.from(positives, (row) => log.exposures.request.at(row)))];
   const hash = (request: number): number => hashFraction(`rollout:${log.requestId(request)}`);

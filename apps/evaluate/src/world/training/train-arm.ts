@@ -25,7 +25,10 @@ export async function trainArm(study: Study, arm: Arm, base: PolicyRuntime): Pro
   if (done) return loadPolicy(done);
   const model = oneMallRun(run, positives);
   const candidatesPerGroup = arm === 'grpo' ? run.groupCandidates : 1 + DPO_NEGATIVES;
-  const rl = arm === 'base' ? {} : { rl: { form: arm, maxGroups: run.groupsPerStep, candidatesPerGroup } };
+  // L_RL is the mean over the groups of a step: each step has its share of rollouts, known before
+  const fraction = run.groupsPerStep / (model.options.batchSize ?? retrievalPresets[run.preset].batchSize);
+  const rl =
+    arm === 'base' ? {} : { rl: { form: arm, maxGroups: run.groupsPerStep, candidatesPerGroup, fraction } };
   // the base training ended at a small rate; the arms go on at one of their own, the same for all
   const optimizer = { learningRate: ARM_RATE * retrievalPresets[run.preset].learningRate };
   const { trainer } = await openTrainer(

@@ -8,6 +8,7 @@ import {
   type RankerSample,
   rankerPresets,
 } from '@onemall/learning';
+import { type EgpmState, observeEgpm, winsorize } from '@onemall/trainer/src/stages/scale-egpm.ts';
 import type { RunStore } from '../adapters/run-store.ts';
 import { SCENARIOS, type WorldLog } from '../log/world-log.ts';
 import { featuresAsOf } from '../samples/training-samples.ts';
@@ -24,6 +25,8 @@ export interface RankerRun {
 }
 
 const REPORT_EVERY = 100;
+/** S is set elsewhere: only the values of buys are remembered. */
+const NO_SCALE = { minExposures: Number.POSITIVE_INFINITY, minBuys: Number.POSITIVE_INFINITY };
 /** Few samples come in smaller batches: a ranker of fewer steps has learnt little more than the mean. */
 const LEAST_STEPS = 600;
 
@@ -43,12 +46,26 @@ export async function trainRanker(
   const preset = rankerPresets[run.preset];
   const batchSize = Math.max(1, Math.min(preset.batchSize, Math.floor(trained.length / LEAST_STEPS)));
   const trainer = await createRankerTrainer({ preset, batchSize, scenarios: SCENARIOS, seed: run.seed });
+  let paid: EgpmState = {};
   try {
     for (let at = 0; at + batchSize <= trained.length; at += batchSize) {
       const batch = Array.from(trained.subarray(at, at + batchSize), (row) =>
         rankerSample(log, row, run.historyLength),
       );
-      const { loss, step } = await trainer.step(batch);
+      // as the streaming trainer: values are cut by what earlier steps saw
+      const { loss, step, ...predicted } = await trainer.step(
+        batch.map((s) => ({ ...s, buyValueCents: winsorize(s.buyValueCents, paid[s.scenario]) })),
+      );
+      paid = observeEgpm(
+        paid,
+        batch.map(({ scenario, bought, buyValueCents }, i) => ({
+          ...{ scenario, bought, buyValueCents },
+          pCtr: predicted.pCtr[i]!,
+          pCtcvr: predicted.pCtcvr[i]!,
+          buyValueGivenBuyCents: predicted.buyValueCents[i]!,
+        })),
+        NO_SCALE,
+      );
       if (step % REPORT_EVERY === 0) print(`${run.name} step ${step}: loss ${loss.total.toFixed(4)}`);
     }
     const figures = trainer.metrics();
