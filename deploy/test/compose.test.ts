@@ -5,7 +5,14 @@ import { existsSync, globSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { commonShape, envName, loadConfig, openArtifactStore, S3ArtifactStore } from '@onemall/service-kit';
+import {
+  commonShape,
+  envName,
+  loadConfig,
+  openArtifactStore,
+  S3ArtifactStore,
+  StageMeter,
+} from '@onemall/service-kit';
 import Ajv from 'ajv';
 import { parse } from 'yaml';
 
@@ -146,39 +153,82 @@ test('Prometheus asks every service on its port', () => {
   assert.deepEqual(targets, expected.sort());
 });
 
-test('dashboard and alerts name metrics that the code sets', () => {
+const dashboard = JSON.parse(readFileSync(`${root}deploy/grafana/dashboards/onemall.json`, 'utf8')) as {
+  panels: {
+    id: number;
+    title: string;
+    targets?: { expr: string }[];
+    gridPos: Record<'x' | 'y' | 'w' | 'h', number>;
+  }[];
+  templating: { list: { query: { query: string } }[] };
+};
+const { groups } = parse(readFileSync(`${root}deploy/alerts.yml`, 'utf8')) as {
+  groups: { rules: { alert: string; expr: string; annotations: { runbook: string } }[] }[];
+};
+const alerts = groups.flatMap((group) => group.rules);
+
+/** Names of metrics in a PromQL expression: what is left of words without functions, labels and keywords. */
+function metricsOf(expr: string): string[] {
+  const bare = expr
+    .replaceAll(/\{[^}]*\}|\[[^\]]*\]/g, ' ')
+    .replaceAll(/\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)/g, ' ');
+  return [...bare.matchAll(/(?<![\w.])[a-z_:][\w:]*\b(?!\s*\()/gi)]
+    .map(([word]) => word.replace(/_bucket$/, ''))
+    .filter((word) => !['and', 'or', 'unless', 'bool', 'offset'].includes(word));
+}
+
+test('panels and alerts name metrics that some service publishes', async () => {
   const code = globSync(['services/*/src/**/*.ts', 'apps/*/src/**/*.ts', 'packages/service-kit/src/*.ts'], {
     cwd: root,
   })
     .map((file) => readFileSync(root + file, 'utf8'))
     .join('\n');
-  const watched =
-    readFileSync(`${root}deploy/grafana/dashboards/onemall.json`, 'utf8') +
-    readFileSync(`${root}deploy/alerts.yml`, 'utf8');
-  const metrics = new Set(
-    [...watched.matchAll(/onemall_[a-z0-9_]+/g)].map(([m]) => m.replace(/_bucket$/, '')),
-  );
-  assert.ok(metrics.size > 8);
-  for (const metric of metrics) {
-    const gauge = metric.replace(/^onemall_/, '');
-    const levels = gauge.replace(/_\d$/, '_');
-    const dropped = /^rl_dropped_(\w+)$/.exec(gauge)?.[1];
-    assert.ok(
-      code.includes(metric) ||
-        code.includes(`'${gauge}'`) ||
-        code.includes(`\`${levels}$`) ||
-        code.includes(`'${levels}`) ||
-        (code.includes('`rl_dropped_$') && code.includes(`'${dropped}'`)),
-      `no code sets ${metric}`,
+  const ofEveryProcess = await new StageMeter('any').registry.metrics();
+  const isPublished = (metric: string): boolean => {
+    if (!metric.startsWith('onemall_'))
+      return metric === 'up' || ofEveryProcess.includes(`# TYPE ${metric} `);
+    const gauge = metric.replace(/^onemall_(partition_)?/, '');
+    if (ofEveryProcess.includes(`# TYPE ${metric} `) || code.includes(`'${gauge}'`)) return true;
+    // Names that are put together: a level, a topic or a reason behind what they have in common.
+    const level = /^(\w+_)\d$/.exec(gauge)?.[1];
+    const [, dropped] = /^rl_dropped_(\w+)$/.exec(gauge) ?? [];
+    const [, topic] = /^waits_for_(exposures|clicks|buys)$/.exec(gauge) ?? [];
+    return (
+      (level !== undefined && (code.includes(`\`${level}$`) || code.includes(`'${level}`))) ||
+      (dropped !== undefined && code.includes('`rl_dropped_$') && code.includes(`'${dropped}'`)) ||
+      (topic !== undefined && code.includes('`waits_for_$'))
     );
+  };
+  const asked = [
+    ...alerts.map(({ alert, expr }) => ({ by: alert, metrics: metricsOf(expr) })),
+    ...dashboard.panels.flatMap(({ title, targets = [] }) =>
+      targets.map(({ expr }) => ({ by: title, metrics: metricsOf(expr) })),
+    ),
+    ...dashboard.templating.list.map(({ query }) => ({
+      by: query.query,
+      metrics: [/^label_values\((\w+), \w+\)$/.exec(query.query)![1]!],
+    })),
+  ];
+  for (const { by, metrics } of asked) {
+    assert.ok(metrics.length > 0, `${by} asks for no metric`);
+    for (const metric of metrics) assert.ok(isPublished(metric), `${by}: nobody publishes ${metric}`);
   }
+  assert.deepEqual(metricsOf('sum by (le) (rate(a_bucket{b="c"}[1m])) > 2 and on (d) e == 0'), ['a', 'e']);
+  for (const wrong of ['onemall_open_exposure', 'onemall_partition_no_such_thing', 'nodejs_nothing'])
+    assert.equal(isPublished(wrong), false, wrong);
+});
+
+test('panels have ids of their own and do not cover each other', () => {
+  const { panels } = dashboard;
+  assert.equal(new Set(panels.map((panel) => panel.id)).size, panels.length);
+  const cells = panels.flatMap(({ gridPos: { x, y, w, h } }) =>
+    Array.from({ length: w * h }, (_, i) => `${x + (i % w)} ${y + Math.floor(i / w)}`),
+  );
+  assert.equal(new Set(cells).size, cells.length);
 });
 
 test('the runbook of every alert is there, with the section that it names', () => {
-  const { groups } = parse(readFileSync(`${root}deploy/alerts.yml`, 'utf8')) as {
-    groups: { rules: { alert: string; annotations: { runbook: string } }[] }[];
-  };
-  for (const { alert, annotations } of groups.flatMap((g) => g.rules)) {
+  for (const { alert, annotations } of alerts) {
     const [file, section] = annotations.runbook.split('#');
     const headings = readFileSync(root + file!, 'utf8')
       .split('\n')

@@ -33,6 +33,7 @@ export class StageMeter {
   #quantiles: RecordableHistogram = createHistogram();
   #status: Omit<StageStatus, 'p50Ms' | 'p99Ms' | 'rssBytes' | 'upSeconds' | 'state'>;
   #gauges = new Map<string, Gauge>();
+  #partitionGauges = new Map<string, Gauge<'partition'>>();
 
   constructor(service: string) {
     this.service = service;
@@ -90,12 +91,29 @@ export class StageMeter {
     gauge.set(value);
     this.#status.values[name] = value;
   }
-  /** Takes gauges back that tell of nothing any more. */
-  unset(isGone: (name: string) => boolean): void {
-    for (const name of [...this.#gauges.keys()].filter(isGone)) {
-      this.registry.removeSingleMetric(`onemall_${name}`);
-      this.#gauges.delete(name);
-      delete this.#status.values[name];
+  /**
+   * A gauge of one partition: `onemall_partition_<name>` with the label `partition` in Prometheus, `values[<name>_p<N>]` in
+   * /status. The name differs from that of the whole, so that a sum over all series never counts twice.
+   */
+  setOfPartition(partition: number, name: string, value: number): void {
+    let gauge = this.#partitionGauges.get(name);
+    if (!gauge) {
+      gauge = new Gauge({
+        name: `onemall_partition_${name}`,
+        help: name,
+        labelNames: ['partition'],
+        registers: [this.registry],
+      });
+      this.#partitionGauges.set(name, gauge);
+    }
+    gauge.set({ partition }, value);
+    this.#status.values[`${name}_p${partition}`] = value;
+  }
+  /** Takes a partition's gauges back: they tell of nothing any more. */
+  unsetPartition(partition: number): void {
+    for (const [name, gauge] of this.#partitionGauges) {
+      gauge.remove({ partition });
+      delete this.#status.values[`${name}_p${partition}`];
     }
   }
   add(name: string, by = 1, help = name): void {

@@ -39,6 +39,32 @@ test('what a stage counts shows in its status and in its metrics alike', async (
   assert.match(text, /^onemall_late_events\{service="sample-assembler"\} 3$/m);
 });
 
+test('gauges of partitions carry a label in the metrics and a number in the status, and go one by one', async () => {
+  const meter = new StageMeter('x');
+  meter.set('lag_ms', 9);
+  for (const partition of [1, 11]) meter.setOfPartition(partition, 'lag_ms', 10 * partition);
+  meter.setOfPartition(1, 'slowed', 0);
+  assert.deepEqual(meter.status('running').values, {
+    lag_ms: 9,
+    lag_ms_p1: 10,
+    lag_ms_p11: 110,
+    slowed_p1: 0,
+  });
+  const lines = async () => (await meter.registry.metrics()).match(/^onemall_(partition_|lag_ms).*$/gm);
+  assert.deepEqual(await lines(), [
+    'onemall_lag_ms{service="x"} 9',
+    'onemall_partition_lag_ms{partition="1",service="x"} 10',
+    'onemall_partition_lag_ms{partition="11",service="x"} 110',
+    'onemall_partition_slowed{partition="1",service="x"} 0',
+  ]);
+  meter.unsetPartition(1);
+  assert.deepEqual(meter.status('running').values, { lag_ms: 9, lag_ms_p11: 110 });
+  assert.deepEqual(await lines(), [
+    'onemall_lag_ms{service="x"} 9',
+    'onemall_partition_lag_ms{partition="11",service="x"} 110',
+  ]);
+});
+
 test('latencies come as quantiles of all that were recorded, in milliseconds', () => {
   const meter = new StageMeter('x');
   for (let ms = 1; ms <= 1000; ms++) meter.recordLatency(ms);

@@ -1,7 +1,7 @@
 /** How a partition is taken over and what a transaction holds: the order of calls, with ports that write them down. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FencedError, TransactionFailedError } from '@onemall/kafka-io';
+import { FencedError, KafkaIoError, TransactionFailedError } from '@onemall/kafka-io';
 import { LOG_TOPICS } from '../src/stages/log-record.ts';
 import { RULES } from './drive.ts';
 import { becomesLive, exposure, newOwner, Ports, time, work } from './owner-scene.ts';
@@ -187,6 +187,49 @@ test('a part that waits for the registry while its partition is given up is left
   await taking;
   assert.equal(owner.isLive, false);
   assert.equal(ports.transactions.flatMap(({ topics }) => topics).length, 0);
+});
+
+test('a partition that cannot be taken over is seen, at the start and after a failed commit', async () => {
+  const ports = new Ports();
+  ports.logs.exposures.push(exposure('e1', 1_000));
+  const { committed } = ports.io;
+  ports.io.committed = async () => {
+    throw new KafkaIoError('UNSTABLE_OFFSET_COMMIT');
+  };
+  const { owner, clock, values } = newOwner(ports);
+  const opened = owner.open();
+  const seen = () => {
+    const { partitions_owned, partitions_taking_over, taking_over_p0, watermark_ms_p0 } = values();
+    return { partitions_owned, partitions_taking_over, taking_over_p0, watermark_ms_p0 };
+  };
+  const waiting = {
+    partitions_owned: 0,
+    partitions_taking_over: 1,
+    taking_over_p0: 1,
+    watermark_ms_p0: undefined,
+  };
+  for (let i = 0; i < 20; i++) await new Promise(setImmediate);
+  assert.deepEqual(seen(), waiting);
+  ports.io.committed = committed;
+  await becomesLive(owner, clock);
+  await opened;
+  await work(ports, owner);
+  const owned = { partitions_owned: 1, partitions_taking_over: 0, taking_over_p0: 0, watermark_ms_p0: 500 };
+  assert.deepEqual(seen(), owned);
+  ports.failNext = new TransactionFailedError('no answer');
+  await owner.flush();
+  assert.deepEqual(seen(), waiting, 'what was known of the dropped state is not told any more');
+  assert.equal(values().transactions_aborted_p0, 1);
+  await becomesLive(owner, clock);
+  await work(ports, owner);
+  assert.deepEqual(seen(), owned);
+  assert.equal(values().transactions_aborted_p0, 1, 'goes on counting');
+  await owner.close();
+  assert.equal(values().partitions_taking_over, 0);
+  assert.deepEqual(
+    Object.keys(values()).filter((name) => name.endsWith('_p0')),
+    [],
+  );
 });
 
 test('samples without committed offsets refuse the start', async () => {

@@ -1,4 +1,4 @@
-/** What operators see of the join, by partition where that tells more: names of those end in `_p` and the partition's number. */
+/** What operators see of the join, by partition where that tells more. */
 import type { Clock, StageMeter } from '@onemall/service-kit';
 import { LOG_TOPICS, type LogTopic, type OtherOutput } from '../stages/log-record.ts';
 import type { JoinCounts } from '../stages/outbox.ts';
@@ -56,6 +56,8 @@ export class JoinMeter {
   readonly #meter: StageMeter;
   readonly #clock: Clock;
   readonly #partitions = new Map<number, PartitionFacts>();
+  /** Ours, and nothing is known of them until they are taken over. */
+  readonly #takingOver = new Set<number>();
   readonly #counts = new Map<number, PartitionCounts>();
 
   constructor(meter: StageMeter, clock: Clock) {
@@ -68,15 +70,25 @@ export class JoinMeter {
     if (count > 0) this.#meter.recordIn(count);
   }
 
+  /** Begun, or begun anew after a failed commit: what was observed of the partition is true no longer. */
+  takingOver(partition: number): void {
+    this.#takingOver.add(partition);
+    this.#partitions.delete(partition);
+    this.#countsOf(partition); // go on where there are some: failures that repeat must add up
+    this.#meter.unsetPartition(partition);
+    this.#meter.setOfPartition(partition, 'taking_over', 1);
+  }
+
   observe(partition: number, facts: PartitionFacts): void {
     this.#partitions.set(partition, facts);
   }
 
   /** The partition is another instance's from now on. */
   forget(partition: number): void {
+    this.#takingOver.delete(partition);
     this.#partitions.delete(partition);
     this.#counts.delete(partition);
-    this.#meter.unset((name) => name.endsWith(`_p${partition}`));
+    this.#meter.unsetPartition(partition);
   }
 
   /** Sets the gauges from what was observed last; called now and then, since nobody reads them faster. */
@@ -88,6 +100,7 @@ export class JoinMeter {
       all.reduce((n, [, facts]) => n + of(facts), 0);
     const behind = (facts: PartitionFacts): number => (facts.watermarkMs > 0 ? nowMs - facts.watermarkMs : 0);
     set('partitions_owned', all.length);
+    set('partitions_taking_over', this.#takingOver.size);
     set(
       'partitions_slowed',
       sum((facts) => Number(facts.isSlowed)),
@@ -123,7 +136,7 @@ export class JoinMeter {
     );
     this.#meter.setLag(sum((facts) => facts.lag));
     for (const [partition, facts] of all) {
-      const ofPartition = (name: string, value: number): void => set(`${name}_p${partition}`, value);
+      const ofPartition = this.#gaugesOf(partition);
       ofPartition('watermark_ms', facts.watermarkMs);
       ofPartition('watermark_lag_ms', behind(facts));
       ofPartition('open_exposures', facts.openExposures);
@@ -134,8 +147,11 @@ export class JoinMeter {
       ofPartition('history_disk_bytes', facts.historyDiskBytes);
       ofPartition('history_disk_full', Number(facts.areHistoriesStuck));
       ofPartition('slowed', Number(facts.isSlowed));
+      ofPartition('lag_records', facts.lag);
       for (const topic of LOG_TOPICS) ofPartition(`waits_for_${topic}`, Number(facts.waitsFor === topic));
-      const counts = this.#countsOf(partition);
+    }
+    for (const [partition, counts] of this.#counts) {
+      const ofPartition = this.#gaugesOf(partition);
       ofPartition('late_events', counts.lateEvents);
       ofPartition('orphan_events', counts.orphanEvents);
       ofPartition('commit_ms', counts.commitMs);
@@ -173,22 +189,30 @@ export class JoinMeter {
   }
 
   takenOver(partition: number, facts: { replayed: number; tookMs: number; withSnapshot: boolean }): void {
+    this.#takingOver.delete(partition);
     this.#meter.set('take_over_ms', facts.tookMs);
-    this.#meter.set(`take_over_ms_p${partition}`, facts.tookMs);
-    this.#meter.set(`replayed_records_p${partition}`, facts.replayed);
-    this.#meter.set(`restored_from_snapshot_p${partition}`, Number(facts.withSnapshot));
+    const ofPartition = this.#gaugesOf(partition);
+    ofPartition('taking_over', 0);
+    ofPartition('take_over_ms', facts.tookMs);
+    ofPartition('replayed_records', facts.replayed);
+    ofPartition('restored_from_snapshot', Number(facts.withSnapshot));
   }
 
   snapshotWritten(partition: number, { sizeBytes, tookMs }: { sizeBytes: number; tookMs: number }): void {
     this.#meter.add('snapshots_written');
-    this.#meter.set(`snapshot_bytes_p${partition}`, sizeBytes);
-    this.#meter.set(`snapshot_ms_p${partition}`, tookMs);
+    const ofPartition = this.#gaugesOf(partition);
+    ofPartition('snapshot_bytes', sizeBytes);
+    ofPartition('snapshot_ms', tookMs);
   }
   snapshotFailed(): void {
     this.#meter.add('snapshots_failed');
   }
   snapshotRefused(): void {
     this.#meter.add('snapshots_refused');
+  }
+
+  #gaugesOf(partition: number): (name: string, value: number) => void {
+    return (name, value) => this.#meter.setOfPartition(partition, name, value);
   }
 
   #countsOf(partition: number): PartitionCounts {

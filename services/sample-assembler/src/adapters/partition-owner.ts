@@ -42,7 +42,8 @@ export class PartitionOwner {
   }
 
   async #openWithRetry(): Promise<void> {
-    const { log, clock } = this.#deps;
+    const { log, clock, meter } = this.#deps;
+    if (!this.#closing.signal.aborted) meter.takingOver(this.partition);
     while (!this.#closing.signal.aborted) {
       try {
         const taken = await takeOver(this.partition, this.#deps, this.#closing.signal);
@@ -87,6 +88,7 @@ export class PartitionOwner {
     meter.aborted(this.partition);
     this.#unassign();
     if (this.#closing.signal.aborted) return;
+    meter.takingOver(this.partition);
     log.warn({ err: error, partition: this.partition }, 'commit failed: the state is dropped and rebuilt');
     void (async () => {
       await live.close().catch(() => {});
