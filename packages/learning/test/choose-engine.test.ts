@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { chooseEngine, type Starter, starters } from '../src/engine/choose-engine.ts';
+import { automatic, chooseEngine, type Starter, starters } from '../src/engine/choose-engine.ts';
 import type { EngineStart } from '../src/engine/training-engine.ts';
 import { normal } from '../src/ops.ts';
 import { type EngineName, engineNames } from '../src/trainer-ports.ts';
@@ -39,6 +39,14 @@ test('the first engine that works is taken, with the reasons against those befor
       passed.map((other) => ({ name: other, reason: 'no such device' })),
     );
   }
+});
+
+test('an engine that starts without a device is not taken before the CPU', async (t) => {
+  const cpu = await starters.cpu(start);
+  const close = t.mock.method(cpu, 'close');
+  t.mock.method(starters, 'webgpu', async () => cpu);
+  await assert.rejects(automatic.webgpu(start), /no graphics device is there; name it/);
+  assert.equal(close.mock.callCount(), 1);
 });
 
 test('a named engine is taken or refused, never replaced', async () => {

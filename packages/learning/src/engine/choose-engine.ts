@@ -25,13 +25,19 @@ export const starters: Readonly<Record<EngineName, Starter>> = {
   wasm: async (start) => startTensorflow(await loadTfjs('wasm'), start),
 };
 
-/** Not named by the configuration, TensorFlow is taken only with a GPU: on a CPU onnxruntime is faster. */
-const automatic: Readonly<Record<EngineName, Starter>> = {
+/** Not named by the configuration, TensorFlow and WebGPU are taken only with a GPU: on a CPU onnxruntime's own kernels are faster. */
+export const automatic: Readonly<Record<EngineName, Starter>> = {
   ...starters,
   tensorflow: async (start) => {
     const tf = await loadNativeTensorflow(tensorflowFolder());
     if (!tf.usesGpu) throw new Error('TensorFlow loads but sees no GPU; name it to train with it on the CPU');
     return startTensorflow(tf, start);
+  },
+  webgpu: async (start) => {
+    const engine = await starters.webgpu(start);
+    if (engine.onDevice) return engine;
+    await engine.close();
+    throw new Error('WebGPU starts, but no graphics device is there; name it to train with it on the CPU');
   },
 };
 

@@ -1,4 +1,5 @@
 /** onnxruntime behind `TrainingEngine`: compiles each pass to a static graph and trains in a worker thread. */
+import { hasGraphicsDevice } from './graphics-device.ts';
 import { OrtEngine } from './ort-engine.ts';
 import type { Provider } from './ort-sessions.ts';
 import { compileForward, compileGradient, compileOptimizer } from './program.ts';
@@ -20,7 +21,7 @@ export async function startOnnxruntime(
   }
   return {
     description: `onnxruntime, provider ${provider}, ${start.numThreads} thread(s)`,
-    onDevice: provider !== 'cpu',
+    onDevice: provider === 'cuda' || (provider === 'webgpu' && hasGraphicsDevice()),
     addPass: (name, pass) => engine.addGradient(name, compileGradient((ops) => pass(ops)).gradient),
     addForward: (name, build) =>
       engine.addForward(
