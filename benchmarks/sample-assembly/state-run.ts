@@ -14,7 +14,7 @@ import { AttributionWindows } from '@onemall/event-time';
 import { createLogger, FolderArtifactStore, StageMeter, systemClock } from '@onemall/service-kit';
 import { HistoryDisk } from '../../services/sample-assembler/src/adapters/history-disk.ts';
 import { JoinMeter } from '../../services/sample-assembler/src/adapters/join-meter.ts';
-import { loadSnapshot, Snapshots } from '../../services/sample-assembler/src/adapters/snapshots.ts';
+import { type Cut, loadSnapshot, Snapshots } from '../../services/sample-assembler/src/adapters/snapshots.ts';
 import { sampleAssemblerConfig } from '../../services/sample-assembler/src/config.ts';
 import { Catalogue } from '../../services/sample-assembler/src/stages/catalogue.ts';
 import { PartitionJoin } from '../../services/sample-assembler/src/stages/join-partition.ts';
@@ -165,7 +165,7 @@ async function fill(numUsers: number, eventsPerUser: number, numExposures: numbe
   for (const [partition, join] of joins.entries())
     await snapshots.write(
       partition,
-      byTopic(() => numExposures),
+      committedAt(numExposures),
       { join, merge: newMerge(), histories: disks[partition]! },
       true,
     );
@@ -175,7 +175,7 @@ async function fill(numUsers: number, eventsPerUser: number, numExposures: numbe
   joins[7 % PARTITIONS]!.feed(one);
   await snapshots.write(
     7 % PARTITIONS,
-    byTopic(() => numExposures + 1),
+    committedAt(numExposures + 1),
     { join: joins[7 % PARTITIONS]!, merge: newMerge(), histories: disks[7 % PARTITIONS]! },
     true,
   );
@@ -183,6 +183,11 @@ async function fill(numUsers: number, eventsPerUser: number, numExposures: numbe
   for (const disk of disks) disk.close();
   return { ...histories, ...open, ...snapshot, ...again };
 }
+
+const committedAt = (offset: number): Cut => ({
+  offsets: byTopic(() => offset),
+  isDurable: Promise.resolve(true),
+});
 
 /** The longest time for which nothing else got its turn. */
 function watchStandstill(): () => { longestStandstillMs: number } {

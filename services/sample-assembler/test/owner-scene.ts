@@ -47,6 +47,14 @@ export const exposure = (exposureId: string, eventTimeMs: number, userId = 'u1')
   requestFeatures: { ints: [], floats: [] },
 });
 
+/** Less than the histories of two users: they go to disk by turns. */
+export const NO_CACHE_MB = 300 / (1 << 20);
+/** Exposures of forty users, who come by turns. */
+export const manyUsers = (from: number, to: number): Exposure[] =>
+  Array.from({ length: to - from }, (_, i) =>
+    exposure(`e${from + i}`, 1_000 + from + i, `u${(from + i) % 40}`),
+  );
+
 /** A log of one partition in memory, committed offsets, and everything that was asked for, in order. */
 export class Ports {
   readonly calls: string[] = [];
@@ -56,6 +64,8 @@ export class Ports {
   samplesEnd = 0;
   samples: string[] = [];
   failNext: Error | null = null;
+  /** Commits wait for it. */
+  mayCommit = Promise.resolve();
   registryIsAway: Promise<void> | null = null;
   schemaIsLearnt = false;
 
@@ -66,6 +76,7 @@ export class Ports {
         init: async () => void this.calls.push('fence'),
         commit: async (transaction) => {
           this.calls.push('commit');
+          await this.mayCommit;
           const failure = this.failNext;
           this.failNext = null;
           if (failure) throw failure;

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { FencedError, KafkaIoError, TransactionFailedError } from '@onemall/kafka-io';
 import { LOG_TOPICS } from '../src/stages/log-record.ts';
 import { RULES } from './drive.ts';
-import { becomesLive, exposure, newOwner, Ports, time, work } from './owner-scene.ts';
+import { becomesLive, exposure, manyUsers, NO_CACHE_MB, newOwner, Ports, time, work } from './owner-scene.ts';
 
 test('invariant 5: the old owner is fenced before its offsets are read', async () => {
   const ports = new Ports();
@@ -114,6 +114,32 @@ test('invariant 3: an answer that was fetched for the dropped state never enters
     [1],
     'the sample of e1 is there',
   );
+});
+
+test('invariant 3: tables that were read to their end while the commit failed let nothing of the dropped state leave', async () => {
+  const ports = new Ports();
+  ports.logs.exposures.push(...manyUsers(0, 80), exposure('moves on', 60_000));
+  const { owner, clock, failures } = newOwner(ports, { historyCacheMb: NO_CACHE_MB, snapshotMs: 0 });
+  await owner.open();
+  time.nowMs += 200;
+  await owner.take(LOG_TOPICS.map((topic) => ports.fetch(topic, 0)));
+  owner.join(time.nowMs - 100);
+  // Samples of users whose histories lie on disk are due once the tables are read.
+  const cover = owner.uncovered()!;
+  ports.failNext = new TransactionFailedError('no answer');
+  await owner.flush();
+  assert.equal(owner.isLive, false);
+  cover();
+  await becomesLive(owner, clock);
+  await work(ports, owner);
+  await owner.flush();
+  assert.deepEqual(
+    ports.transactions.map((t) => t.topics.length),
+    [80],
+    'all of it leaves once, from the state that was rebuilt',
+  );
+  assert.deepEqual(failures, []);
+  await owner.close();
 });
 
 test('invariant 3: after a failed commit the owner pauses, and giving it up ends the pause', async () => {

@@ -1,8 +1,19 @@
 /** Snapshots of a partition: taken in their time, used when they may be, passed over when anything is wrong with them. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { TransactionFailedError } from '@onemall/kafka-io';
 import { artifactSha256 } from '@onemall/service-kit';
-import { Artifacts, exposure, newOwner, Ports, time, work } from './owner-scene.ts';
+import {
+  Artifacts,
+  becomesLive,
+  exposure,
+  manyUsers,
+  NO_CACHE_MB,
+  newOwner,
+  Ports,
+  time,
+  work,
+} from './owner-scene.ts';
 
 /** An owner that has committed some and left a snapshot, and what came after it. */
 async function finished(): Promise<{ ports: Ports; artifacts: Artifacts }> {
@@ -91,14 +102,73 @@ test('a damaged or missing snapshot is passed over: an older one or the log take
   }
 });
 
-test('a snapshot past the committed offsets, or of another life of the topics, is never used', async () => {
+test('a snapshot of a transaction that failed is not there for those who come to its offsets after it', async () => {
+  const ports = new Ports();
+  const artifacts = new Artifacts();
+  ports.logs.exposures.push(exposure('e1', 1_000));
+  const { owner, clock, values } = newOwner(ports, { artifacts, snapshotMs: 1_000 });
+  await owner.open();
+  await work(ports, owner);
+  await owner.flush();
+  ports.logs.exposures.push(exposure('e2', 60_000));
+  await work(ports, owner);
+  time.nowMs += 1_000;
+  ports.failNext = new TransactionFailedError('no answer');
+  owner.commitWhenDue();
+  await owner.flush();
+  await becomesLive(owner, clock);
+  await work(ports, owner);
+  await owner.flush();
+  assert.deepEqual(
+    ports.transactions.map((t) => t.topics),
+    [[], ['training-samples']],
+    'the second attempt has committed what the first had read',
+  );
+  assert.equal(values().snapshots_failed, 0);
+  const heir = newOwner(ports, { artifacts });
+  await heir.owner.open();
+  assert.equal(heir.values().restored_from_snapshot_p0, 0);
+  assert.equal(artifacts.files.size, 0);
+});
+
+test('a process that ends in mid-commit leaves no snapshot of it, and one that ends later leaves a whole one', async () => {
+  const ports = new Ports();
+  const artifacts = new Artifacts();
+  ports.logs.exposures.push(exposure('e1', 1_000), exposure('e2', 60_000));
+  const { owner, values } = newOwner(ports, { artifacts, snapshotMs: 1_000 });
+  await owner.open();
+  await work(ports, owner);
+  time.nowMs += 1_000;
+  const gate = Promise.withResolvers<void>();
+  ports.mayCommit = gate.promise;
+  owner.commitWhenDue();
+  for (let i = 0; i < 50; i++) await new Promise(setImmediate);
+  assert.equal(artifacts.files.size, 0);
+  gate.resolve();
+  while (values().snapshots_written === 0) await new Promise(setImmediate);
+  assert.equal(artifacts.files.size, 1);
+  const heir = newOwner(ports, { artifacts });
+  await heir.owner.open();
+  assert.equal(heir.values().restored_from_snapshot_p0, 1);
+});
+
+test('a snapshot past the committed offsets is removed, so that nobody who passes it later takes it for its own', async () => {
   const { ports, artifacts } = await finished();
   const committed = ports.offsets;
   ports.offsets = committed.map((o) => ({ ...o, offset: Math.min(o.offset, 1) }));
   const { owner, values } = newOwner(ports, { artifacts });
   await owner.open();
   assert.equal(values().restored_from_snapshot_p0, 0);
-  assert.equal(artifacts.files.size, 1);
+  // By another way than the snapshot knows.
+  ports.offsets = committed;
+  const beyond = newOwner(ports, { artifacts });
+  await beyond.owner.open();
+  assert.equal(beyond.values().restored_from_snapshot_p0, 0);
+  assert.equal(artifacts.files.size, 0);
+});
+
+test('where nothing was ever committed snapshots are removed', async () => {
+  const { ports, artifacts } = await finished();
   ports.offsets = [];
   const first = newOwner(ports, { artifacts });
   await first.owner.open();
@@ -136,12 +206,6 @@ test('snapshots are taken in their time, the newest two stay, and joining goes o
   assert.equal(artifacts.files.size, 2);
 });
 
-/** Less than the histories of two users: they go to disk by turns. */
-const NO_CACHE_MB = 300 / (1 << 20);
-const manyUsers = (from: number, to: number) =>
-  Array.from({ length: to - from }, (_, i) =>
-    exposure(`e${from + i}`, 1_000 + from + i, `u${(from + i) % 40}`),
-  );
 const segmentsOf = (artifacts: Artifacts): string[] =>
   [...artifacts.files.keys()].filter((uri) => uri.includes('/histories-0/'));
 

@@ -21,7 +21,7 @@ import type { InputMerge } from '../stages/take-in-order.ts';
 import type { HistoryDisk } from './history-disk.ts';
 import type { JoinMeter } from './join-meter.ts';
 import { learnSchemas } from './learn-schemas.ts';
-import type { Snapshots } from './snapshots.ts';
+import type { Cut, Snapshots } from './snapshots.ts';
 import type { StartFacts } from './start-checks.ts';
 
 /** Next offset of an input of which nothing was committed and nothing fetched. */
@@ -86,7 +86,7 @@ export class LivePartition {
   #covered: Reached;
   #committedOffsets: string;
   #lastCommitMs: number;
-  #commit: Promise<void> | null = null;
+  #commit: Promise<unknown> | null = null;
   #snapshot: Promise<void> | null = null;
   /** Nothing is joined any more. */
   #isFinishing = false;
@@ -238,7 +238,8 @@ export class LivePartition {
     const reached = this.#reached;
     return () => {
       this.#covered = reached;
-      if (!this.#isFinishing) this.#leave();
+      // Histories on disk are gone once a commit has failed, which may have been while the tables were read.
+      if (!this.#isFinishing && !this.#hasFailed) this.#leave();
     };
   }
 
@@ -280,13 +281,13 @@ export class LivePartition {
     await this.#writer.close();
   }
 
-  /** A snapshot of a cut: it may be used once the transaction of that cut is durable, and is never looked at before. */
+  /** A snapshot of a cut, written beside the transaction of that cut and there to be found only once that is durable. */
   #startSnapshot(): void {
     this.#lastSnapshotMs = this.#deps.monotonicMs();
-    const offsets = this.#startCommit(true);
-    if (!offsets) return;
+    const cut = this.#startCommit(true);
+    if (!cut) return;
     this.#snapshot = this.#deps.snapshots
-      .write(this.partition, offsets, this.#state, !this.#isFinishing)
+      .write(this.partition, cut, this.#state, !this.#isFinishing)
       .finally(() => {
         this.#snapshot = null;
       });
@@ -294,9 +295,9 @@ export class LivePartition {
 
   /**
    * @param isForced commits the watermark although nothing has left
-   * @returns the offsets of the cut; null where nothing was to commit
+   * @returns the cut; null where nothing was to commit
    */
-  #startCommit(isForced: boolean): Record<LogTopic, number> | null {
+  #startCommit(isForced: boolean): Cut | null {
     const { groupId, monotonicMs, facts, meter, keepUsersMs } = this.#deps;
     const { join, merge, writer } = this.#state;
     // The cut: everything joined so far and the offsets it was joined from, at one moment. The join may go on.
@@ -329,7 +330,7 @@ export class LivePartition {
     const startedMs = monotonicMs();
     this.#lastCommitMs = startedMs;
     this.#committedOffsets = offsetsText;
-    this.#commit = writer
+    const isDurable = writer
       .commit({
         records: others.map((output) => this.#record(output)),
         blocks: numSamples > 0 ? [this.#block(samples)] : [],
@@ -339,16 +340,18 @@ export class LivePartition {
         () => {
           const tookMs = monotonicMs() - startedMs;
           meter.committed(this.partition, { numSamples, causesMs, others, counts, tookMs });
+          return true;
         },
         (error: unknown) => {
           this.#hasFailed = true;
           this.#onFailure(error);
+          return false;
         },
-      )
-      .finally(() => {
-        this.#commit = null;
-      });
-    return offsets;
+      );
+    this.#commit = isDurable.finally(() => {
+      this.#commit = null;
+    });
+    return { offsets, isDurable };
   }
 
   #block(samples: SampleBlock): RecordBlock {

@@ -18,7 +18,7 @@ import type { HistoryDisk, SavedHistories } from './history-disk.ts';
 import type { JoinMeter } from './join-meter.ts';
 
 /** Changes with everything that the bytes mean; others are passed over. */
-const LAYOUT = 3;
+const LAYOUT = 4;
 
 export interface SnapshotDeps {
   artifacts: ArtifactStore;
@@ -30,6 +30,14 @@ export interface SnapshotDeps {
   clock: Clock;
   log: Logger;
   meter: JoinMeter;
+}
+
+/** What one transaction commits: everything joined up to these offsets. */
+export interface Cut {
+  /** Next offsets. */
+  offsets: Readonly<Record<LogTopic, number>>;
+  /** False where the transaction failed or its outcome is unknown. */
+  isDurable: Promise<boolean>;
 }
 
 /** A snapshot that may be used. */
@@ -80,12 +88,13 @@ export class Snapshots {
   }
 
   /**
-   * Writes what the join is at this call. A failure is logged: the log is still there.
+   * Writes what the join is at this call, the moment of the cut. A failure is logged: the log is still there. Nothing of it
+   * can be found before the cut is durable, nor ever where it is not.
    * @param goesOn whether the join is used again before this resolves; costs a copy of all but the slabs
    */
   async write(
     partition: number,
-    offsets: Readonly<Record<LogTopic, number>>,
+    { offsets, isDurable }: Cut,
     { join, merge, histories }: { join: PartitionJoin; merge: InputMerge; histories: HistoryDisk },
     goesOn: boolean,
   ): Promise<void> {
@@ -104,12 +113,15 @@ export class Snapshots {
       const sha256 = await artifactSha256InSlices(files);
       const name = `${String(startedMs).padStart(16, '0')}-${sha256}`;
       const uri = `${this.#folder(partition)}/${name}`;
+      // Whoever goes on after a failed transaction may decide a last touch otherwise, and would come to these offsets too.
+      if (!(await isDurable)) return;
       await artifacts.put(uri, files, sha256);
       this.#segmentsOf.set(uri, cold.sha256s);
       await this.#prune(partition);
       const sizeBytes = [...files.values()].flat().reduce((sum, piece) => sum + piece.length, 0);
       meter.snapshotWritten(partition, { sizeBytes, tookMs: clock.nowMs() - startedMs });
     } catch (error) {
+      if (!(await isDurable)) return; // its histories were closed with the state that was dropped
       meter.snapshotFailed();
       log.warn({ err: error, partition }, 'writing a snapshot failed; the one before it and the log remain');
     } finally {
@@ -189,7 +201,7 @@ export class Snapshots {
       for (const uri of await artifacts.list(folder)) await artifacts.remove(uri);
   }
 
-  /** The newest valid one that is not past the committed offsets and watermark, and that `isUsable`. */
+  /** The newest valid one that `isUsable`; removes those past the committed offsets or watermark. */
   async newest(
     partition: number,
     committed: { offsets: Readonly<Record<LogTopic, number>>; watermarkMs: number },
@@ -208,7 +220,11 @@ export class Snapshots {
           LOG_TOPICS.some((topic) => offsets[topic] > committed.offsets[topic]);
         if (rules !== this.#rulesText)
           log.info({ partition, uri }, 'a snapshot of other rules or another layout is passed over');
-        else if (!isPast && (await isUsable(offsets))) {
+        else if (isPast) {
+          // The offsets were set back. Those to come will pass it, and it knows other decisions than theirs.
+          log.warn({ partition, uri }, 'a snapshot past the committed offsets is removed');
+          await artifacts.remove(uri);
+        } else if (await isUsable(offsets)) {
           const cold = sections.fact<SavedCold>('cold');
           const histories = await this.#getSegments(partition, cold);
           this.#segmentsOf.set(uri, cold.sha256s);
