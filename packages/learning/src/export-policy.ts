@@ -11,6 +11,7 @@ export const DEFAULT_BEAM_WIDTHS: readonly number[] = [64];
 /**
  * The files of a published policy. Each graph holds the weights that it reads as constants and uses standard operators only.
  * @param weights by parameter and buffer name
+ * @throws Error where the options do not go with each other or with the training
  */
 export function exportPolicy(
   weights: ReadonlyMap<string, Float32Array>,
@@ -21,9 +22,19 @@ export function exportPolicy(
     codebookVersions,
     beamWidths = DEFAULT_BEAM_WIDTHS,
     plainDecoders = false,
-    normalizer,
+    normalizer = sizes.normalizer ?? 'codes',
+    trieVersion,
   }: RetrievalExport,
 ): Map<string, Uint8Array> {
+  const isMasked = sizes.normalizer === 'trie';
+  if (isMasked && normalizer === 'codes')
+    throw new Error(
+      'A policy that was trained over the children in a trie knows nothing of other codes: it cannot be published with normalizer codes',
+    );
+  if (isMasked && trieVersion === undefined)
+    throw new Error(
+      'A policy that was trained over the children in a trie is published with its trieVersion',
+    );
   const widths = [...new Set(beamWidths)].sort((a, b) => a - b);
   if (widths.length === 0 || !widths.every((w) => Number.isInteger(w) && w >= 1))
     throw new Error(`beamWidths must be whole numbers of at least 1, got [${beamWidths}]`);
@@ -74,7 +85,8 @@ export function exportPolicy(
     historyLength,
     beamWidths: widths,
     itemTowerRows: ITEM_TOWER_ROWS,
-    ...(normalizer && { normalizer }),
+    normalizer,
+    ...(isMasked && { trieVersion }),
     files: roles,
   };
   files.set('policy.json', new TextEncoder().encode(`${JSON.stringify(manifest, null, 2)}\n`));

@@ -44,6 +44,8 @@ export interface PolicyManifest {
   itemTowerRows: number;
   /** What log-probabilities of a level sum to one over; 'codes' where absent. */
   normalizer?: PolicyNormalizer;
+  /** The SIDs that masked the softmax of the training; absent where it ran over all codes. */
+  trieVersion?: string;
   /** ONNX files by role. */
   files: Record<string, string>;
 }

@@ -101,6 +101,11 @@ export class PredictionWindow {
         if (positives > 0 && positives < labels.length)
           out[`${scenario}.auc${kind}`] = auc(predicted, labels);
       }
+      const paid = sum(rows.map((r) => r.paidCents));
+      if (paid === 0) continue;
+      const bought = rows.filter((r) => r.bought);
+      out[`${scenario}.calibrationValue`] = sum(bought.map((r) => r.buyValueCents)) / paid;
+      out[`${scenario}.calibrationEgpm`] = sum(rows.map((r) => r.buy * r.buyValueCents)) / paid;
     }
     return out;
   }

@@ -26,6 +26,7 @@ const isWidths = (value: unknown): boolean =>
 const isString = (value: unknown): boolean => typeof value === 'string';
 const isNormalizer = (value: unknown): boolean =>
   value === undefined || POLICY_NORMALIZERS.includes(value as PolicyNormalizer);
+const isVersion = (value: unknown): boolean => value === undefined || isString(value);
 const isStep = (value: unknown): boolean => Number.isInteger(value) && (value as number) >= 0;
 
 /** @throws PublishedModelError */
@@ -43,6 +44,7 @@ export function readPolicyManifest(files: Files): PolicyManifest {
     ['beamWidths', isWidths, 'a list of counts'],
     ['itemTowerRows', isCount, 'a count'],
     ['normalizer', isNormalizer, `one of ${POLICY_NORMALIZERS.join(', ')}`],
+    ['trieVersion', isVersion, 'a text'],
     ['files', isObject, 'file names by role'],
   ]) as unknown as PolicyManifest;
 }

@@ -16,11 +16,13 @@ export function stepResult(
     samples: readonly RetrievalSample[];
     groups: readonly RewardGroup[];
     sizes: RetrievalSizes;
+    /** What L_RL was divided by. */
+    rlNormalizer: number;
     learningRate: number;
     step: number;
   },
 ): RetrievalStepResult {
-  const { samples, groups, sizes, learningRate, step } = done;
+  const { samples, groups, sizes, rlNormalizer, learningRate, step } = done;
   const value = (name: string): number => metrics[name]?.[0] ?? 0;
   const ntpByLevel = triple((l) => value(`ntp${l + 1}`));
   const predictions = localCodes(metrics, samples, sizes.layout);
@@ -44,7 +46,12 @@ export function stepResult(
     gradNorm,
     learningRate,
     entropy: triple((l) => mean(metrics[`entropy${l + 1}`]!.subarray(0, samples.length))),
-    rl: sizes.rl ? rewardFigures(groups, sizes.rl, metrics.rlLogProb as Float32Array) : null,
+    rl: sizes.rl
+      ? {
+          lossPerGroup: (value('rl') * rlNormalizer) / groups.length,
+          ...rewardFigures(groups, sizes.rl, metrics.rlLogProb as Float32Array),
+        }
+      : null,
     experts: expertFigures(metrics),
     stepMs,
   };
@@ -77,6 +84,7 @@ function figuresByScenario(
       hits: [0, 0, 0],
       maskedSamples: 0,
       maskedHits: [0, 0, 0],
+      outsideTrie: 0,
       ntp: [0, 0, 0],
     };
     const own = figures[target.scenario]!;
@@ -84,6 +92,7 @@ function figuresByScenario(
     own.samples++;
     const isMasked = metrics.better1 !== undefined && countsMasked(children);
     if (isMasked) own.maskedSamples++;
+    if (children && !LEVELS.every((level) => children[level].codes.includes(codes[level]))) own.outsideTrie++;
     for (const level of LEVELS) {
       if (predictions[i * 3 + level] === codes[level]) own.hits[level]++;
       if (isMasked && metrics[`better${level + 1}`]![i] === 0) own.maskedHits[level]++;
@@ -98,7 +107,7 @@ function rewardFigures(
   groups: readonly RewardGroup[],
   rl: RlSizes,
   rowLogProbs: Float32Array,
-): NonNullable<RetrievalStepResult['rl']> {
+): Omit<NonNullable<RetrievalStepResult['rl']>, 'lossPerGroup'> {
   const rows = groups.flatMap((group, g) =>
     group.candidates.map(({ refLogProb, advantage }, i) => {
       const logProb = rowLogProbs[g * rl.perGroup + i]!;

@@ -108,14 +108,14 @@ class EngineRetrievalTrainer implements RetrievalTrainer {
     const keys = samples.map((s) => `${s.target.scenario}\0${s.itemId}`);
     const { logQ, undo } = this.#frequency.observe(keys, this.#steps);
     try {
-      const feeds = retrievalFeeds(samples, groups, sizes, {
-        logQ,
-        rlScale: rlWeight,
-        rlNormalizer: (this.#rl?.fraction ?? 1) * this.batchSize,
-      });
+      const rlNormalizer = (this.#rl?.fraction ?? 1) * this.batchSize;
+      const feeds = retrievalFeeds(samples, groups, sizes, { logQ, rlScale: rlWeight, rlNormalizer });
       const outcome = await this.#engine.step(await this.#passFor(sizes), feeds, learningRate);
       this.#steps++;
-      return stepResult(outcome, { samples, groups, sizes, learningRate, step: this.#steps });
+      return stepResult(outcome, {
+        ...{ samples, groups, sizes, rlNormalizer, learningRate },
+        step: this.#steps,
+      });
     } catch (error) {
       undo();
       throw error;

@@ -150,6 +150,8 @@ export interface ScenarioFigures {
   maskedSamples: number;
   /** Of these, those whose target scores best among the children. */
   maskedHits: [number, number, number];
+  /** Samples whose own path is not whole in the `children` that they brought; where these mask, it was added. */
+  outsideTrie: number;
   /** Mean cross-entropy in nats. */
   ntp: [number, number, number];
 }
@@ -184,6 +186,8 @@ export interface RetrievalStepResult {
   rl: {
     groups: number;
     candidates: number;
+    /** Mean over the groups of their loss: L_RL before the division by rlFraction x B. */
+    lossPerGroup: number;
     /** Mean of rho = pi / pi_ref. */
     meanRatio: number;
     /** Mean of rho^-1 - 1 + log rho, an estimate of KL(pi || pi_ref) over the listed candidates (Schulman's k3). */
@@ -226,8 +230,13 @@ export interface RetrievalExport {
    * runtimes and for benchmarks.
    */
   plainDecoders?: boolean;
-  /** Said in the manifest, so that whoever serves the policy searches with it; default codes. */
+  /**
+   * Said in the manifest, so that whoever serves the policy searches with it; default that of the training. After a training over
+   * the children in a trie `codes` is refused.
+   */
   normalizer?: PolicyNormalizer;
+  /** Names the SIDs whose trie masked the training (a hash of them, say); needed after a training with normalizer trie. */
+  trieVersion?: string;
 }
 
 export interface RetrievalTrainer {
@@ -254,7 +263,10 @@ export interface RetrievalTrainer {
   state(): Promise<TrainerState>;
   /** @throws StateError when names, sizes or hyper-parameters do not fit; nothing changed then. */
   restore(state: TrainerState): Promise<void>;
-  /** Files of a published policy: context.onnx, decode-0.onnx, decode-<level>-<width>.onnx, item-tower.onnx, policy.json. */
+  /**
+   * Files of a published policy: context.onnx, decode-0.onnx, decode-<level>-<width>.onnx, item-tower.onnx, policy.json.
+   * @throws Error where normalizer and trieVersion do not go with the training
+   */
   exportPolicy(options: RetrievalExport): Promise<Map<string, Uint8Array>>;
   close(): Promise<void>;
 }
@@ -317,7 +329,9 @@ export interface RankerTrainer {
   step(samples: readonly RankerSample[]): Promise<RankerStepResult>;
   /**
    * Over the latest predictions made before their update (at most 20,000 a scenario): `<scenario>.aucClick`, `.aucBuy`,
-   * `.calibrationClick`, `.calibrationBuy` (mean prediction over mean label), `.samples`. A figure whose labels are all equal is left out.
+   * `.calibrationClick`, `.calibrationBuy` (sum of the predictions over that of the labels), `.calibrationValue` (the same of the value
+   * given a buy, over what was bought), `.calibrationEgpm` (of pCtcvr x value, against what was paid, over all), `.samples`. A figure
+   * without positives is left out, AUC also without negatives.
    */
   metrics(): Record<string, number>;
   /**

@@ -16,9 +16,12 @@ const numCodes = { product_card: [8, 10, 9], short_video: [6, 8, 12], live_strea
 const layout = sidLayout(SCENARIOS, numCodes);
 const open: RetrievalTrainer[] = [];
 after(() => Promise.all(open.map((trainer) => trainer.close())));
-async function create(maskedAccuracy: boolean): Promise<RetrievalTrainer> {
+async function create(
+  maskedAccuracy: boolean,
+  normalizer: 'codes' | 'trie' = 'codes',
+): Promise<RetrievalTrainer> {
   const trainer = await createRetrievalTrainer({
-    ...{ preset: 'tiny', scenarios: SCENARIOS, numCodes, seed: 1, maskedAccuracy },
+    ...{ preset: 'tiny', scenarios: SCENARIOS, numCodes, seed: 1, maskedAccuracy, normalizer },
     optimizer: { warmupSteps: 5, learningRate: 1e-2 },
     rl: { form: 'grpo', maxGroups: 1, candidatesPerGroup: 4 },
   });
@@ -118,8 +121,14 @@ test('a sample with more children than a list holds is not counted, and is train
   assert.deepEqual((await trainer!.step({ samples })).loss, (await plain!.step({ samples })).loss);
 });
 
-test('children outside the codes are refused', async () => {
-  const trainer = await create(true);
+for (const [reads, masked, normalizer] of [
+  ['the masked figures', true, 'codes'],
+  ['the softmax', false, 'trie'],
+] as const)
+  test(`children outside the codes are refused by ${reads}`, () => checkRefused(masked, normalizer));
+
+async function checkRefused(masked: boolean, normalizer: 'codes' | 'trie'): Promise<void> {
+  const trainer = await create(masked, normalizer);
   const [sample] = randomSamples(random, 1, H, layout);
   const refused = (codes: number[], why: RegExp) =>
     assert.rejects(
@@ -141,4 +150,4 @@ test('children outside the codes are refused', async () => {
   await refused([count], /has code \d+, expected 0 to/);
   await refused([-1], /has code -1/);
   await refused(Array(count + 1).fill(0), /children at level 3/);
-});
+}

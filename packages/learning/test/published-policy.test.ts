@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import * as ort from 'onnxruntime-node';
+import { cpuSession } from '../src/engine/ort-sessions.ts';
 import {
   type AskedCodes,
+  createRankerTrainer,
   createRetrievalTrainer,
   loadItemTower,
   loadPolicy,
@@ -128,6 +132,29 @@ test('a beam that widens from level to level has the log-probabilities of its pr
     decoding.release();
   }
   await policy.close();
+});
+
+test("the README's table of published files is what exports write, with inputs and outputs", async () => {
+  const { trainer, files } = await trained();
+  const ranker = await createRankerTrainer({ preset: 'tiny', scenarios: SCENARIOS, seed: 3 });
+  const written = [...files, ...(await ranker.exportRanker({ rankerVersion: 'r' }))];
+  await Promise.all([trainer.close(), ranker.close()]);
+  const actual: Record<string, string[][]> = {};
+  for (const [name, bytes] of written) {
+    if (!name.endsWith('.onnx')) continue;
+    const session = await ort.InferenceSession.create(bytes, cpuSession(1));
+    actual[name] = [session.inputNames.toSorted(), session.outputNames.toSorted()];
+    await session.release();
+  }
+
+  const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
+  const section = readme.split(/^## /m).find((part) => part.startsWith('Published files'))!;
+  const named = (cell: string) => Array.from(cell.matchAll(/`(.+?)`/g), ([, name]) => name!).sort();
+  const described: typeof actual = {};
+  for (const [, file, inputs, outputs] of section.matchAll(/^\| (\S+\.onnx) \| (.+) \| (.+) \|$/gm))
+    for (const width of file!.includes('-W') ? [4, 8] : [''])
+      described[file!.replace('W', `${width}`)] = [named(inputs!), named(outputs!)];
+  assert.deepEqual(described, actual);
 });
 
 test('corrupt, incomplete and foreign files are named', async () => {

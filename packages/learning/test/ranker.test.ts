@@ -150,6 +150,34 @@ test('AUC counts ordered pairs, ties half; calibration is mean prediction over m
   assert.ok(Math.abs(window.egpmScale().s! - 50) < 1e-9);
 });
 
+test('calibration of the value over what was bought, of EGPM over all that was shown, by scenario', () => {
+  const window = new PredictionWindow(10);
+  const add = (scenario: string, buy: number, buyValueCents: number, paidCents: number) =>
+    window.add(scenario, {
+      click: 0.5,
+      buy,
+      buyValueCents,
+      paidCents,
+      clicked: true,
+      bought: paidCents > 0,
+      request: null,
+    });
+  add('a', 0.5, 300, 200);
+  add('a', 0.25, 100, 600);
+  add('a', 0.1, 4_000, 0);
+  add('b', 0.2, 50, 100);
+  add('c', 0.9, 700, 0);
+  const metrics = window.metrics();
+  const close = (name: string, expected: number) =>
+    assert.ok(Math.abs(metrics[name]! - expected) < 1e-12, `${name} ${metrics[name]}`);
+  close('a.calibrationValue', (300 + 100) / 800);
+  close('a.calibrationEgpm', (150 + 25 + 400) / 800);
+  close('b.calibrationValue', 0.5);
+  close('b.calibrationEgpm', 0.1);
+  assert.equal(metrics['c.calibrationValue'], undefined);
+  assert.equal(metrics['c.calibrationEgpm'], undefined);
+});
+
 test('order within requests: the mean of their rank correlations, whatever differs between requests', () => {
   const window = new PredictionWindow(20);
   const rewardOf = ({ pCtr, pCtcvr, buyValueCents }: Prediction) =>

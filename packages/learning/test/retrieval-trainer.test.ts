@@ -7,6 +7,7 @@ import {
   DivergedError,
   type LevelCodes,
   loadPolicy,
+  type RetrievalExport,
   type RetrievalSample,
   type RetrievalTrainer,
   type RetrievalTrainerOptions,
@@ -246,6 +247,7 @@ describe('reward groups', () => {
     const expected =
       -groups.map((g) => mean(g.candidates.map((c) => c.advantage))).reduce((a, b) => a + b, 0) / (0.02 * 16);
     assert.ok(Math.abs(loss.rl - expected) < 1e-3 * Math.abs(expected) + 1e-3, `${loss.rl} ${expected}`);
+    assert.ok(Math.abs(rl!.lossPerGroup - (loss.rl * 0.02 * 16) / 2) < 1e-6);
     assert.ok(Math.abs(loss.total - (0.5 * loss.rl + loss.ntp + loss.contrastive)) < 1e-3);
   });
 
@@ -269,8 +271,13 @@ describe('reward groups', () => {
         return { ...s, children: childrenOf(scenario, [c1, c2, c3]) };
       });
     for (let i = 0; i < 3; i++) await trainer.step({ samples: withChildren(randomSamples(random, 16, H)) });
-    const files = await trainer.exportPolicy({ policyVersion: 'p', codebookVersions: {}, beamWidths: [8] });
-    const policy = await loadPolicy(files);
+    const publish = (options: Partial<RetrievalExport>) =>
+      trainer.exportPolicy({ policyVersion: 'p', codebookVersions: {}, beamWidths: [8], ...options });
+    const policy = await loadPolicy(await publish({ trieVersion: 'abc' }));
+    assert.equal(policy.manifest.normalizer, 'trie');
+    assert.equal(policy.manifest.trieVersion, 'abc');
+    await assert.rejects(publish({ trieVersion: 'abc', normalizer: 'codes' }), /cannot be published with/);
+    await assert.rejects(publish({}), /with its trieVersion/);
     const among = async (request: RequestTensors, codes: readonly number[], children: SidChildren) => {
       const context = await policy.encode(request);
       const found: number[] = [];
@@ -300,8 +307,9 @@ describe('reward groups', () => {
     expected.flat().forEach((p, i) => {
       assert.ok(Math.abs(p - tokenLogProbs[i]!) < 1e-4, `${p} ${tokenLogProbs[i]}`);
     });
-    const { rl } = await trainer.step({ samples, groups: [{ ...group, candidates }] });
+    const { rl, byScenario } = await trainer.step({ samples, groups: [{ ...group, candidates }] });
     assert.ok(rl!.maxAbsLogRatio < 1e-3, `|log rho| ${rl!.maxAbsLogRatio}`);
+    for (const { outsideTrie } of Object.values(byScenario)) assert.equal(outsideTrie, 0);
 
     const [bare] = randomSamples(random, 1, H) as [RetrievalSample];
     await assert.rejects(
@@ -313,6 +321,35 @@ describe('reward groups', () => {
       trainer.step({ samples: [{ ...bare, children: [odd, odd, odd] }] }),
       (e: unknown) => e instanceof BatchError && /2 children and 1 weights/.test(e.message),
     );
+  });
+
+  test('a target outside its trie is added to the children and counted, by scenario', async () => {
+    const trainer = await create({ normalizer: 'trie' });
+    const samples = randomSamples(randomSource(13), 12, H).map((sample, i): RetrievalSample => {
+      const { c1, c2, c3 } = sample.target;
+      const of = (...codes: number[]) => ({ codes: Int32Array.from(codes) });
+      // the first one's last code has gone, the second one's whole path
+      const children: SidChildren =
+        i === 0
+          ? [of(c1), of(c2), of(c3 === 0 ? 1 : 0)]
+          : i === 1
+            ? [of(c1 === 0 ? 1 : 0), of(), of()]
+            : [of(c1), of(c2), of(c3)];
+      return { ...sample, children };
+    });
+    const expected: Record<string, number> = {};
+    samples.forEach(({ target }, i) => {
+      expected[target.scenario] = (expected[target.scenario] ?? 0) + Number(i < 2);
+    });
+    const { loss, byScenario, tokenLogProbs } = await trainer.step({ samples });
+    assert.ok(Number.isFinite(loss.total));
+    const counted = Object.entries(byScenario).map(([name, figures]) => [name, figures.outsideTrie]);
+    assert.deepEqual(Object.fromEntries(counted), expected);
+    // alone in its node the added code is sure; beside another it is not, and no -1e9
+    tokenLogProbs.forEach((p, at) => {
+      const hasSibling = at === 2 || at === 3;
+      assert.ok(hasSibling ? p < -0.01 && p > -10 : Math.abs(p) < 1e-5, `value ${at}: ${p}`);
+    });
   });
 
   for (const form of ['grpo', 'dpo'] as const)

@@ -69,6 +69,13 @@ test('a scenario whose order within a request is chance gets no rewards, however
   assert.ok(of('product_card').rank_correlation_low! < 0.1);
   assert.ok(of('live_stream').rank_correlation_low! > 0.1, JSON.stringify(of('live_stream')));
 
+  // every buy pays 1,000: the third output soon says so
+  for (const scenario of [...SCENARIOS, '']) {
+    const { calibration_value: value, calibration_egpm: egpm } = of(scenario);
+    assert.ok(value! > 0.1 && value! < 2, `${scenario}: value ${value}`);
+    assert.ok(egpm! > 0.1 && egpm! < 5, `${scenario}: EGPM ${egpm}`);
+  }
+
   assert.equal(learner.publishable(), null, 'rooms are ordered');
   const manifest = JSON.parse(
     new TextDecoder().decode((await learner.exportFiles('1-ranker')).get('ranker.json')),

@@ -2,11 +2,12 @@
  * Table 4 in its shape: a base policy, and what DPO and GRPO make of it with a ranker's rewards, judged by the ground truth and
  * by a second ranker. The three go on from one checkpoint over the same positives; only the reward groups differ.
  */
+import { readPolicyManifest } from '@onemall/learning';
 import type { RunStore } from './adapters/run-store.ts';
 import type { RequestHits } from './judging/hit-rates.ts';
 import { type JudgedArms, type JudgedLists, judgeArms } from './judging/judge-arms.ts';
 import { OneMallLists, Shelf } from './lists/onemall-lists.ts';
-import { rlReport } from './reports/rl-report.ts';
+import { type RlFacts, rlReport } from './reports/rl-report.ts';
 import { openStore, prepareWorld } from './samples/prepare-world.ts';
 import { SampleEncoder } from './samples/sample-encoder.ts';
 import { finalsBefore } from './samples/training-samples.ts';
@@ -23,8 +24,13 @@ const ARMS: readonly Arm[] = ['base', 'dpo', 'grpo'];
  */
 export async function runRl(seeds: readonly RlRun[]): Promise<string> {
   const judged: JudgedArms[] = [];
-  for (const run of seeds) judged.push(await runSeed(run));
-  return rlReport(seeds, judged);
+  const facts: RlFacts[] = [];
+  for (const run of seeds) {
+    judged.push(await runSeed(run));
+    const base = await openStore(run).files('rl-base/policy');
+    facts.push({ ...run, trieVersion: base && readPolicyManifest(base).trieVersion });
+  }
+  return rlReport(facts, judged);
 }
 
 async function runSeed(run: RlRun): Promise<JudgedArms> {

@@ -10,6 +10,7 @@ import { OneMallLists, Shelf } from './lists/onemall-lists.ts';
 import { SasrecLists } from './lists/sasrec-lists.ts';
 import { SCENARIOS } from './log/world-log.ts';
 import { costTable, hitTable, type ModelCost, shareTable } from './reports/hit-table.ts';
+import { maskedBy } from './reports/rl-report.ts';
 import { prepareWorld, type WorldRun } from './samples/prepare-world.ts';
 import { ItemVectors, type SemanticIds } from './samples/semantic-ids.ts';
 import { type OneMallRun, oneMallRun, trainOneMall } from './training/train-onemall.ts';
@@ -30,7 +31,7 @@ export async function runHitRates(...seeds: WorldRun[]): Promise<string> {
   const atShares = meanOverSeeds(judged.map((of) => of.hits.atShares));
   const trained = seeds.map(({ seed }) => seed).join(', ');
   return [
-    `World plan ${plan.hash}, seed ${plan.seed}, models' seeds ${trained}; ${hits.length} requests of the last span, 95 % intervals by bootstrap.`,
+    `World plan ${plan.hash}, seed ${plan.seed}, models' seeds ${trained}; ${hits.length} requests of the last span, 95 % intervals by bootstrap.${maskedBy(judged)}`,
     hitTable(hits, names),
     ...(atShares.length > 0
       ? [
@@ -49,6 +50,8 @@ interface JudgedModels {
   names: string[];
   /** Of the forms of OneMall. */
   costs: ModelCost[];
+  /** Of OneMall's training. */
+  trieVersion?: string | undefined;
 }
 
 async function runSeed(run: WorldRun): Promise<JudgedModels> {
@@ -59,11 +62,13 @@ async function runSeed(run: WorldRun): Promise<JudgedModels> {
     const models: ListModel[] = [];
     const asked = new Set(sids ? run.models : []);
     const costs: ModelCost[] = [];
+    let trieVersion: string | undefined;
     for (const reads of ['queries', 'events'] as const) {
       if (!sids || !asked.has(reads === 'queries' ? 'onemall' : 'onemall-events')) continue;
       const model = oneMallRun(run, positives, reads);
       const { policy, tower } = await trainOneMall(log, sids, positives, model, store, print);
       open.push(policy, tower);
+      ({ trieVersion } = policy.manifest);
       const shelf = new Shelf(log, sids, popularity);
       models.push(new OneMallLists(model.name, log, sids, shelf, policy, model.normalizer));
       const vectors = new ItemVectorsOf(log, sids, tower, model.normalizer);
@@ -86,7 +91,7 @@ async function runSeed(run: WorldRun): Promise<JudgedModels> {
     const budgetMs = (run.judgeMinutes ?? Number.POSITIVE_INFINITY) * 60_000;
     const { requests } = run;
     const hits = await judgeLists(log, sids, popularity, models, { requests, budgetMs, store, print });
-    return { hits, names: models.map((m) => m.name), costs };
+    return { hits, names: models.map((m) => m.name), costs, trieVersion };
   } finally {
     for (const one of open) await one.close();
     await sids?.close();

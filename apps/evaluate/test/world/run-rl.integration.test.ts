@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
+import { readPolicyManifest } from '@onemall/learning';
 import { runRl } from '../../src/world/run-rl.ts';
 import { openStore } from '../../src/world/samples/prepare-world.ts';
 import { run } from './small-run.ts';
@@ -28,6 +29,8 @@ test('rl: the arms go on from one policy, are judged on the same requests, and a
   const hits = (list: string) => Number(new RegExp(`\\| ${list} \\| (\\d+\\.\\d\\d) \\|`).exec(one)![1]);
   assert.ok(hits('random') < hits('popularity') && hits('popularity') < hits('oracle'), one);
   const store = openStore(rl(1));
+  const { trieVersion } = readPolicyManifest((await store.files('rl-grpo/policy'))!);
+  assert.match(one, new RegExp(`Trained among the children in trie ${trieVersion}\\.`));
   for (const arm of ['dpo', 'grpo']) {
     const sums = store.value<{ groups: number; firstLogRatio: number }>(`rl-${arm}/policy`)!;
     assert.ok(sums.groups >= 6, `${arm}: ${JSON.stringify(sums)}`);

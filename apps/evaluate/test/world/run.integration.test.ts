@@ -14,6 +14,8 @@ test('a run that was stopped in training and in judging ends with the table of o
   for (const row of ['random', 'popularity', 'onemall-tiny', 'onemall-tiny-dense', 'oracle'])
     assert.match(whole, new RegExp(`\\| product_card \\| \\d+ \\| ${row} \\|`));
 
+  assert.match(whole, /Trained among the children in trie [0-9a-f]{12}\./);
+
   const stopped = run('stopped', { checkpointEvery: 4 });
   await assert.rejects(
     runHitRates({

@@ -66,7 +66,7 @@ function firstCodes(samples: readonly RetrievalSample[], layout: SidLayout): Flo
   for (const { target, children } of samples) {
     if (!children || seen.has(target.scenario)) continue;
     seen.add(target.scenario);
-    for (const row of rowsOf(children, target.scenario, layout, 0)) existing[row] = 0;
+    for (const row of childRows(children, target.scenario, layout, 0)) existing[row] = 0;
   }
   return existing;
 }
@@ -84,15 +84,20 @@ function childLists(
     const own = layout.offsets.get(target.scenario)![level] + [target.c1, target.c2, target.c3][level]!;
     places.fill(first + own, row * length, (row + 1) * length);
     if (!children || !countsMasked(children)) return;
-    rowsOf(children, target.scenario, layout, level).forEach((child, i) => {
+    childRows(children, target.scenario, layout, level).forEach((child, i) => {
       places[row * length + i] = first + child;
     });
   });
   return places;
 }
 
-/** Global rows of the children at a level. */
-function rowsOf(children: SidChildren, scenario: string, layout: SidLayout, level: Level): Int32Array {
+/** Global rows of the children at a level. @throws BatchError for codes that the scenario does not have */
+export function childRows(
+  children: SidChildren,
+  scenario: string,
+  layout: SidLayout,
+  level: Level,
+): Int32Array {
   const { codes } = children[level];
   const numCodes = layout.numCodes[scenario]![level];
   const offset = layout.offsets.get(scenario)![level];

@@ -11,7 +11,7 @@ import {
 } from '@onemall/features';
 import type { Arrays } from '../engine/ort-sessions.ts';
 import { BatchError, type RetrievalSample, type RewardGroup, type SidChildren } from '../trainer-ports.ts';
-import { childrenFeeds } from './masked-accuracy.ts';
+import { childRows, childrenFeeds } from './masked-accuracy.ts';
 import type { RetrievalSizes, RlSizes } from './onemall.ts';
 
 /** Added to the score of a code that no SID goes on with; float32 holds it exactly. */
@@ -189,17 +189,19 @@ function rowFeeds(
       throw new BatchError(
         'With normalizer trie every sample and candidate needs `children`, one that has none came',
       );
-    priors.forEach((prior, level) => {
-      const { codes: siblings, logWeights } = children[level]!;
+    for (const level of [0, 1, 2] as const) {
+      const prior = priors[level]!;
+      const siblings = childRows(children, name, layout, level);
+      const { logWeights } = children[level];
       if (logWeights && logWeights.length !== siblings.length)
         throw new BatchError(
           `Level ${level + 1} has ${siblings.length} children and ${logWeights.length} weights`,
         );
-      const first = row * layout.rows[level]! + layout.offsets.get(name)![level]!;
+      const first = row * layout.rows[level];
       for (let i = 0; i < siblings.length; i++) prior[first + siblings[i]!] = logWeights?.[i] ?? 0;
-      const own = row * layout.rows[level]! + sid[level]!;
+      const own = first + sid[level]!;
       if (prior[own] === NO_CHILD) prior[own] = 0;
-    });
+    }
   };
   groups.forEach((group, g) => {
     const perGroup = rl!.perGroup;

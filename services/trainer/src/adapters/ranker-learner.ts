@@ -182,7 +182,13 @@ class RankerLearner implements Learner<RankerSample[]> {
       loss_buy: mean('buy'),
       loss_value: mean('value'),
       window_samples: samples,
-      ...weighted([...byScenario.values()], ['auc_click', 'auc_buy', 'calibration_click', 'calibration_buy']),
+      ...weighted(
+        [...byScenario.values()],
+        [
+          ...['auc_click', 'auc_buy', 'calibration_click', 'calibration_buy'],
+          ...['calibration_value', 'calibration_egpm'],
+        ],
+      ),
     };
     return [
       { scenario: '', values: all },

@@ -20,6 +20,8 @@ export interface RlFacts {
   groupsPerStep: number;
   syncSteps: number;
   rlWeight: number;
+  /** Of the base policy; absent in runs of before it was recorded. */
+  trieVersion?: string | undefined;
 }
 
 /** @param judged the requests of each seed */
@@ -37,7 +39,7 @@ export function rlReport(seeds: readonly RlFacts[], judged: readonly JudgedArms[
     return [policyTable(rows), '', pairTable(pairs)];
   };
   return [
-    `World plan ${plan.hash}, seed ${seeds.map((s) => s.seed).join(', ')}; ${judged.map(({ lists }) => lists.length).join(', ')} requests of the last span, ${rlSteps} steps an arm, beam ${rolloutWidth}, ${groupsPerStep} group(s) a step, L_RL at ${rlWeight} of the mean over a step's groups, the reference synced every ${syncSteps} steps. Measures are means over seeds; intervals are paired, over requests with all their seeds.`,
+    `World plan ${plan.hash}, seed ${seeds.map((s) => s.seed).join(', ')}; ${judged.map(({ lists }) => lists.length).join(', ')} requests of the last span, ${rlSteps} steps an arm, beam ${rolloutWidth}, ${groupsPerStep} group(s) a step, L_RL at ${rlWeight} of the mean over a step's groups, the reference synced every ${syncSteps} steps. Measures are means over seeds; intervals are paired, over requests with all their seeds.${maskedBy(seeds)}`,
     '',
     'Judged by the ground truth:',
     '',
@@ -53,6 +55,12 @@ export function rlReport(seeds: readonly RlFacts[], judged: readonly JudgedArms[
     'Hit rates by scenario, and of the clicked items:',
     hitTable(meanOverSeeds(judged.map(({ hits }) => hits)), Object.keys(judged[0]?.lists[0]?.truth ?? {})),
   ].join('\n');
+}
+
+/** What the header says of the tries whose children a softmax ran over. */
+export function maskedBy(trainings: readonly { trieVersion?: string | undefined }[]): string {
+  const versions = [...new Set(trainings.flatMap(({ trieVersion }) => trieVersion ?? []))];
+  return versions.length > 0 ? ` Trained among the children in trie ${versions.join(', ')}.` : '';
 }
 
 /** Means over requests, by scenario. */

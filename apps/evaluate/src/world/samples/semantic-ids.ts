@@ -2,6 +2,7 @@
  * Semantic IDs of a log's items: codebooks trained on what was known before the cut, codes of all products and videos, and of
  * every version of every live room.
  */
+import { createHash } from 'node:crypto';
 import type { Sid } from '@onemall/contracts';
 import type { NumCodes } from '@onemall/features';
 import {
@@ -228,6 +229,12 @@ export class SemanticIds {
       });
     }
     this.#numRooms = total;
+  }
+
+  /** Names the SIDs that tries are made of: of the catalogue, and of the rooms' versions so far. */
+  get trieVersion(): string {
+    const rooms = this.#rooms.subarray(0, this.#numRooms * NUM_LEVELS);
+    return createHash('sha256').update(this.#items).update(rooms).digest('hex').slice(0, 12);
   }
 
   async close(): Promise<void> {

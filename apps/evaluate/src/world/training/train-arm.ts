@@ -42,6 +42,7 @@ export async function trainArm(study: Study, arm: Arm, base: PolicyRuntime): Pro
       codebookVersions: Object.fromEntries(SCENARIOS.map((s) => [s, CODEBOOK_VERSION])),
       beamWidths: [64, 512],
       normalizer: model.normalizer,
+      trieVersion: sids.trieVersion,
     });
   let reference = base;
   try {

@@ -131,6 +131,7 @@ export async function trainOneMall(
       codebookVersions: Object.fromEntries(SCENARIOS.map((s) => [s, CODEBOOK_VERSION])),
       beamWidths: [64, 512],
       normalizer: run.normalizer,
+      trieVersion: sids.trieVersion,
     });
     await store.setFiles(`${run.name}/policy`, files, { step: trainer.steps, seconds: progress.seconds });
     return await loaded(files);
@@ -184,17 +185,19 @@ class StepReport {
   readonly #name: string;
   readonly #print: (line: string) => void;
   #ntp: number[] = [];
+  #outsideTrie = 0;
 
   constructor(name: string, print: (line: string) => void) {
     this.#name = name;
     this.#print = print;
   }
-  add({ step, loss, stepMs }: Awaited<ReturnType<RetrievalTrainer['step']>>): void {
+  add({ step, loss, byScenario, stepMs }: Awaited<ReturnType<RetrievalTrainer['step']>>): void {
     this.#ntp.push(loss.ntp);
+    for (const { outsideTrie } of Object.values(byScenario)) this.#outsideTrie += outsideTrie;
     if (step % SMOOTHED_STEPS !== 0) return;
     const mean = this.#ntp.reduce((a, b) => a + b, 0) / this.#ntp.length;
     this.#print(
-      `${this.#name} step ${step}: next-token loss ${mean.toFixed(3)} (before the updates), ${stepMs.toFixed(0)} ms`,
+      `${this.#name} step ${step}: next-token loss ${mean.toFixed(3)} (before the updates), ${stepMs.toFixed(0)} ms; ${this.#outsideTrie} targets outside the trie so far`,
     );
     this.#ntp = [];
   }
