@@ -99,7 +99,9 @@ export const trainerShape = {
     .number()
     .min(0)
     .default(3)
-    .describe('a loss above this many times its running mean stops training; 0 switches the check off'),
+    .describe(
+      'next-token, contrastive or RL loss above this many times its running mean stops training; 0 switches the check off',
+    ),
   lossGuardGraceSteps: count(0).default(200),
   rlMode: z.enum(['off', 'dpo', 'grpo']).default('grpo'),
   rlWeight: z.coerce.number().min(0).default(0.5).describe('weight of L_RL in the loss'),
@@ -117,7 +119,9 @@ export const trainerShape = {
   gateMaxLegalityFall: rate
     .default(0.05)
     .describe('as gateMaxRecallFall, for the share of an unconstrained beam that exists, once it was 0.2'),
-  rlRememberedRequests: count(1).default(20_000).describe('requestIds of used groups kept to drop copies'),
+  rlRememberedRequests: count(1)
+    .default(20_000)
+    .describe('requestIds of used groups kept to drop copies; at least rlMaxGroups x rlMaxLagSteps'),
   metricsEveryMs: count(100).default(3_000),
   metricsWindowSteps: count(1).default(50).describe('steps in the sliding figures'),
   egpmMinExposures: count(2).default(5_000).describe('exposures before the EGPM scale of a scenario is set'),
@@ -139,7 +143,7 @@ export const trainerShape = {
 };
 export type TrainerConfig = CommonConfig & z.infer<z.ZodObject<typeof trainerShape>>;
 
-/** @throws ConfigError, also where reward groups would be dropped before they can arrive */
+/** @throws ConfigError, also where reward groups would be dropped before they can arrive, or their copies train again */
 export function trainerConfig(env: Record<string, string | undefined> = process.env): TrainerConfig {
   const config = loadConfig(trainerShape, env);
   if (config.fork && config.model !== 'retriever')
@@ -148,6 +152,11 @@ export function trainerConfig(env: Record<string, string | undefined> = process.
   if (config.rlMode !== 'off' && config.rlMaxLagSteps < leastLagSteps)
     throw new ConfigError(
       `rlMaxLagSteps is ${config.rlMaxLagSteps}, expected at least 2 x publishEverySteps = ${leastLagSteps}: a group is made with a policy that is up to two publications old`,
+    );
+  const usedInLag = config.rlMaxGroups * config.rlMaxLagSteps;
+  if (config.rlMode !== 'off' && config.rlRememberedRequests < usedInLag)
+    throw new ConfigError(
+      `rlRememberedRequests is ${config.rlRememberedRequests}, expected at least rlMaxGroups x rlMaxLagSteps = ${usedInLag}: a copy of a group may train until its policy is too old`,
     );
   return config;
 }

@@ -7,8 +7,12 @@ import type { TrainerState } from '@onemall/learning';
 import type { LeftOut } from './stages/select-sample.ts';
 
 export interface StepOutcome {
-  /** What is reported as the loss and watched by the loss guard: next-token loss, or the ranker's total. */
+  /** What is reported as the loss: next-token loss, or the ranker's total. The loss guard watches it and the two below. */
   loss: number;
+  /** In-batch contrast, nats; the ranker has none. */
+  contrastive?: number;
+  /** Mean over the reward groups of their loss; absent in a step without any. */
+  rl?: number;
   gradNorm: number;
   stepMs: number;
 }

@@ -22,7 +22,7 @@ import type { Learner, ModelGate } from './learner.ts';
 import type { Release } from './release.ts';
 import type { Checkpoint, Progress } from './stages/checkpoint-format.ts';
 import type { Drawn } from './stages/draw-batch.ts';
-import { guardLoss } from './stages/guard-loss.ts';
+import { guardLoss, IdleGuardNotice } from './stages/guard-loss.ts';
 import type { StepManifest } from './stages/manifest.ts';
 import { progressAfterRollback, RolledBackError, rlShare } from './stages/plan-rollback.ts';
 
@@ -55,6 +55,7 @@ export interface Training {
 /** Trains until the service stops, then writes a last checkpoint. @throws LossGuardError, FencedError, JournalTakenError, RolledBackError */
 export async function trainOnStream(t: Training): Promise<void> {
   const due = dueTimes(t);
+  const idleGuard = new IdleGuardNotice();
   let savedStep = t.progress.step;
   let coming = nextBatch(t);
   for (;;) {
@@ -83,6 +84,11 @@ export async function trainOnStream(t: Training): Promise<void> {
     const guard = outcome ? guardLoss(t.progress.guard, step, outcome, rules, full) : t.progress.guard;
     t.progress = advance(t, step, batch.drawn, guard, outcome?.loss ?? null);
     if (outcome) t.report.stepDone(t.progress, outcome, batch.drawn.samples);
+    if (outcome && rules.spikeFactor > 0 && idleGuard.after(full))
+      t.log.warn(
+        { step, batchSize: t.learner.batchSize },
+        'no batch is full: the loss guard looks for NaN alone, spikes are looked for in full batches. A smaller batchSize or a longer maxBatchWaitMs fills them',
+      );
 
     // One moment for both, so that equal intervals share their checkpoints.
     const nowMs = t.clock.nowMs();

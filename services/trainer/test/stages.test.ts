@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BadRecordError, type RewardBatch } from '@onemall/contracts';
-import { isHeldBack } from '@onemall/service-kit';
+import { ConfigError, isHeldBack } from '@onemall/service-kit';
 import fc from 'fast-check';
 import { trainerConfig } from '../src/config.ts';
 import { checkSample } from '../src/stages/check-sample.ts';
@@ -351,4 +351,20 @@ test('a lag limit below two publications is refused', () => {
     /rlMaxLagSteps is 999, expected at least 2 x publishEverySteps = 1000/,
   );
   assert.throws(() => trainerConfig({ ONEMALL_MODEL: 'both' }), /ONEMALL_MODEL/);
+});
+
+test('fewer remembered requestIds than groups can be used within the lag limit are refused', () => {
+  const config = (remembered: string, mode = 'grpo') =>
+    trainerConfig({
+      ...{ ONEMALL_RL_MODE: mode, ONEMALL_RL_MAX_GROUPS: '3', ONEMALL_RL_MAX_LAG_STEPS: '2000' },
+      ONEMALL_RL_REMEMBERED_REQUESTS: remembered,
+    });
+  assert.equal(config('6000').rlRememberedRequests, 6_000);
+  assert.throws(
+    () => config('5999'),
+    (e: unknown) =>
+      e instanceof ConfigError &&
+      /rlRememberedRequests is 5999, expected at least rlMaxGroups x rlMaxLagSteps = 6000/.test(e.message),
+  );
+  assert.equal(config('1', 'off').rlRememberedRequests, 1);
 });

@@ -137,7 +137,9 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
     this.#last = result;
     this.#window.add(result.byScenario);
     if (result.rl) this.#meter.add('rl_groups', result.rl.groups);
-    return { loss: result.loss.ntp, gradNorm: result.gradNorm, stepMs: result.stepMs };
+    const { loss, rl, gradNorm, stepMs } = result;
+    const { ntp, contrastive } = loss;
+    return { loss: ntp, contrastive, ...(rl && { rl: rl.lossPerGroup }), gradNorm, stepMs };
   }
 
   #rewardGroup(group: RewardBatch): RewardGroup {
