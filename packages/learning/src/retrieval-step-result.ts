@@ -39,7 +39,7 @@ export function stepResult(
       contrastive: value('contrastive'),
       rl: value('rl'),
     },
-    byScenario: figuresByScenario(samples, predictions, tokenLogProbs, metrics),
+    byScenario: figuresByScenario(samples, predictions, tokenLogProbs, metrics, sizes),
     predictions,
     tokenLogProbs,
     contrastAccuracy: mean(metrics.contrastHits!.subarray(0, samples.length)),
@@ -76,6 +76,7 @@ function figuresByScenario(
   predictions: Int32Array,
   tokenLogProbs: Float32Array,
   metrics: Arrays,
+  { normalizer }: RetrievalSizes,
 ): Record<string, ScenarioFigures> {
   const figures: Record<string, ScenarioFigures> = {};
   samples.forEach(({ target, children }, i) => {
@@ -90,7 +91,7 @@ function figuresByScenario(
     const own = figures[target.scenario]!;
     const codes = [target.c1, target.c2, target.c3] as const;
     own.samples++;
-    const isMasked = metrics.better1 !== undefined && countsMasked(children);
+    const isMasked = metrics.better1 !== undefined && (normalizer === 'trie' || countsMasked(children));
     if (isMasked) own.maskedSamples++;
     if (children && !LEVELS.every((level) => children[level].codes.includes(codes[level]))) own.outsideTrie++;
     for (const level of LEVELS) {

@@ -144,11 +144,17 @@ export interface RetrievalStepOptions {
 /** Figures of one scenario in one batch, by level. */
 export interface ScenarioFigures {
   samples: number;
-  /** Samples whose argmax over all codes of the scenario is the target, teacher-forced, before the update. */
+  /**
+   * Samples whose argmax over all codes of the scenario is the target, teacher-forced, before the update; with normalizer trie by the
+   * scores alone, without the weights of children.
+   */
   hits: [number, number, number];
-  /** Those of them that brought `children`, at most 512 after a code, where `maskedAccuracy` asks for these figures. */
+  /**
+   * Those of them that brought `children`, at most 512 after a code, where `maskedAccuracy` asks for these figures; with normalizer
+   * trie all.
+   */
   maskedSamples: number;
-  /** Of these, those whose target scores best among the children. */
+  /** Of these, those whose target scores best among the children; with normalizer trie by scores and weights, as the softmax does. */
   maskedHits: [number, number, number];
   /** Samples whose own path is not whole in the `children` that they brought; where these mask, it was added. */
   outsideTrie: number;

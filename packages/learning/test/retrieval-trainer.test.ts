@@ -254,6 +254,7 @@ describe('reward groups', () => {
   test('with the softmax over valid children, log-probabilities are those of the published policy among the children', async () => {
     const trainer = await create({
       normalizer: 'trie',
+      maskedAccuracy: true,
       rl: { form: 'grpo', maxGroups: 1, candidatesPerGroup: 4 },
     });
     const random = randomSource(12);
@@ -302,14 +303,50 @@ describe('reward groups', () => {
     const expected = await Promise.all(
       samples.map(({ request, target: { c1, c2, c3 }, children }) => among(request, [c1, c2, c3], children!)),
     );
+    // accuracy is over all codes and, beside it, among the children with their weights
+    const best: number[] = [];
+    let bestChildren = 0;
+    for (const { request, target, children } of samples) {
+      const context = await policy.encode(request);
+      const codes = [target.c1, target.c2, target.c3] as const;
+      for (const level of [0, 1, 2] as const) {
+        const all = await policy.decode(context, level, Int32Array.from(codes.slice(0, level)), 1);
+        best.push(all.indexOf(Math.max(...all)));
+        const { codes: siblings, logWeights } = children![level];
+        const scores = Array.from(siblings, (code, i) => all[code]! + logWeights![i]!);
+        if (siblings[scores.indexOf(Math.max(...scores))] === codes[level]) bestChildren++;
+      }
+    }
+    assert.ok(bestChildren > 4 && bestChildren < 44, `${bestChildren}`);
     await policy.close();
-    const { tokenLogProbs } = await trainer.evaluate(samples);
+    const { tokenLogProbs, predictions } = await trainer.evaluate(samples);
+    assert.deepEqual([...predictions], best);
     expected.flat().forEach((p, i) => {
       assert.ok(Math.abs(p - tokenLogProbs[i]!) < 1e-4, `${p} ${tokenLogProbs[i]}`);
     });
-    const { rl, byScenario } = await trainer.step({ samples, groups: [{ ...group, candidates }] });
+    const { rl, byScenario, ...step } = await trainer.step({ samples, groups: [{ ...group, candidates }] });
     assert.ok(rl!.maxAbsLogRatio < 1e-3, `|log rho| ${rl!.maxAbsLogRatio}`);
-    for (const { outsideTrie } of Object.values(byScenario)) assert.equal(outsideTrie, 0);
+    assert.deepEqual([...step.predictions], best);
+    const figures = Object.values(byScenario);
+    const total = (of: (f: (typeof figures)[number]) => readonly number[]) =>
+      figures.flatMap(of).reduce((a, b) => a + b, 0);
+    const isTarget = (code: number, i: number): boolean => {
+      const { c1, c2, c3 } = samples[Math.floor(i / 3)]!.target;
+      return code === [c1, c2, c3][i % 3];
+    };
+    assert.equal(
+      total((f) => f.hits),
+      best.filter(isTarget).length,
+    );
+    assert.equal(
+      total((f) => [f.maskedSamples]),
+      16,
+    );
+    assert.equal(
+      total((f) => f.maskedHits),
+      bestChildren,
+    );
+    for (const { outsideTrie } of figures) assert.equal(outsideTrie, 0);
 
     const [bare] = randomSamples(random, 1, H) as [RetrievalSample];
     await assert.rejects(

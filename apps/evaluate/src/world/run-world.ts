@@ -9,10 +9,12 @@ import type { ListModel } from './lists/list-model.ts';
 import { OneMallLists, Shelf } from './lists/onemall-lists.ts';
 import { SasrecLists } from './lists/sasrec-lists.ts';
 import { SCENARIOS } from './log/world-log.ts';
+import { accuracyTable, type ModelAccuracy } from './reports/accuracy-table.ts';
 import { costTable, hitTable, type ModelCost, shareTable } from './reports/hit-table.ts';
 import { maskedBy } from './reports/rl-report.ts';
 import { prepareWorld, type WorldRun } from './samples/prepare-world.ts';
 import { ItemVectors, type SemanticIds } from './samples/semantic-ids.ts';
+import { addFigures, emptyPass } from './training/pass-figures.ts';
 import { type OneMallRun, oneMallRun, trainOneMall } from './training/train-onemall.ts';
 import { trainSasrec } from './training/train-sasrec.ts';
 import { trainTiger } from './training/train-tiger.ts';
@@ -29,6 +31,7 @@ export async function runHitRates(...seeds: WorldRun[]): Promise<string> {
   const { names, costs } = judged[0]!;
   const hits = meanOverSeeds(judged.map((of) => of.hits.at));
   const atShares = meanOverSeeds(judged.map((of) => of.hits.atShares));
+  const accuracies = pooled(judged.map((of) => of.accuracies));
   const trained = seeds.map(({ seed }) => seed).join(', ');
   return [
     `World plan ${plan.hash}, seed ${plan.seed}, models' seeds ${trained}; ${hits.length} requests of the last span, 95 % intervals by bootstrap.${maskedBy(judged)}`,
@@ -40,8 +43,19 @@ export async function runHitRates(...seeds: WorldRun[]): Promise<string> {
           shareTable(atShares, names),
         ]
       : []),
+    ...(accuracies.length > 0 ? ['', ...accuracyTable(accuracies)] : []),
     ...(costs.length > 1 ? ['', ...costTable(costs)] : []),
   ].join('\n');
+}
+
+/** Those of all seeds together. */
+function pooled(bySeed: readonly (readonly ModelAccuracy[])[]): ModelAccuracy[] {
+  return bySeed[0]!.map(({ name }, model) => {
+    const pass = emptyPass();
+    for (const models of bySeed)
+      for (const part of ['all', 'end'] as const) addFigures(pass[part], models[model]!.pass[part]);
+    return { name, pass };
+  });
 }
 
 interface JudgedModels {
@@ -52,6 +66,7 @@ interface JudgedModels {
   costs: ModelCost[];
   /** Of OneMall's training. */
   trieVersion?: string | undefined;
+  accuracies: ModelAccuracy[];
 }
 
 async function runSeed(run: WorldRun): Promise<JudgedModels> {
@@ -63,10 +78,11 @@ async function runSeed(run: WorldRun): Promise<JudgedModels> {
     const asked = new Set(sids ? run.models : []);
     const costs: ModelCost[] = [];
     let trieVersion: string | undefined;
+    const accuracies: ModelAccuracy[] = [];
     for (const reads of ['queries', 'events'] as const) {
       if (!sids || !asked.has(reads === 'queries' ? 'onemall' : 'onemall-events')) continue;
       const model = oneMallRun(run, positives, reads);
-      const { policy, tower } = await trainOneMall(log, sids, positives, model, store, print);
+      const { policy, tower, pass } = await trainOneMall(log, sids, positives, model, store, print);
       open.push(policy, tower);
       ({ trieVersion } = policy.manifest);
       const shelf = new Shelf(log, sids, popularity);
@@ -75,6 +91,7 @@ async function runSeed(run: WorldRun): Promise<JudgedModels> {
       const { temperature } = retrievalPresets[run.preset];
       models.push(new DenseLists(`${model.name}-dense`, log, sids, policy, vectors, popularity, temperature));
       costs.push({ name: model.name, cost: costOf(model, sids) });
+      accuracies.push({ name: model.name, pass });
     }
     const contents = new ItemVectors(log);
     if (asked.has('sasrec')) {
@@ -91,7 +108,7 @@ async function runSeed(run: WorldRun): Promise<JudgedModels> {
     const budgetMs = (run.judgeMinutes ?? Number.POSITIVE_INFINITY) * 60_000;
     const { requests } = run;
     const hits = await judgeLists(log, sids, popularity, models, { requests, budgetMs, store, print });
-    return { hits, names: models.map((m) => m.name), costs, trieVersion };
+    return { hits, names: models.map((m) => m.name), costs, accuracies, trieVersion };
   } finally {
     for (const one of open) await one.close();
     await sids?.close();

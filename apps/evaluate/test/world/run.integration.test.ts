@@ -10,18 +10,32 @@ import { smallPlan } from './small-plan.ts';
 import { folder, run } from './small-run.ts';
 
 test('a run that was stopped in training and in judging ends with the table of one that was not', async () => {
-  const whole = await runHitRates(run('whole'));
+  const whole = await runHitRates(run('whole', { epochs: 2 }));
   for (const row of ['random', 'popularity', 'onemall-tiny', 'onemall-tiny-dense', 'oracle'])
     assert.match(whole, new RegExp(`\\| product_card \\| \\d+ \\| ${row} \\|`));
+  // of the second pass alone, at all three levels over all codes and over the children, and the loss
+  const accuracies = [
+    ...whole.matchAll(
+      /\| (\w+) \| onemall-tiny \| (\d+) \| \d+ (?:\| (\d+\.\d) ){6}\| (\d+\.\d{3}) \| \d+\.\d{3} \|/g,
+    ),
+  ];
+  assert.deepEqual(
+    accuracies.map(([, scenario]) => scenario),
+    ['product_card', 'short_video', 'live_stream'],
+  );
+  assert.equal(
+    accuracies.reduce((sum, [, , samples]) => sum + Number(samples), 0),
+    200,
+  );
 
   assert.match(whole, /Trained among the children in trie [0-9a-f]{12}\./);
 
-  const stopped = run('stopped', { checkpointEvery: 4 });
+  const stopped = run('stopped', { epochs: 2, checkpointEvery: 4 });
   await assert.rejects(
     runHitRates({
       ...stopped,
       print: (line) => {
-        if (/checkpoint of onemall-tiny at step 8/.test(line)) throw new Error('stopped in training');
+        if (/checkpoint of onemall-tiny at step 16/.test(line)) throw new Error('stopped in training');
       },
     }),
     /stopped in training/,

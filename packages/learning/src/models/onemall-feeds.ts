@@ -153,7 +153,7 @@ export function retrievalFeeds(
     'sample.weight': normalizedWeights(samples, batchSize),
     'sample.itemKey': itemKey,
     'sample.logQ': paddedLogQ,
-    ...(sizes.maskedAccuracy && childrenFeeds(samples, layout, batchSize)),
+    ...(sizes.maskedAccuracy && sizes.normalizer !== 'trie' && childrenFeeds(samples, layout, batchSize)),
     ...(rl ? rewardFeeds(groups, rl, rlScale, rlNormalizer) : {}),
   };
 }

@@ -7,7 +7,7 @@
  * the other; a softmax runs over the rows of the sample's scenario only.
  */
 import { NUM_AGE_BUCKETS, NUM_ITEM_HASHES, NUM_ITEM_SIDS, type SidLayout } from '@onemall/features';
-import { forbid, lastOf, linear, norm } from '../layers/attention.ts';
+import { lastOf, linear, norm } from '../layers/attention.ts';
 import {
   type DecoderOptions,
   type DecoderResult,
@@ -242,22 +242,15 @@ export function codeLogits<T>(ops: Ops<T>, { layout }: GeneratorSizes, level: nu
   return linear(ops, `head.level${level + 1}`, hidden, layout.rows[level]!, HEAD_GAIN);
 }
 
-/** log p(code | prefix): [rows, V_level]. @param prior [rows, V_level] added to the scores */
-function logProbsWith<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, hidden: T, prior: T): T {
-  return ops.logSoftmax(ops.add(codeLogits(ops, sizes, level, hidden), prior));
-}
-
-/** log p(code | prefix) over all codes of the row's scenario, about -1e9 elsewhere: [rows, V_level]. */
-function codeLogProbs<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, hidden: T, scenario: T): T {
-  const { layout } = sizes;
+/** Added to the scores of a level: 0 for the codes of the row's scenario, -1e9 for others. [rows, V_level] */
+function ownCodes<T>(ops: Ops<T>, { layout }: RetrievalSizes, level: number, scenario: T): T {
   const count = layout.rows[level]!;
-  const allowed = layout.scenarios.flatMap((name) => {
+  const added = layout.scenarios.flatMap((name) => {
     const from = layout.offsets.get(name)![level]!;
     const to = from + layout.numCodes[name]![level]!;
-    return Array.from({ length: count }, (_, row) => (row >= from && row < to ? 1 : 0));
+    return Array.from({ length: count }, (_, row) => (row >= from && row < to ? 0 : -1e9));
   });
-  const mask = ops.gather(ops.constant(allowed, [layout.scenarios.length, count]), scenario);
-  return logProbsWith(ops, sizes, level, hidden, forbid(ops, mask));
+  return ops.gather(ops.constant(added, [layout.scenarios.length, count]), scenario);
 }
 
 interface TeacherForced<T> {
@@ -269,7 +262,10 @@ interface TeacherForced<T> {
   /** Per level [R + B]: log p of the row's own code. */
   logProbs: T[];
   experts: DecoderResult<T>['experts'];
-  /** predicted1..3 int32 [B] global rows, logProb1..3 [B], entropy1..3 [B]; in training with maskedAccuracy better1..3 [B]. */
+  /**
+   * predicted1..3 int32 [B] global rows, best of all codes whatever the normalizer is; logProb1..3, entropy1..3 [B] of the normalizer;
+   * in training with maskedAccuracy better1..3 [B].
+   */
   metrics: Record<string, T>;
 }
 
@@ -299,26 +295,29 @@ function teacherForced<T>(ops: Ops<T>, sizes: RetrievalSizes, dropless: boolean)
   const { hidden, experts } = decode(ops, sizes, input, blocks, { slots, precedence });
 
   const metrics: Record<string, T> = {};
+  const ofSamples = (x: T): T =>
+    ops.stopGradient(candidates === 0 ? x : ops.slice(x, [candidates, 0], [batchSize, -1]));
   const logProbs = LEVELS.map((level) => {
-    const at = atPosition(ops, hidden, blocks, level);
-    const shape = [rows, sizes.layout.rows[level]];
-    const all =
-      sizes.normalizer === 'trie'
-        ? logProbsWith(ops, sizes, level, at, ops.input(`row.prior${level + 1}`, shape, 'float32'))
-        : codeLogProbs(ops, sizes, level, at, scenario);
+    const scores = codeLogits(ops, sizes, level, atPosition(ops, hidden, blocks, level));
+    const shape = [rows, sizes.layout.rows[level]!];
+    const isTrie = sizes.normalizer === 'trie';
+    const prior = isTrie
+      ? ops.input(`row.prior${level + 1}`, shape, 'float32')
+      : ownCodes(ops, sizes, level, scenario);
+    const all = ops.logSoftmax(ops.add(scores, prior));
     const own = ops.pick(all, codes[level]!);
-    const ofSamples = ops.stopGradient(ops.slice(all, [candidates, 0], [batchSize, -1]));
-    metrics[`predicted${level + 1}`] = ops.argmax(ofSamples);
-    metrics[`logProb${level + 1}`] = ops.slice(own, [candidates], [batchSize]);
-    metrics[`entropy${level + 1}`] = ops.scale(ops.sum(ops.mul(ops.exp(ofSamples), ofSamples), [1]), -1);
-    if (sizes.maskedAccuracy && !dropless)
-      metrics[`better${level + 1}`] = betterChildren(
-        ops,
-        sizes.layout,
-        level,
-        ofSamples,
-        ops.stopGradient(ops.slice(own, [candidates], [batchSize])),
-      );
+    const sampled = ofSamples(all);
+    const ownOfSamples = ops.slice(own, [candidates], [batchSize]);
+    const allCodes = () => ownCodes(ops, sizes, level, ops.slice(scenario, [candidates], [batchSize]));
+    metrics[`predicted${level + 1}`] = ops.argmax(isTrie ? ops.add(ofSamples(scores), allCodes()) : sampled);
+    metrics[`logProb${level + 1}`] = ownOfSamples;
+    metrics[`entropy${level + 1}`] = ops.scale(ops.sum(ops.mul(ops.exp(sampled), sampled), [1]), -1);
+    if (sizes.maskedAccuracy && !dropless) {
+      const target = ops.stopGradient(ownOfSamples);
+      metrics[`better${level + 1}`] = isTrie
+        ? ops.sum(ops.less(ops.reshape(target, [batchSize, 1]), sampled), [1])
+        : betterChildren(ops, sizes.layout, level, sampled, target);
+    }
     return own;
   });
   return { hidden, samples, candidates, logProbs, experts, metrics };
@@ -427,5 +426,6 @@ export function nextCode<T>(ops: Ops<T>, sizes: RetrievalSizes, level: number, w
   const block: TokenBlock = { contexts: 1, rows: width, tokens: level + 1 };
   const slots = { slots: tokensIn(block), precedence: 0 };
   const { hidden } = decode(ops, sizes, { context, scenario, codes, present }, [block], slots);
-  return codeLogProbs(ops, sizes, level, atPosition(ops, hidden, [block], level), scenario);
+  const scores = codeLogits(ops, sizes, level, atPosition(ops, hidden, [block], level));
+  return ops.logSoftmax(ops.add(scores, ownCodes(ops, sizes, level, scenario)));
 }

@@ -18,6 +18,7 @@ import { SCENARIOS, type WorldLog } from '../log/world-log.ts';
 import type { WorldRun } from '../samples/prepare-world.ts';
 import { passOrder, SampleEncoder } from '../samples/sample-encoder.ts';
 import { CODEBOOK_VERSION, type SemanticIds } from '../samples/semantic-ids.ts';
+import { addFigures, emptyPass, type PassFigures } from './pass-figures.ts';
 
 /** Of the trainer's default. */
 const WARMUP_STEPS = 100;
@@ -59,6 +60,8 @@ export function oneMallRun(
 }
 
 const SMOOTHED_STEPS = 200;
+/** The part of a pass that the final loss is of. */
+const END_SHARE = 0.1;
 
 /** How far a training is. */
 interface Progress {
@@ -66,6 +69,8 @@ interface Progress {
   /** Positives taken in this epoch. */
   taken: number;
   seconds: number;
+  /** Of the steps of this epoch so far; once all are done, of the last. */
+  pass: PassFigures;
   scalars: Record<string, number>;
 }
 
@@ -77,12 +82,13 @@ export async function openTrainer(run: OneMallRun, sids: SemanticIds, store: Run
     scenarios: SCENARIOS,
     numCodes,
     normalizer: run.normalizer === 'codes' ? 'codes' : 'trie',
+    maskedAccuracy: true,
   });
   const name = `${run.name}/checkpoint`;
   const files = await store.files(name);
-  let progress: Progress = { epoch: 0, taken: 0, seconds: 0, scalars: {} };
+  let progress: Progress = { epoch: 0, taken: 0, seconds: 0, pass: emptyPass(), scalars: {} };
   if (files) {
-    progress = store.value<Progress>(name)!;
+    progress = { ...progress, ...store.value<Progress>(name)! };
     await trainer.restore({ tensors: tensorsOf(files), scalars: progress.scalars });
   } else if (run.contentStart) {
     const state = await trainer.state();
@@ -98,7 +104,8 @@ export async function openTrainer(run: OneMallRun, sids: SemanticIds, store: Run
 }
 
 /**
- * Trains, or goes on with, the run on these rows, request by request, and returns its policy.
+ * Trains, or goes on with, the run on these rows, request by request, and returns its policy and how well its last pass foresaw
+ * its samples.
  * @param rows of the positives, see `positivesBefore`
  */
 export async function trainOneMall(
@@ -108,10 +115,12 @@ export async function trainOneMall(
   run: OneMallRun,
   store: RunStore,
   print: (line: string) => void,
-): Promise<{ policy: PolicyRuntime; tower: ItemTowerRuntime }> {
+): Promise<{ policy: PolicyRuntime; tower: ItemTowerRuntime; pass: PassFigures }> {
   const loaded = async (files: ReadonlyMap<string, Uint8Array>) => ({
     policy: await loadPolicy(files),
     tower: await loadItemTower(files),
+    // a training from before these were kept has none
+    pass: store.value<{ pass?: PassFigures }>(`${run.name}/policy`)?.pass ?? emptyPass(),
   });
   const done = await store.files(`${run.name}/policy`);
   if (done) return loaded(done);
@@ -133,7 +142,8 @@ export async function trainOneMall(
       normalizer: run.normalizer,
       trieVersion: sids.trieVersion,
     });
-    await store.setFiles(`${run.name}/policy`, files, { step: trainer.steps, seconds: progress.seconds });
+    const { seconds, pass } = progress;
+    await store.setFiles(`${run.name}/policy`, files, { step: trainer.steps, seconds, pass });
     return await loaded(files);
   } finally {
     await trainer.close();
@@ -153,12 +163,23 @@ async function takeSteps(
   const save = async (): Promise<void> => {
     const { tensors, scalars } = await trainer.state();
     progress.seconds = (performance.now() - startMs) / 1000;
-    await store.setFiles(`${run.name}/checkpoint`, tensorFiles(tensors), { ...progress, scalars });
+    const saved = structuredClone({ ...progress, scalars });
+    await store.setFiles(`${run.name}/checkpoint`, tensorFiles(tensors), saved);
     print(`checkpoint of ${run.name} at step ${trainer.steps}, ${progress.seconds.toFixed(0)} s`);
   };
   const report = new StepReport(run.name, print);
   for (; progress.epoch < run.epochs; progress.epoch++, progress.taken = 0) {
     let before: ReturnType<RetrievalTrainer['step']> | undefined;
+    let isEnd = false;
+    const finish = async (): Promise<void> => {
+      if (!before) return;
+      const done = await before;
+      before = undefined;
+      report.add(done);
+      addFigures(progress.pass.all, done.byScenario);
+      if (isEnd) addFigures(progress.pass.end, done.byScenario);
+    };
+    if (progress.taken === 0) progress.pass = emptyPass();
     encoder.startPass();
     while (progress.taken < rows.length) {
       const samples: RetrievalSample[] = [];
@@ -167,16 +188,16 @@ async function takeSteps(
         if (sample) samples.push(sample);
       }
       // the next batch is made while the worker computes this one
-      if (before) report.add(await before);
+      await finish();
       before = samples.length > 0 ? trainer.step({ samples }) : undefined;
       before?.catch(() => undefined);
+      isEnd = progress.taken > (1 - END_SHARE) * rows.length;
       if (before && (trainer.steps + 1) % run.checkpointEvery === 0) {
-        report.add(await before);
-        before = undefined;
+        await finish();
         await save();
       }
     }
-    if (before) report.add(await before);
+    await finish();
   }
   await save();
 }
