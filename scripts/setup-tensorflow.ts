@@ -4,7 +4,8 @@
  *
  * Needs python3 with pip, and a C++ compiler with make. Installs into the folder of `tensorflowFolder` and says so at the end;
  * a finished installation is left alone. --gpu takes the wheel for CUDA 12 instead of the one for CPUs. --within SECONDS gives up
- * on downloads that take longer. Exits 3 where the wheel or a tool cannot be had, 1 where something fails that should work.
+ * on downloads that take longer. Exits 3 where the wheel or a tool cannot be had, 1 where something fails that should work; which it
+ * was stands in a file beside the folder, for the tests (setup-outcome.ts).
  */
 import { type SpawnSyncOptions, spawnSync } from 'node:child_process';
 import {
@@ -20,7 +21,7 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { loadNativeTensorflow, tensorflowFolder } from '@onemall/learning/tensorflow';
+import { loadNativeTensorflow, tensorflowFolder, writeSetupOutcome } from '@onemall/learning/tensorflow';
 
 const TENSORFLOW = '2.15.1';
 const TFJS = '4.22.0';
@@ -133,6 +134,20 @@ function npmFolder(): string {
   return path.dirname(path.dirname(realpathSync(found)));
 }
 
+/** What is installed works. @throws Error when it does not */
+async function tryOut(): Promise<string> {
+  const tf = await loadNativeTensorflow(folder);
+  const { binding } = tf.backend() as unknown as { binding: { TF_Version: string } };
+  if (binding.TF_Version !== TENSORFLOW)
+    throw new Error(
+      `${folder} holds TensorFlow ${binding.TF_Version}, expected ${TENSORFLOW}: remove it and run this again`,
+    );
+  const product = tf.tidy(() => tf.matMul(tf.ones([2, 3]), tf.ones([3, 2])).dataSync()[0]);
+  if (product !== 3) throw new Error(`TensorFlow loads but says that 1 + 1 + 1 is ${product}`);
+  return `TensorFlow.js with TensorFlow ${TENSORFLOW} works in ${folder}${tf.usesGpu ? ', on a GPU' : ''}`;
+}
+
+writeSetupOutcome(folder, 'running');
 try {
   if (process.platform !== 'linux' || process.arch !== 'x64')
     throw new CannotBeHad(`the wheel is for Linux on x64, this is ${process.platform} on ${process.arch}`);
@@ -141,20 +156,13 @@ try {
     () => false,
   );
   if (!loads) install();
+  console.log(await tryOut());
+  writeSetupOutcome(folder, 'installed');
 } catch (error) {
   rmSync(growing, { recursive: true, force: true });
+  const { message } = error as Error;
+  writeSetupOutcome(folder, error instanceof CannotBeHad ? 'cannot be had' : 'failed', message);
   if (!(error instanceof CannotBeHad)) throw error;
-  console.error(`TensorFlow ${TENSORFLOW} cannot be had: ${error.message}`);
+  console.error(`TensorFlow ${TENSORFLOW} cannot be had: ${message}`);
   process.exit(CANNOT_BE_HAD);
 }
-const tf = await loadNativeTensorflow(folder);
-const { binding } = tf.backend() as unknown as { binding: { TF_Version: string } };
-if (binding.TF_Version !== TENSORFLOW)
-  throw new Error(
-    `${folder} holds TensorFlow ${binding.TF_Version}, expected ${TENSORFLOW}: remove it and run this again`,
-  );
-const product = tf.tidy(() => tf.matMul(tf.ones([2, 3]), tf.ones([3, 2])).dataSync()[0]);
-if (product !== 3) throw new Error(`TensorFlow loads but says that 1 + 1 + 1 is ${product}`);
-console.log(
-  `TensorFlow.js with TensorFlow ${TENSORFLOW} works in ${folder}${tf.usesGpu ? ', on a GPU' : ''}`,
-);

@@ -8,6 +8,8 @@ import path from 'node:path';
 import util from 'node:util';
 import type { Tensorflow } from './tensorflow-ops.ts';
 
+export { setupLog, writeSetupOutcome } from './setup-outcome.ts';
+
 /** Where setup:tensorflow installs: ONEMALL_TENSORFLOW, else beside the other downloads of this project. */
 export function tensorflowFolder(env: Record<string, string | undefined> = process.env): string {
   const cache = path.join(env.XDG_CACHE_HOME || path.join(homedir(), '.cache'), 'onemall-pipeline');
