@@ -92,6 +92,23 @@ export const commonShape = {
     .default(24 * 3_600_000)
     .describe('how long the pipeline may stand still and lose nothing'),
 };
+/** What the retriever, which makes the rollouts, and the trainer, which learns from their rewards, must agree on. */
+export const rolloutShape = {
+  rolloutShare: z.coerce
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.02)
+    .describe('share of requests that become rollouts (OneMall: 2 %)'),
+  referenceSyncSteps: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .default(500)
+    .describe(
+      'the reference policy is replaced by the newest published one when that is so many training steps ahead',
+    ),
+};
 export type CommonConfig = z.infer<z.ZodObject<typeof commonShape>>;
 type CommonKey = keyof CommonConfig;
 

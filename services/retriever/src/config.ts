@@ -1,4 +1,4 @@
-import { loadConfig, z } from '@onemall/service-kit';
+import { loadConfig, rolloutShape, z } from '@onemall/service-kit';
 
 const count = z.coerce.number().int().min(1);
 const share = z.coerce.number().min(0).max(1);
@@ -58,19 +58,13 @@ export const retrieverShape = {
     .max(1000)
     .default(250)
     .describe('rooms and items enter and leave the trie within this time'),
-  rolloutShare: share.default(0.02).describe('share of requests that become rollouts (OneMall: 2 %)'),
+  ...rolloutShape,
   rolloutBudgetPerS: z.coerce.number().min(0).default(2).describe('rollouts above it are shed and counted'),
   rolloutCandidates: count.default(768).describe('n: candidates per rollout'),
   rolloutSearch: z
     .enum(['beam', 'sample'])
     .default('beam')
     .describe('beam: the best candidates; sample: drawn without replacement (Gumbel top-k)'),
-  referenceSyncMs: z.coerce
-    .number()
-    .int()
-    .min(0)
-    .default(60_000)
-    .describe('how often the reference policy is replaced by the newest published one'),
   maxSampleAgeMs: count
     .default(120_000)
     .describe('requests whose sample waited longer become no rollout: their SIDs have moved on'),

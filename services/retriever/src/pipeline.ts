@@ -89,7 +89,7 @@ class SampleFlow {
     this.#scenarios = new Set(Object.keys(config.scenarios));
     this.#reference = new ReferencePolicy({
       acquireNewest: () => policies.acquire(),
-      syncMs: config.referenceSyncMs,
+      syncSteps: config.referenceSyncSteps,
     });
     this.#rolloutBudget = new RateBudget(config.rolloutBudgetPerS);
     this.#hitRateBudget = new RateBudget(config.hitRateBudgetPerS);
@@ -129,7 +129,7 @@ class SampleFlow {
     const { clock, config, gate, meter, retrieval } = this.#parts;
     const nowMs = clock.nowMs();
     if (nowMs - sampleMs > config.maxSampleAgeMs) return meter.add('rollouts_too_old');
-    const lease = this.#reference.acquire(nowMs);
+    const lease = this.#reference.acquire();
     if (!lease) return meter.add('rollouts_without_policy');
     try {
       const shed = !this.#rolloutBudget.take(nowMs);

@@ -95,7 +95,7 @@ export class Harness {
       ONEMALL_HELD_BACK_FRACTION: '0.3',
       ONEMALL_HIT_RATE_BUDGET_PER_S: '1000',
       ONEMALL_HIT_RATE_BEAM: '16',
-      ONEMALL_REFERENCE_SYNC_MS: '0',
+      ONEMALL_REFERENCE_SYNC_STEPS: '1',
       ONEMALL_RETRIEVAL_METRICS_MS: '300',
       ...more,
     });

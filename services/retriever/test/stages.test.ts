@@ -344,29 +344,53 @@ test('hit sums weigh every request once and keep policies and scenarios apart', 
 });
 
 test('the reference policy stands still between syncs and is held until its last user is done', async () => {
+  const policy = (name: string, step: number, codebookVersion = 1) => ({
+    name,
+    publication: { step, codebookVersions: { product_card: codebookVersion } },
+  });
   const closed: string[] = [];
-  const newest = new HotSwap<string>(
-    async (model) => void closed.push(model),
+  const newest = new HotSwap<ReturnType<typeof policy>>(
+    async ({ name }) => void closed.push(name),
     (error) => assert.fail(String(error)),
   );
-  const reference = new ReferencePolicy({ acquireNewest: () => newest.acquire(), syncMs: 1000 });
-  assert.equal(reference.acquire(0), undefined);
-  newest.swap('one');
-  const first = reference.acquire(5)!;
-  newest.swap('two');
-  const again = reference.acquire(1004)!;
-  assert.deepEqual([first.model, again.model], ['one', 'one']);
-  again.release();
-  const synced = reference.acquire(1005)!;
-  assert.equal(synced.model, 'two');
-  assert.deepEqual(closed, [], 'one is still in use');
+  const reference = new ReferencePolicy({ acquireNewest: () => newest.acquire(), syncSteps: 100 });
+  const held = (): string => {
+    const lease = reference.acquire()!;
+    lease.release();
+    return lease.model.name;
+  };
+  assert.equal(reference.acquire(), undefined);
+  newest.swap(policy('one', 40));
+  const first = reference.acquire()!;
+  newest.swap(policy('two', 139));
+  assert.equal(held(), 'one');
+  await Promise.resolve();
+  assert.deepEqual(closed, []);
+  newest.swap(policy('three', 140));
+  assert.equal(held(), 'three');
+  await Promise.resolve();
+  assert.equal(first.model.name, 'one');
+  assert.deepEqual(closed, ['two'], 'one is still in use');
   first.release();
   await Promise.resolve();
-  assert.deepEqual(closed, ['one']);
-  synced.release();
+  assert.deepEqual(closed, ['two', 'one']);
+
+  newest.swap(policy('rolled back', 139));
+  assert.equal(held(), 'rolled back', 'the trainer went back behind the reference');
+  newest.swap(policy('on from there', 238));
+  assert.equal(held(), 'rolled back');
+  newest.swap(policy('other codebooks', 238, 2));
+  assert.equal(held(), 'other codebooks', 'groups of the old codebooks train nobody');
   await reference.close();
   await newest.close();
-  assert.deepEqual(closed, ['one', 'two']);
+  assert.deepEqual(closed.toSorted(), [
+    'on from there',
+    'one',
+    'other codebooks',
+    'rolled back',
+    'three',
+    'two',
+  ]);
 });
 
 test('a sample without ids, of an unknown scenario or of another time is bad input', () => {

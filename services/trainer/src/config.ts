@@ -1,6 +1,6 @@
 /** Settings of the trainer. One process trains one model; `model` says which. */
 import { engineNames } from '@onemall/learning';
-import { type CommonConfig, ConfigError, loadConfig, z } from '@onemall/service-kit';
+import { type CommonConfig, ConfigError, loadConfig, rolloutShape, z } from '@onemall/service-kit';
 
 const count = (least: number) => z.coerce.number().int().min(least);
 const rate = z.coerce.number().min(0).max(1);
@@ -107,9 +107,12 @@ export const trainerShape = {
   rlWeight: z.coerce.number().min(0).default(0.5).describe('weight of L_RL in the loss'),
   rlMaxGroups: count(1).default(2).describe('reward groups in one step at most'),
   rlSpreadSteps: count(1).default(8).describe('waiting groups are spread over this many steps'),
+  ...rolloutShape,
   rlMaxLagSteps: count(1)
-    .default(1_000)
-    .describe('a group whose policy is more steps behind is dropped; at least 2 x publishEverySteps'),
+    .default(2_000)
+    .describe(
+      'a group whose policy is more steps behind is dropped; at least 2 x (referenceSyncSteps + publishEverySteps)',
+    ),
   rlRollbackRefusals: count(1)
     .default(2)
     .describe('refused policies in a row before training goes back to the policy in use'),
@@ -148,10 +151,11 @@ export function trainerConfig(env: Record<string, string | undefined> = process.
   const config = loadConfig(trainerShape, env);
   if (config.fork && config.model !== 'retriever')
     throw new ConfigError('fork is for the retriever alone: the ranker reads no codebooks');
-  const leastLagSteps = 2 * config.publishEverySteps;
+  // So old a reference grows before the publication that replaces it; as much again is for the judging and the way of a group.
+  const leastLagSteps = 2 * (config.referenceSyncSteps + config.publishEverySteps);
   if (config.rlMode !== 'off' && config.rlMaxLagSteps < leastLagSteps)
     throw new ConfigError(
-      `rlMaxLagSteps is ${config.rlMaxLagSteps}, expected at least 2 x publishEverySteps = ${leastLagSteps}: a group is made with a policy that is up to two publications old`,
+      `rlMaxLagSteps is ${config.rlMaxLagSteps}, expected at least 2 x (referenceSyncSteps + publishEverySteps) = ${leastLagSteps}: the reference policy grows to nearly half of that before it is replaced`,
     );
   const usedInLag = config.rlMaxGroups * config.rlMaxLagSteps;
   if (config.rlMode !== 'off' && config.rlRememberedRequests < usedInLag)

@@ -119,7 +119,6 @@ async function run(folder: string, crash: Crash | null): Promise<boolean> {
     ONEMALL_DATA_DIR: path.join(folder, 'data'),
     ONEMALL_CHECKPOINT_EVERY_STEPS: '5',
     ONEMALL_PUBLISH_EVERY_STEPS: '10',
-    ONEMALL_RL_MAX_LAG_STEPS: '1000',
     ONEMALL_MAX_BATCH_WAIT_MS: '50',
   });
   const stopping = new AbortController();

@@ -344,12 +344,15 @@ test('one huge order is cut to the 99.5th percentile of what was paid', () => {
   assert.equal(winsorize(12, undefined), 12);
 });
 
-test('a lag limit below two publications is refused', () => {
+test('a lag limit that a reference policy outgrows is refused, whichever of the two periods is long', () => {
   assert.equal(trainerConfig({ ONEMALL_BEAM_WIDTHS: '64,500' }).beamWidths.join(), '64,500');
   assert.throws(
-    () => trainerConfig({ ONEMALL_RL_MAX_LAG_STEPS: '999' }),
-    /rlMaxLagSteps is 999, expected at least 2 x publishEverySteps = 1000/,
+    () => trainerConfig({ ONEMALL_RL_MAX_LAG_STEPS: '1999' }),
+    /rlMaxLagSteps is 1999, expected at least 2 x \(referenceSyncSteps \+ publishEverySteps\) = 2000/,
   );
+  assert.throws(() => trainerConfig({ ONEMALL_REFERENCE_SYNC_STEPS: '501' }), /= 2002/);
+  assert.throws(() => trainerConfig({ ONEMALL_PUBLISH_EVERY_STEPS: '501' }), /= 2002/);
+  trainerConfig({ ONEMALL_REFERENCE_SYNC_STEPS: '501', ONEMALL_RL_MODE: 'off' });
   assert.throws(() => trainerConfig({ ONEMALL_MODEL: 'both' }), /ONEMALL_MODEL/);
 });
 
