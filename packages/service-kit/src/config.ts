@@ -99,7 +99,9 @@ export const rolloutShape = {
     .min(0)
     .max(1)
     .default(0.02)
-    .describe('share of requests that become rollouts (OneMall: 2 %)'),
+    .describe(
+      'share of requests that become rollouts (OneMall: 2 %); L_RL is divided by this share of a batch',
+    ),
   referenceSyncSteps: z.coerce
     .number()
     .int()

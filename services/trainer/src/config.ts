@@ -151,6 +151,10 @@ export function trainerConfig(env: Record<string, string | undefined> = process.
   const config = loadConfig(trainerShape, env);
   if (config.fork && config.model !== 'retriever')
     throw new ConfigError('fork is for the retriever alone: the ranker reads no codebooks');
+  if (config.rlMode !== 'off' && config.rolloutShare === 0)
+    throw new ConfigError(
+      'rolloutShare is 0, so no reward group can come, and L_RL is divided by it: set rlMode to off',
+    );
   // So old a reference grows before the publication that replaces it; as much again is for the judging and the way of a group.
   const leastLagSteps = 2 * (config.referenceSyncSteps + config.publishEverySteps);
   if (config.rlMode !== 'off' && config.rlMaxLagSteps < leastLagSteps)

@@ -353,6 +353,7 @@ test('a lag limit that a reference policy outgrows is refused, whichever of the 
   assert.throws(() => trainerConfig({ ONEMALL_REFERENCE_SYNC_STEPS: '501' }), /= 2002/);
   assert.throws(() => trainerConfig({ ONEMALL_PUBLISH_EVERY_STEPS: '501' }), /= 2002/);
   trainerConfig({ ONEMALL_REFERENCE_SYNC_STEPS: '501', ONEMALL_RL_MODE: 'off' });
+  assert.throws(() => trainerConfig({ ONEMALL_ROLLOUT_SHARE: '0' }), /rolloutShare is 0.*set rlMode to off/);
   assert.throws(() => trainerConfig({ ONEMALL_MODEL: 'both' }), /ONEMALL_MODEL/);
 });
 

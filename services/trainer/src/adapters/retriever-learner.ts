@@ -48,7 +48,10 @@ export function createTrainer(
     ...(config.batchSize !== undefined && { batchSize: config.batchSize }),
     ...(config.historyLength !== undefined && { historyLength: config.historyLength }),
     maskedAccuracy: true,
-    ...(config.rlMode !== 'off' && { rl: { form: config.rlMode, maxGroups: config.rlMaxGroups } }),
+    ...(config.rlMode !== 'off' && {
+      // so many groups come with each batch, in the mean: the weight of L_RL is the same whatever their share
+      rl: { form: config.rlMode, maxGroups: config.rlMaxGroups, fraction: config.rolloutShare },
+    }),
     optimizer: {
       warmupSteps: config.warmupSteps,
       maxGradNorm: config.gradClipNorm,
