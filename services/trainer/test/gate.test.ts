@@ -168,7 +168,12 @@ test('the slice keeps the newest of each scenario, encoded in the order of their
   assert.equal(slice.size, 9);
 });
 
-const layout = sidLayout(SCENARIOS, Object.fromEntries(SCENARIOS.map((s) => [s, NUM_CODES])));
+/** Codes that no SID begins with: as many as there are others. */
+const UNUSED = NUM_CODES[0];
+const layout = sidLayout(
+  SCENARIOS,
+  Object.fromEntries(SCENARIOS.map((s) => [s, [NUM_CODES[0] + UNUSED, NUM_CODES[1], NUM_CODES[2]] as const])),
+);
 const sidOfItem = (itemId: string) => {
   const at = itemId.lastIndexOf('-');
   return sidOf(itemId.slice(0, at), Number(itemId.slice(at + 1)));
@@ -265,4 +270,60 @@ test('a policy made worse is refused; trained further it passes, and is what the
 
   stopping.abort();
   await assert.rejects(judge(trainer), { name: 'AbortError' });
+});
+
+test('a policy that points to codes nobody has is refused, whichever scenario does so and however good its recall', async (t) => {
+  const trainer = await newTrainer(1);
+  const gate = new RecallGate({
+    rules: { perScenario: 60, minRequests: 40, beamWidth: 8, maxRecallFall: 1, maxLegalityFall: 0.5 },
+    own: {
+      codebookVersions: {},
+      encode: (one) => encode([one])[0] ?? null,
+      sidsNow: () => SCENARIOS.flatMap((s) => Array.from({ length: 60 }, (_, i) => sidOf(s, i))),
+    },
+  });
+  t.after(() => Promise.all([trainer.close(), gate.close()]));
+  const { signal } = new AbortController();
+  const judge = async () => gate.judge(await exported(trainer, trainer.steps), signal);
+  // The scenarios come one after the other, as in a slice whose first scenario has enough requests by itself.
+  const heldBack = Array.from({ length: 360 }, (_, n) => sample(50_000 + n));
+  for (const scenario of SCENARIOS)
+    for (const one of heldBack) if (one.exposure.scenario === scenario) gate.see(one);
+  gate.encodeWaiting();
+  await train(trainer, 0, 150);
+  const learned = await judge();
+  assert.equal(learned.outcome, 'publish', learned.reasons.join());
+  for (const { scenario, values } of learned.figures)
+    assert.ok(values.legality! > 0.6, `legality of ${scenario || 'all'} is ${values.legality}`);
+  await gate.accepted();
+
+  // Of the second scenario alone: each unused first code gets five times the score of a used one.
+  const spoilt = await trainer.state();
+  const head = spoilt.tensors.get('head.level1')!;
+  const begin = layout.offsets.get(SCENARIOS[1])![0];
+  for (let row = 0; row < head.length; row += layout.rows[0])
+    for (let code = 0; code < UNUSED; code++)
+      head[row + begin + NUM_CODES[0] + code] = 5 * head[row + begin + code]!;
+  await trainer.restore(spoilt);
+  const verdict = await judge();
+  assert.equal(verdict.outcome, 'refuse');
+  assert.equal(verdict.reasons.length, 1, verdict.reasons.join('; '));
+  assert.match(
+    verdict.reasons[0]!,
+    /^legality\.product_card is 0(\.\d+)? after 0\.\d+, a fall of more than 0\.5/,
+  );
+  const [all] = verdict.figures;
+  assert.equal(
+    all!.values.beam_recall,
+    learned.figures[0]!.values.beam_recall,
+    'what exists is found as before',
+  );
+  const legality = (scenario: string) =>
+    verdict.figures.find((row) => row.scenario === scenario)!.values.legality;
+  for (const scenario of [SCENARIOS[0], SCENARIOS[2]])
+    assert.equal(
+      legality(scenario),
+      learned.figures.find((row) => row.scenario === scenario)!.values.legality,
+    );
+  assert.ok(Math.abs(all!.values.legality! - SCENARIOS.reduce((sum, s) => sum + legality(s)!, 0) / 3) < 1e-9);
 });

@@ -41,12 +41,13 @@ export interface RecallGateParts {
 
 const FIGURE = 'beam_recall';
 const LEGALITY = 'legality';
-/** Legality sorts all codes: a few requests and a narrow beam say enough, for it is a share of many SIDs. */
+/** Legality sorts all codes: a few requests, in equal parts of the scenarios, and a narrow beam say enough, for it is a share of many SIDs. */
 const LEGALITY_REQUESTS = 50;
 const LEGALITY_BEAM = 10;
 /** The first policies have much the same beam for everyone: one SID in it more or less moves the share by tenths. */
 const LEGALITY_LEARNED = 0.2;
-const figureOf = (scenario: string): string => `${FIGURE}.${scenario}`;
+const figureOf = (figure: string, scenario: string): string =>
+  scenario === '' ? figure : `${figure}.${scenario}`;
 
 export class RecallGate implements ModelGate {
   readonly #rules: RecallGateRules;
@@ -99,7 +100,7 @@ export class RecallGate implements ModelGate {
     const limits = Object.keys(candidate).map((figure): GateLimit => {
       const before = published?.[figure];
       const fallError = before ? differenceError(before, candidate[figure]!, paired) : 0;
-      return figure === LEGALITY
+      return figure === LEGALITY || figure.startsWith(`${LEGALITY}.`)
         ? { figure, maxFall: maxLegalityFall, fallError, fallsFrom: LEGALITY_LEARNED }
         : { figure, maxFall: maxRecallFall, fallError };
     });
@@ -119,7 +120,7 @@ export class RecallGate implements ModelGate {
     this.#inUse = this.#own;
   }
 
-  /** By request: recall (1 or 0) over all of them and of each scenario that has enough, legality of some. */
+  /** By request: recall (1 or 0), and of some of them legality; over all scenarios and of each that has enough requests. */
   async #recall(
     policy: PolicyRuntime,
     { samples, existing, searched }: Measured,
@@ -127,24 +128,28 @@ export class RecallGate implements ModelGate {
   ): Promise<ByRequest> {
     const { beamWidth, minRequests } = this.#rules;
     const figures: ByRequest = {};
-    const found: number[] = [];
-    const legal: number[] = [];
+    const all = { found: [] as number[], legal: [] as number[] };
+    const ofEach = Math.ceil(LEGALITY_REQUESTS / samples.size);
     for (const [scenario, requests] of samples) {
-      const here: number[] = [];
+      const found: number[] = [];
+      const legal: number[] = [];
       for (const { request, target } of requests) {
         stopping.throwIfAborted();
         const finds = await beamFinds(policy, request, target, searched.get(target.scenario)!, beamWidth);
-        here.push(finds ? 1 : 0);
-        if (legal.length < LEGALITY_REQUESTS)
+        found.push(finds ? 1 : 0);
+        if (legal.length < ofEach)
           legal.push(await legalShare(policy, request, existing.get(target.scenario), LEGALITY_BEAM));
         // A graph runs on this thread: what waits for it goes first.
         await afterOtherWork();
       }
-      found.push(...here);
-      if (requests.length >= minRequests) figures[figureOf(scenario)] = here;
+      all.found.push(...found);
+      all.legal.push(...legal);
+      if (requests.length < minRequests) continue;
+      figures[figureOf(FIGURE, scenario)] = found;
+      figures[figureOf(LEGALITY, scenario)] = legal;
     }
-    figures[FIGURE] = found;
-    figures[LEGALITY] = legal;
+    figures[FIGURE] = all.found;
+    figures[LEGALITY] = all.legal;
     return figures;
   }
 
@@ -197,14 +202,14 @@ function rowsOf(
   published: GateFigures | null,
 ): MetricRow[] {
   return ['', ...scenarios].flatMap((scenario) => {
-    const figure = scenario === '' ? FIGURE : figureOf(scenario);
+    const figure = figureOf(FIGURE, scenario);
     if (candidate[figure] === undefined) return [];
     return [
       {
         scenario,
         values: {
           [FIGURE]: candidate[figure],
-          ...(scenario === '' && { [LEGALITY]: candidate[LEGALITY]! }),
+          [LEGALITY]: candidate[figureOf(LEGALITY, scenario)]!,
           ...(published && { [`${FIGURE}_published`]: published[figure]! }),
         },
       },
