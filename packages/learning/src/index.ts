@@ -1,5 +1,6 @@
 export { type CodeMatch, forkState, matchedShares } from './fork-state.ts';
 export * from './fuse-reward.ts';
+export * from './group-advantages.ts';
 export * from './models/presets.ts';
 export * from './policy-ports.ts';
 export { auc, type RequestOrder } from './prediction-window.ts';

@@ -20,6 +20,14 @@ export function selectGrpoCandidates<C>(candidates: readonly C[], random: IntSou
   return chosen.sort((a, b) => a - b).map((i) => candidates[i]!);
 }
 
+/** The candidates whose advantage is less than the median of all; empty where more than half share the least. */
+export function belowMedian<C extends { advantage: number }>(candidates: readonly C[]): C[] {
+  const sorted = candidates.map((c) => c.advantage).sort((a, b) => a - b);
+  const half = sorted.length / 2;
+  const median = (sorted[Math.ceil(half) - 1]! + sorted[Math.floor(half)]!) / 2;
+  return candidates.filter((c) => c.advantage < median);
+}
+
 /**
  * o+ (the greatest advantage) first, then up to `negatives` drawn from the candidates below the median advantage.
  * @returns empty when nothing lies below the median
@@ -29,13 +37,10 @@ export function selectDpoCandidates<C extends { advantage: number }>(
   random: IntSource,
   negatives = 4,
 ): C[] {
-  if (candidates.length === 0) return [];
-  const sorted = candidates.map((c) => c.advantage).sort((a, b) => a - b);
-  const half = sorted.length / 2;
-  const median = (sorted[Math.ceil(half) - 1]! + sorted[Math.floor(half)]!) / 2;
+  const below = belowMedian(candidates);
+  if (below.length === 0) return [];
   const best = candidates.reduce((a, b) => (b.advantage > a.advantage ? b : a));
-  const below = candidates.filter((c) => c.advantage < median && c !== best);
-  return below.length === 0 ? [] : [best, ...draw(below, Math.min(negatives, below.length), random)];
+  return [best, ...draw(below, Math.min(negatives, below.length), random)];
 }
 
 /** n of a list without replacement (Fisher and Yates). */

@@ -201,7 +201,7 @@ async function openAndTrain(
             log,
             meter,
             deadLetters,
-            rules: { ...codebooks, maxLagSteps: config.rlMaxLagSteps },
+            rules: { ...codebooks, maxLagSteps: config.rlMaxLagSteps, form: config.rlMode },
             heldBackFraction: config.heldBackFraction,
             maxPerStep: config.rlMaxGroups,
             spreadSteps: config.rlSpreadSteps,

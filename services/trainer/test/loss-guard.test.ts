@@ -92,7 +92,7 @@ test('the retriever gives the guard its contrastive loss, and that of its reward
   const { rl } = await learner.step(batch, groups, 1);
   // The rollouts were made by a policy that knew nothing, as this one does: ratios of about 1.
   const advantages = groups.flatMap((g) =>
-    drawCandidates(g, { ...codebooks, maxLagSteps: 1 }, 'grpo', config.seed).map((c) => c.advantage),
+    drawCandidates(g, { ...codebooks, maxLagSteps: 1, form: 'grpo' }, config.seed).map((c) => c.advantage),
   );
   const expected = -advantages.reduce((a, b) => a + b, 0) / advantages.length;
   assert.ok(Math.abs(rl! - expected) < 0.2, `${rl}, ${expected}`);

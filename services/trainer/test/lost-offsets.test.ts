@@ -162,7 +162,7 @@ test('lost reward groups: only the partition that lost them goes on from its ear
   const meter = new StageMeter('trainer');
   const feed = await RewardFeed.open({
     ...{ io: kafka.io, log, meter, deadLetters: deadLetters(kafka.io, meter) },
-    rules: { codebookVersions: {}, numCodes: {}, maxLagSteps: 1 },
+    rules: { codebookVersions: {}, numCodes: {}, maxLagSteps: 1, form: 'grpo' },
     ...{ heldBackFraction: 0, maxPerStep: 1, spreadSteps: 1, rememberedRequests: 10 },
     resume: {
       positions: new Map([

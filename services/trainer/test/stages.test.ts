@@ -30,7 +30,8 @@ const rules = {
   trainShare: 1,
   seed: 1,
 };
-const groupRules: GroupRules = { ...rules, maxLagSteps: 100 };
+const groupRules: GroupRules = { ...rules, maxLagSteps: 100, form: 'grpo' };
+const dpoRules: GroupRules = { ...groupRules, form: 'dpo' };
 
 test('bad samples are refused with the reason that belongs to them', () => {
   const good = sample(1);
@@ -125,20 +126,26 @@ test('groups of other versions, old policies or equal rewards are dropped', () =
   const { candidates } = rewardGroup(1);
   const broken = candidates.map((c, i) => (i === 0 ? c : { ...c, advantage: Number.POSITIVE_INFINITY }));
   assert.equal(why({ candidates: broken }), 'too_few_candidates');
+  // one item among SIDs without: they share the lowest reward
+  const alone = candidates.map((c, i) => ({ ...c, advantage: i === 9 ? 5 : -0.1 }));
+  assert.equal(why({ candidates: alone }), null);
+  assert.equal(dropsGroup(rewardGroup(1, { candidates: alone }), dpoRules, 50), 'none_below_median');
+  assert.deepEqual(drawCandidates(rewardGroup(1, { candidates: alone }), dpoRules, 5), []);
+  assert.equal(dropsGroup(rewardGroup(1), dpoRules, 50), null);
   assert.equal(stepOfPolicy('120-abc'), 120);
 });
 
 test('16 candidates: 8 of the top 50 and 8 of the rest, filled up from the other side', () => {
-  const drawn = drawCandidates(rewardGroup(1, {}, 200), groupRules, 'grpo', 5);
+  const drawn = drawCandidates(rewardGroup(1, {}, 200), groupRules, 5);
   assert.equal(drawn.length, 16);
   assert.equal(drawn.filter((c) => c.rank < 50).length, 8);
-  assert.deepEqual(drawCandidates(rewardGroup(1, {}, 200), groupRules, 'grpo', 5), drawn);
-  assert.notDeepEqual(drawCandidates(rewardGroup(1, {}, 200), groupRules, 'grpo', 6), drawn);
-  const short = drawCandidates(rewardGroup(2, {}, 52), groupRules, 'grpo', 5);
+  assert.deepEqual(drawCandidates(rewardGroup(1, {}, 200), groupRules, 5), drawn);
+  assert.notDeepEqual(drawCandidates(rewardGroup(1, {}, 200), groupRules, 6), drawn);
+  const short = drawCandidates(rewardGroup(2, {}, 52), groupRules, 5);
   assert.equal(short.filter((c) => c.rank >= 50).length, 2);
   fc.assert(
     fc.property(fc.integer({ min: 2, max: 120 }), fc.nat(1000), (n, seed) => {
-      const some = drawCandidates(rewardGroup(seed, {}, n), groupRules, 'grpo', seed);
+      const some = drawCandidates(rewardGroup(seed, {}, n), groupRules, seed);
       assert.equal(some.length, Math.min(16, n));
       assert.equal(new Set(some.map((c) => c.rank)).size, some.length);
     }),
@@ -151,8 +158,8 @@ test('candidates outside the codebook or without a finite advantage never train'
   const spoilt = candidates.map((c, i) =>
     i % 3 === 0 ? { ...c, c2: NUM_CODES[1] } : i % 3 === 1 ? { ...c, advantage: Number.NaN } : c,
   );
-  for (const mode of ['grpo', 'dpo'] as const)
-    for (const c of drawCandidates(rewardGroup(1, { candidates: spoilt }), groupRules, mode, 3))
+  for (const rulesOfForm of [groupRules, dpoRules])
+    for (const c of drawCandidates(rewardGroup(1, { candidates: spoilt }), rulesOfForm, 3))
       assert.equal(c.rank % 3, 2);
 });
 
@@ -160,7 +167,7 @@ test('DPO: the greatest advantage first, the others from below the median', () =
   fc.assert(
     fc.property(fc.integer({ min: 3, max: 120 }), fc.nat(1000), (n, seed) => {
       const group = rewardGroup(seed, {}, n);
-      const [best, ...others] = drawCandidates(group, groupRules, 'dpo', seed);
+      const [best, ...others] = drawCandidates(group, dpoRules, seed);
       const advantages = group.candidates.map((c) => c.advantage).sort((a, b) => b - a);
       assert.equal(best!.advantage, advantages[0]);
       assert.ok(others.length >= 1 && others.length <= 4);

@@ -1,8 +1,7 @@
 /** One group from rollout to reward batch: which rows the ranker gets, and what its answers make of the candidates. */
 import type { RewardBatch, Rollout, ScoredCandidate } from '@onemall/contracts';
 import { NUM_DENSE, NUM_IDS, type RankerItem, RankerRequest } from '@onemall/features';
-import { fuseReward, type RankerScores, type RewardWeights } from '@onemall/learning';
-import { groupAdvantages } from './group-advantages.ts';
+import { fuseReward, groupAdvantages, type RankerScores, type RewardWeights } from '@onemall/learning';
 import { keepDistinct, type RankedCandidate } from './keep-distinct.ts';
 
 /** An item or room as of a moment; null where it is not known at all. */

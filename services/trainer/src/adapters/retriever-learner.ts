@@ -103,6 +103,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
       trainShare: config.trainShare,
       seed: config.seed,
       maxLagSteps: config.rlMaxLagSteps,
+      form: config.rlMode === 'dpo' ? 'dpo' : 'grpo',
     };
     this.#encoder = encoder;
     this.#tables = tables;
@@ -133,6 +134,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
     const result = await this.#trainer.step(
       {
         samples,
+        // `dropsGroup` leaves none shorter, but a step that is repeated with another rlMode may
         groups: groups.map((group) => this.#rewardGroup(group)).filter((g) => g.candidates.length > 1),
       },
       { rlWeight: this.#config.rlMode === 'off' ? 0 : this.#config.rlWeight * rlShare },
@@ -146,8 +148,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
   }
 
   #rewardGroup(group: RewardBatch): RewardGroup {
-    const { rlMode, seed } = this.#config;
-    const drawn = drawCandidates(group, this.#rules, rlMode === 'dpo' ? 'dpo' : 'grpo', seed);
+    const drawn = drawCandidates(group, this.#rules, this.#config.seed);
     return {
       request: this.#encoder.request(group),
       candidates: drawn.map((c) => ({

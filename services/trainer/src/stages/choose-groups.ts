@@ -1,6 +1,6 @@
 /** Which reward groups enter a step, and which 16 of a group's candidates (model.md, RL). */
 import type { RewardBatch, ScoredCandidate } from '@onemall/contracts';
-import { selectDpoCandidates, selectGrpoCandidates } from '@onemall/learning';
+import { belowMedian, MIN_REWARD_STD, selectDpoCandidates, selectGrpoCandidates } from '@onemall/learning';
 import { hashFraction, SeededRandom } from '@onemall/service-kit';
 import type { GroupPlace } from './manifest.ts';
 
@@ -14,17 +14,17 @@ export type GroupDropped =
   | 'policy_too_old'
   | 'policy_of_the_future'
   | 'equal_rewards'
-  | 'too_few_candidates';
+  | 'too_few_candidates'
+  | 'none_below_median';
 
 export interface GroupRules {
   codebookVersions: Readonly<Record<string, number>>;
   numCodes: Readonly<Record<string, readonly [number, number, number]>>;
   /** A group whose policy is more steps behind is dropped. */
   maxLagSteps: number;
+  /** How groups enter the loss: DPO needs candidates below the median. */
+  form: 'grpo' | 'dpo';
 }
-
-/** Groups whose rewards hardly differ teach nothing: std r below this is skipped. */
-const MIN_REWARD_STD = 1e-6;
 
 /** Step of a policyVersion `<step>-<hash>`; NaN if it has another form. */
 export const stepOfPolicy = (policyVersion: string): number =>
@@ -41,8 +41,10 @@ export function dropsGroup(group: RewardBatch, rules: GroupRules, step: number):
   // After a fall back to an older checkpoint: the weights that made it are gone.
   if (lagSteps < 0) return 'policy_of_the_future';
   if (!(group.rewardStd >= MIN_REWARD_STD)) return 'equal_rewards';
-  const usable = usableCandidates(group, rules).length;
-  return usable < 2 ? 'too_few_candidates' : null;
+  const usable = usableCandidates(group, rules);
+  if (usable.length < 2) return 'too_few_candidates';
+  // Where most candidates share the lowest reward (no item behind their SIDs) the median is that reward.
+  return rules.form === 'dpo' && belowMedian(usable).length === 0 ? 'none_below_median' : null;
 }
 
 /** A finite advantage and codes inside the codebook: anything else would poison the step. */
@@ -82,15 +84,10 @@ const DPO_NEGATIVES = 4;
  * The candidates of a group that train: for GRPO half from the top 50 of the beam and half from the rest, for DPO the best
  * first and then some from below the median. The draw depends on the request and the seed only.
  */
-export function drawCandidates(
-  group: RewardBatch,
-  rules: GroupRules,
-  mode: 'grpo' | 'dpo',
-  seed: number,
-): ScoredCandidate[] {
+export function drawCandidates(group: RewardBatch, rules: GroupRules, seed: number): ScoredCandidate[] {
   const random = new SeededRandom(Math.floor(hashFraction(group.requestId, seed) * 4_294_967_296));
   const usable = usableCandidates(group, rules).sort((a, b) => a.rank - b.rank);
-  return mode === 'grpo'
+  return rules.form === 'grpo'
     ? selectGrpoCandidates(usable, random, GRPO_CANDIDATES)
     : selectDpoCandidates(usable, random, DPO_NEGATIVES);
 }
