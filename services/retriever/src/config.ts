@@ -33,7 +33,9 @@ export const retrieverShape = {
   retrieveMaxBodyBytes: count.default(1_048_576),
   retrieveTimeoutMs: count
     .default(5_000)
-    .describe('waiting and searching; then 504, or 503 if it never began'),
+    .describe(
+      'waiting and searching, then 504, or 503 if it never began; and the coming of a request, then 408 within twice the time',
+    ),
   retrieveConcurrency: count.default(2).describe('searches at the same time, each on a thread of its own'),
   retrieveQueue: count.default(64).describe('requests that may wait; further ones get 503 and Retry-After'),
   itemOrder: z

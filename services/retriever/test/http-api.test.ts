@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { connect, type Socket } from 'node:net';
+import { text } from 'node:stream/consumers';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { HotSwap, ManualClock, StageMeter } from '@onemall/service-kit';
 import pino from 'pino';
@@ -206,6 +208,20 @@ describe('POST /retrieve', () => {
     assert.match(await errorOf('{"scenario":'), /JSON/i);
   });
 
+  test('each behaviour of the history must be newest first; events of one moment may stand in any order', async () => {
+    const events = (...times: number[]) =>
+      times.map((eventTimeMs, i) => ({ itemId: `item-${i}`, eventTimeMs }));
+    for (const behaviour of ['exposures', 'clicks', 'buys']) {
+      const { status, body } = await ask({ history: { [behaviour]: events(7, 5, 6) } });
+      assert.equal(status, 400);
+      assert.equal(
+        body.error,
+        `body.history.${behaviour} must be newest first, but the eventTimeMs of event 2 (6) is later than that of event 1 (5)`,
+      );
+      assert.equal((await ask({ history: { [behaviour]: events(7, 5, 5) } })).status, 200);
+    }
+  });
+
   test('a body over the limit is 413, an unknown path 404 with what there is', async () => {
     const { status } = await ask({ userId: 'x'.repeat(5000) });
     assert.equal(status, 413);
@@ -361,6 +377,20 @@ test('a search over its time is 504, a wait over its time 503; the place in line
   assert.equal(late.status, 504);
   assert.match(late.body.error!, /longer than 30 ms/);
   assert.equal((await ask()).status, 200);
+});
+
+test('a body that does not come is given up: 408, and the connection ends', {
+  timeout: 20_000,
+}, async (t) => {
+  let socket: Socket | undefined;
+  // before the server closes, which waits for it
+  t.after(() => socket?.destroy());
+  const started = await startApi({ timeoutMs: 50 }, t);
+  socket = connect(started.api.port, '127.0.0.1');
+  socket.write(
+    'POST /retrieve HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"k":',
+  );
+  assert.match(await text(socket), /^HTTP\/1\.1 408 /);
 });
 
 test('a taken port is one clear message', async (t) => {

@@ -39,6 +39,9 @@ export async function serveHttp(options: HttpApiOptions): Promise<HttpApi> {
   const { host, port, log } = options;
   const app = Fastify({
     bodyLimit: options.maxBodyBytes,
+    // Fastify waits for a body for ever by default. Node takes the longer of the two timeouts for it and looks every 30 s.
+    requestTimeout: options.timeoutMs,
+    http: { headersTimeout: options.timeoutMs, connectionsCheckingInterval: options.timeoutMs },
     forceCloseConnections: 'idle',
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, verbose: true } },
     schemaErrorFormatter: (errors, place) => new Error(explain(errors, place)),
@@ -153,8 +156,16 @@ function contradiction(body: RetrieveBody, latestMs: number): string | undefined
     return `body.beamWidth must be at least body.k (${body.k}), got ${body.beamWidth}`;
   if (body.requestTimeMs !== undefined && body.requestTimeMs > latestMs)
     return `body.requestTimeMs must be at most ${latestMs} (now and the allowed skew), got ${body.requestTimeMs}`;
+  for (const behaviour of BEHAVIOURS) {
+    // positions in the model count from the newest, and the longest histories lose their end
+    const events = body.history[behaviour];
+    const at = events.findIndex(({ eventTimeMs }, i) => i > 0 && eventTimeMs > events[i - 1]!.eventTimeMs);
+    if (at >= 0)
+      return `body.history.${behaviour} must be newest first, but the eventTimeMs of event ${at} (${events[at]!.eventTimeMs}) is later than that of event ${at - 1} (${events[at - 1]!.eventTimeMs})`;
+  }
   return undefined;
 }
+const BEHAVIOURS = ['exposures', 'clicks', 'buys'] as const;
 
 /** ajv errors as one line: where, what was expected, what came. */
 function explain(
