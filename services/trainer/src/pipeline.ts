@@ -24,7 +24,12 @@ import type { Checkpoint, Progress } from './stages/checkpoint-format.ts';
 import type { Drawn } from './stages/draw-batch.ts';
 import { guardLoss, IdleGuardNotice } from './stages/guard-loss.ts';
 import type { StepManifest } from './stages/manifest.ts';
-import { progressAfterRollback, RolledBackError, rlShare } from './stages/plan-rollback.ts';
+import {
+  learnedFromRewards,
+  progressAfterRollback,
+  RolledBackError,
+  rlShare,
+} from './stages/plan-rollback.ts';
 
 export interface Training {
   config: TrainerConfig;
@@ -82,7 +87,10 @@ export async function trainOnStream(t: Training): Promise<void> {
     const rules = { spikeFactor: t.config.lossSpikeFactor, graceSteps: t.config.lossGuardGraceSteps };
     const full = batch.drawn.samples.length === t.learner.batchSize;
     const guard = outcome ? guardLoss(t.progress.guard, step, outcome, rules, full) : t.progress.guard;
-    t.progress = advance(t, step, batch.drawn, guard, outcome?.loss ?? null);
+    t.progress = {
+      ...advance(t, step, batch.drawn, guard, outcome?.loss ?? null),
+      ...(groups.length > 0 && { lastGroupStep: step }),
+    };
     if (outcome) t.report.stepDone(t.progress, outcome, batch.drawn.samples);
     if (outcome && rules.spikeFactor > 0 && idleGuard.after(full))
       t.log.warn(
@@ -220,13 +228,20 @@ async function saveCheckpoint(t: Training): Promise<StoredCheckpoint> {
 /**
  * Back to the checkpoint of the policy in use, without the reward groups read so far. The process ends with it: feeds, tables
  * and journal open anew at the offsets of that checkpoint.
- * @throws RolledBackError, unless that checkpoint is gone: then training goes on as it is, unpublished
+ * @throws RolledBackError, unless that checkpoint is gone or no group was trained since: then training goes on as it is, unpublished
  */
 async function rollBack(t: Training, rewards: RewardFeed): Promise<void> {
   const { refusals } = t.release;
   t.release.refusals = 0;
   const seen = { rewardPositions: rewards.readUpTo(), usedRequestIds: rewards.usedRequestIds() };
   const { step } = t.progress;
+  if (!learnedFromRewards(t.progress, t.checkpoints.stepInUse)) {
+    t.log.error(
+      { step, refusals, stepInUse: t.checkpoints.stepInUse },
+      `${refusals} policies in a row were refused, and no reward group was trained since the policy in use: next-token training alone made them, so going back would only repeat it. Training goes on unpublished until a policy passes. Look at what it learns from (left_out_*, learning_rate, the loss).`,
+    );
+    return;
+  }
   const back = await t.checkpoints.rollBack((accepted) => progressAfterRollback(accepted, t.progress, seen));
   if (!back) {
     t.log.error({ step, refusals }, 'nothing to roll back to: the checkpoint of the policy in use is gone');

@@ -3,13 +3,21 @@ import { appendFile, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/p
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { createLogger, FolderArtifactStore } from '@onemall/service-kit';
+import { createLogger, FolderArtifactStore, ManualClock } from '@onemall/service-kit';
 import { CheckpointStore } from '../src/adapters/checkpoint-store.ts';
 import { JournalTakenError, ManifestJournal } from '../src/adapters/manifest-journal.ts';
-import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from '../src/stages/checkpoint-format.ts';
+import { trainerConfig } from '../src/config.ts';
+import { type Training, trainOnStream } from '../src/pipeline.ts';
+import {
+  type Checkpoint,
+  decodeCheckpoint,
+  encodeCheckpoint,
+  type Progress,
+} from '../src/stages/checkpoint-format.ts';
 import { freshLossGuard } from '../src/stages/guard-loss.ts';
 import type { StepManifest } from '../src/stages/manifest.ts';
-import { progressAfterRollback, rlShare } from '../src/stages/plan-rollback.ts';
+import { progressAfterRollback, RolledBackError, rlShare } from '../src/stages/plan-rollback.ts';
+import { sample } from './synthetic.ts';
 
 const log = createLogger('test', 'fatal');
 
@@ -178,4 +186,68 @@ test('after a rollback the weight of L_RL begins at 0 and rises', () => {
   assert.equal(rlShare({}, 5, 100), 1);
   const shares = [101, 102, 151, 201, 900].map((step) => rlShare({ rlRampFrom: 100 }, step, 100));
   assert.deepEqual(shares, [0, 0.01, 0.5, 1, 1]);
+});
+
+test('refused policies send training back only where reward groups were trained since the policy in use', async (t) => {
+  const store = new CheckpointStore(new FolderArtifactStore(await folderOf(t)), 'retriever', 3, log);
+  for (const step of [10, 20]) await store.save(checkpointAt(step), stateAt(step));
+  store.stepInUse = 10;
+  const errors: string[] = [];
+  /** Two refusals, then one step with a reward group, at which the service stops. @returns progress after it */
+  const trainOn = async (progress: Progress): Promise<Progress> => {
+    const stopping = new AbortController();
+    const { progress: _, createdMs: __, ...identity } = checkpointAt(progress.step);
+    const training = {
+      ...{ config: trainerConfig({}), clock: new ManualClock(0), stopping: stopping.signal },
+      log: { info() {}, error: (_: object, message: string) => void errors.push(message) },
+      learner: {
+        batchSize: 1,
+        encode: () => [],
+        step: async () => {
+          stopping.abort();
+          return { loss: 1, gradNorm: 1, stepMs: 1 };
+        },
+        save: async () => stateAt(21),
+      },
+      rewards: {
+        takeFor: () => [{ requestId: 'r2', partition: 0, offset: 8 }],
+        readUpTo: () => [[0, 9]],
+        positions: () => [[0, 9]],
+        usedRequestIds: () => ['r1', 'r2'],
+      },
+      samples: {
+        drawer: {
+          openSamples: 1,
+          draw: () => ({
+            samples: [{ sample: sample(1), appendedMs: 0 }],
+            ranges: [{ partition: 0, from: 200, to: 201 }],
+            cursor: 0,
+          }),
+        },
+        madeRoom() {},
+      },
+      journal: { append: async () => {}, forgetUpTo: async () => {} },
+      release: { refusals: 2, busy: false, failed: new Promise<never>(() => {}), settled: async () => {} },
+      report: { stepDone() {}, newest: () => ({}) },
+      ...{ tables: null, gate: null, checkpoints: store, replay: [], settings: 's', keepSidsMs: 0 },
+      ...{ identity, progress },
+    } as unknown as Training;
+    await trainOnStream(training);
+    assert.equal(training.release.refusals, 0, 'the next refusals are counted anew');
+    return training.progress;
+  };
+
+  const alone = await trainOn({ ...checkpointAt(20).progress, lastGroupStep: 10 });
+  assert.match(
+    errors.join(),
+    /^2 policies in a row were refused, and no reward group was trained since .* next-token training alone/,
+  );
+  assert.deepEqual([alone.step, alone.lastGroupStep, alone.rollbacks], [21, 21, undefined]);
+  assert.equal((await store.loadNewest())!.stored.step, 21, 'it went on and kept what it learned');
+
+  await assert.rejects(
+    trainOn(alone),
+    (e: unknown) => e instanceof RolledBackError && /back from step 21 to 10/.test(e.message),
+  );
+  assert.equal((await store.loadNewest())!.checkpoint.progress.rollbacks, 1);
 });

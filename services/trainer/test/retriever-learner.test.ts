@@ -58,3 +58,31 @@ test('L_RL is divided by the share of requests that become rollouts', async (t) 
   assert.ok(Math.abs(few) > 0.1, `${few}`);
   assert.ok(Math.abs(5 * many - few) < 1e-5 * Math.abs(few), `${few} with 2 %, ${many} with 10 %`);
 });
+
+test('figures of reward groups are those of the whole window, also where the newest step has none', async (t) => {
+  const learner = await learnerWith(t, { ONEMALL_METRICS_WINDOW_STEPS: '3' });
+  // the same steps, each seen by itself
+  const single = await learnerWith(t, { ONEMALL_METRICS_WINDOW_STEPS: '1' });
+  const [first, second] = [await single.train([1]), await single.train([2, 3])];
+  assert.deepEqual([first.rl_window_candidates, second.rl_window_candidates], [16, 32]);
+  await learner.train([1]);
+  await learner.train([2, 3]);
+  const figures = await learner.train([]);
+  assert.equal(figures.rl_window_candidates, 48);
+  const close = (name: string, expected: number) =>
+    assert.ok(Math.abs(figures[name]! - expected) < 1e-9, `${name} is ${figures[name]}, not ${expected}`);
+  const mean = (of: (step: Record<string, number>) => number) => (of(first) + 2 * of(second)) / 3;
+  for (const name of ['rl_loss', 'rl_kl', 'rl_clip_share', 'rl_mean_ratio', 'rl_advantage_mean'])
+    close(
+      name,
+      mean((step) => step[name]!),
+    );
+  for (const name of ['rl_advantage_max_abs', 'rl_max_abs_log_ratio'])
+    close(name, Math.max(first[name]!, second[name]!));
+  const square = mean((step) => step.rl_advantage_std! ** 2 + step.rl_advantage_mean! ** 2);
+  close('rl_advantage_std', Math.sqrt(square - figures.rl_advantage_mean! ** 2));
+  assert.notEqual(first.rl_kl, second.rl_kl);
+
+  await learner.train([]);
+  assert.equal((await learner.train([])).rl_window_candidates, undefined, 'none in three steps');
+});

@@ -13,7 +13,7 @@ import { ConfigError, type Logger, type StageMeter } from '@onemall/service-kit'
 import type { TrainerConfig } from '../config.ts';
 import type { Codebooks, Learner, LearnerState, MetricRow, StepOutcome } from '../learner.ts';
 import { drawCandidates, type GroupRules } from '../stages/choose-groups.ts';
-import { type StepFigures, StepWindow } from '../stages/measure-steps.ts';
+import { GroupWindow, type StepFigures, StepWindow } from '../stages/measure-steps.ts';
 import { type RetrieverRules, retrieverLeavesOut } from '../stages/select-sample.ts';
 import { engineOptions } from './engine-options.ts';
 import { SampleEncoder } from './sample-encoder.ts';
@@ -82,6 +82,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
   readonly #tables: SidTables;
   readonly #meter: StageMeter;
   readonly #window: StepWindow;
+  readonly #groups: GroupWindow;
   #last: RetrievalStepResult | null = null;
 
   constructor(
@@ -109,6 +110,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
     this.#tables = tables;
     this.#meter = meter;
     this.#window = new StepWindow(config.metricsWindowSteps);
+    this.#groups = new GroupWindow(config.metricsWindowSteps);
     meter.set('rl_groups', 0, 'Reward groups trained since the start of the process');
   }
 
@@ -141,6 +143,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
     );
     this.#last = result;
     this.#window.add(result.byScenario);
+    this.#groups.add(result.rl && { loss: result.loss.rl, ...result.rl });
     if (result.rl) this.#meter.add('rl_groups', result.rl.groups);
     const { loss, rl, gradNorm, stepMs } = result;
     const { ntp, contrastive } = loss;
@@ -198,7 +201,7 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
           ),
           window_samples: samples,
           window_samples_masked: maskedSamples,
-          ...(scenario === '' && this.#lastStep()),
+          ...(scenario === '' && { ...this.#lastStep(), ...this.#ofGroups() }),
         },
       });
     }
@@ -217,16 +220,23 @@ class RetrieverLearner implements Learner<RetrievalSample[]> {
       entropy_3: last.entropy[2],
       expert_max_over_mean: last.experts.maxOverMean,
       expert_overflow: last.experts.overflow,
-      ...(last.rl && {
-        rl_loss: last.loss.rl,
-        rl_kl: last.rl.kl,
-        rl_clip_share: last.rl.clipShare,
-        rl_mean_ratio: last.rl.meanRatio,
-        rl_advantage_mean: last.rl.advantages.mean,
-        rl_advantage_std: last.rl.advantages.std,
-        rl_advantage_max_abs: last.rl.advantages.maxAbs,
-        rl_max_abs_log_ratio: last.rl.maxAbsLogRatio,
-      }),
+    };
+  }
+
+  /** Over the steps in the window that had groups: the newest one seldom has. */
+  #ofGroups(): Record<string, number> {
+    const groups = this.#groups.figures();
+    if (!groups) return {};
+    return {
+      rl_loss: groups.loss,
+      rl_kl: groups.kl,
+      rl_clip_share: groups.clipShare,
+      rl_mean_ratio: groups.meanRatio,
+      rl_advantage_mean: groups.advantages.mean,
+      rl_advantage_std: groups.advantages.std,
+      rl_advantage_max_abs: groups.advantages.maxAbs,
+      rl_max_abs_log_ratio: groups.maxAbsLogRatio,
+      rl_window_candidates: groups.candidates,
     };
   }
 

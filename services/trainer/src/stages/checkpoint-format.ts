@@ -22,6 +22,8 @@ export interface Progress {
   guard: LossGuardState;
   /** Mean loss of the first steps, null before there are any. */
   lossFirst: number | null;
+  /** Newest step that reward groups entered; absent before the first. */
+  lastGroupStep?: number;
   /** Times that training was rolled back; absent before the first. */
   rollbacks?: number;
   /** Step from which the weight of L_RL rises from 0 again; absent where it was never rolled back. */

@@ -84,3 +84,54 @@ export class StepWindow {
     };
   }
 }
+
+/** Figures of the candidates of reward groups; of one step, or over several. */
+export interface GroupFigures {
+  candidates: number;
+  /** L_RL. */
+  loss: number;
+  kl: number;
+  clipShare: number;
+  meanRatio: number;
+  maxAbsLogRatio: number;
+  advantages: { mean: number; std: number; maxAbs: number };
+}
+
+/** Over the last `windowSteps` steps, most of which have no groups; each candidate counts alike. */
+export class GroupWindow {
+  readonly #windowSteps: number;
+  #steps: (GroupFigures | null)[] = [];
+
+  constructor(windowSteps: number) {
+    this.#windowSteps = windowSteps;
+  }
+  /** null: a step without groups. */
+  add(step: GroupFigures | null): void {
+    this.#steps.push(step);
+    if (this.#steps.length > this.#windowSteps) this.#steps.shift();
+  }
+  /** null where no group was trained. */
+  figures(): GroupFigures | null {
+    const steps = this.#steps.filter((step) => step !== null);
+    if (steps.length === 0) return null;
+    const candidates = steps.reduce((sum, step) => sum + step.candidates, 0);
+    const mean = (of: (step: GroupFigures) => number): number =>
+      steps.reduce((sum, step) => sum + step.candidates * of(step), 0) / candidates;
+    const largest = (of: (step: GroupFigures) => number): number => Math.max(...steps.map(of));
+    const advantage = mean((step) => step.advantages.mean);
+    return {
+      candidates,
+      loss: mean((step) => step.loss),
+      kl: mean((step) => step.kl),
+      clipShare: mean((step) => step.clipShare),
+      meanRatio: mean((step) => step.meanRatio),
+      maxAbsLogRatio: largest((step) => step.maxAbsLogRatio),
+      advantages: {
+        mean: advantage,
+        // within the steps, and between their means
+        std: Math.sqrt(mean(({ advantages: a }) => a.std ** 2 + (a.mean - advantage) ** 2)),
+        maxAbs: largest((step) => step.advantages.maxAbs),
+      },
+    };
+  }
+}

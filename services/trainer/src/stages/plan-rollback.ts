@@ -10,6 +10,15 @@ export class RolledBackError extends Error {
 }
 
 /**
+ * Whether reward groups have entered the weights since those of the policy in use. If none have, next-token training alone made the
+ * refused ones: from the same place the same samples would make them again.
+ */
+export const learnedFromRewards = (
+  { lastGroupStep = 0 }: Pick<Progress, 'lastGroupStep'>,
+  stepInUse: number | null,
+): boolean => lastGroupStep > (stepInUse ?? 0);
+
+/**
  * @param accepted progress of the checkpoint behind the policy in use @param now progress when it was decided
  * @param rewards how far reward-batches were read, and the requests whose groups were used: their rewards are not trusted
  */
