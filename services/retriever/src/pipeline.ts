@@ -243,10 +243,11 @@ class SampleFlow {
 
   #forgotMs = 0;
   #forgetOldSids(): void {
-    const { catalogue, clock } = this.#parts;
+    const { catalogue, clock, policies } = this.#parts;
     if (clock.nowMs() - this.#forgotMs < FORGET_EVERY_MS) return;
     this.#forgotMs = clock.nowMs();
-    catalogue.forgetBefore(this.#newestRequestMs - SID_HISTORY_MS);
+    const served = new Set(Object.values(policies.current?.publication.codebookVersions ?? {}));
+    catalogue.forgetBefore(this.#newestRequestMs - SID_HISTORY_MS, served);
   }
 
   #setSidGauges(): void {

@@ -97,6 +97,25 @@ test('a live room enters with its first SID, moves with its products and leaves 
   assert.deepEqual(trie(), []);
 });
 
+test('a codebook version is forgotten when all its SIDs have ended and no policy in use has it', () => {
+  const catalogue = new SidCatalogue({ rebuildMs: 0 });
+  for (const version of [1, 2]) {
+    catalogue.putItemSid(`a:${version}`, itemSid('a', sid(1, 1, version, { codebookVersion: version })));
+    catalogue.putItemSid(`b:${version}`, itemSid('b', sid(2, 2, version, { codebookVersion: version })));
+  }
+  const known = () => [1, 2].filter((version) => catalogue.sidAsOf(version, 'a', 50));
+  catalogue.putItemSid('a:1', null);
+  catalogue.forgetBefore(100, new Set([2]));
+  assert.deepEqual(known(), [1, 2], 'b still has one');
+  catalogue.putItemSid('b:1', null);
+  catalogue.forgetBefore(100, new Set([1, 2]));
+  assert.deepEqual(known(), [1, 2], 'a policy in use reads histories by it');
+  catalogue.forgetBefore(100, new Set([2]));
+  assert.deepEqual(known(), [2]);
+  catalogue.putItem('a', item('a'));
+  assert.equal(catalogue.numSids('product_card', 2), 1);
+});
+
 test('a trie is merged anew at most every rebuildMs and older ones stay as they were', () => {
   const catalogue = new SidCatalogue({ rebuildMs: 500 });
   catalogue.putItem('a', item('a'));

@@ -295,9 +295,14 @@ export class SidCatalogue {
     return this.#shelf(scenario, codebookVersion)?.numSids ?? 0;
   }
 
-  /** Versions of SIDs that no request at or after timeMs can ask for. */
-  forgetBefore(timeMs: number): void {
-    for (const table of this.#asOf.values()) table.forgetBefore(timeMs);
+  /**
+   * Versions of SIDs that no request at or after timeMs can ask for, and codebook versions whose SIDs have all ended.
+   * @param servedVersions codebook versions of the policy in use: histories need them, though every room has closed
+   */
+  forgetBefore(timeMs: number, servedVersions: ReadonlySet<number>): void {
+    for (const [version, table] of this.#asOf)
+      if (this.#newest.get(version)!.size > 0 || servedVersions.has(version)) table.forgetBefore(timeMs);
+      else for (const byVersion of [this.#asOf, this.#newest, this.#shelves]) byVersion.delete(version);
   }
 
   get numItems(): number {
