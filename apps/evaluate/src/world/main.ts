@@ -10,7 +10,7 @@ import { WORLD_MODELS, type WorldRun } from './samples/prepare-world.ts';
 import type { RlRun } from './training/reward-groups.ts';
 
 const USAGE = `usage: world | rl [--plan NAME] [--folder DIR] [--positives N] [--epochs N] [--requests N] [--preset NAME] [--history H] [--seed S | --seeds S,S,..]
-  world: [--models onemall,onemall-events,sasrec,tiger] [--judge-minutes N]
+  world: [--models onemall,onemall-events,onemall-clicks,sasrec,tiger] [--judge-minutes N]
   rl: [--rl-steps N] [--rollout BEAM] [--ranker-samples N] [--groups N] [--group-candidates N] [--sync STEPS] [--rl-weight W]`;
 
 export type WorldKind = 'world' | 'rl';

@@ -8,11 +8,12 @@ import { DenseLists, ItemVectorsOf } from './lists/dense-lists.ts';
 import type { ListModel } from './lists/list-model.ts';
 import { OneMallLists, Shelf } from './lists/onemall-lists.ts';
 import { SasrecLists } from './lists/sasrec-lists.ts';
+import { TigerLists } from './lists/tiger-lists.ts';
 import { SCENARIOS } from './log/world-log.ts';
 import { accuracyTable, type ModelAccuracy } from './reports/accuracy-table.ts';
 import { costTable, hitTable, type ModelCost, shareTable } from './reports/hit-table.ts';
 import { maskedBy } from './reports/rl-report.ts';
-import { prepareWorld, type WorldRun } from './samples/prepare-world.ts';
+import { ONEMALL_FORMS, prepareWorld, type WorldRun } from './samples/prepare-world.ts';
 import { ItemVectors, type SemanticIds } from './samples/semantic-ids.ts';
 import { addFigures, emptyPass } from './training/pass-figures.ts';
 import { type OneMallRun, oneMallRun, trainOneMall } from './training/train-onemall.ts';
@@ -79,19 +80,22 @@ async function runSeed(run: WorldRun): Promise<JudgedModels> {
     const costs: ModelCost[] = [];
     let trieVersion: string | undefined;
     const accuracies: ModelAccuracy[] = [];
-    for (const reads of ['queries', 'events'] as const) {
-      if (!sids || !asked.has(reads === 'queries' ? 'onemall' : 'onemall-events')) continue;
-      const model = oneMallRun(run, positives, reads);
+    for (const form of ONEMALL_FORMS) {
+      if (!sids || !asked.has(form)) continue;
+      const model = oneMallRun(run, positives, form);
       const { policy, tower, pass } = await trainOneMall(log, sids, positives, model, store, print);
       open.push(policy, tower);
       ({ trieVersion } = policy.manifest);
       const shelf = new Shelf(log, sids, popularity);
-      models.push(new OneMallLists(model.name, log, sids, shelf, policy, model.normalizer));
-      const vectors = new ItemVectorsOf(log, sids, tower, model.normalizer);
+      const { name, normalizer, reads } = model;
+      models.push(new OneMallLists(name, log, sids, shelf, policy, normalizer, reads));
+      const vectors = new ItemVectorsOf(log, sids, tower, normalizer);
       const { temperature } = retrievalPresets[run.preset];
-      models.push(new DenseLists(`${model.name}-dense`, log, sids, policy, vectors, popularity, temperature));
-      costs.push({ name: model.name, cost: costOf(model, sids) });
-      accuracies.push({ name: model.name, pass });
+      models.push(
+        new DenseLists(`${name}-dense`, log, sids, policy, vectors, popularity, temperature, reads),
+      );
+      costs.push({ name, cost: costOf(model, sids) });
+      accuracies.push({ name, pass });
     }
     const contents = new ItemVectors(log);
     if (asked.has('sasrec')) {
@@ -103,7 +107,8 @@ async function runSeed(run: WorldRun): Promise<JudgedModels> {
     if (asked.has('tiger')) {
       const tiger = await trainTiger(log, contents, positives, DEPTH, run);
       open.push(tiger);
-      models.push(tiger);
+      models.push(new TigerLists('tiger', tiger, null));
+      models.push(new TigerLists('tiger-popular', tiger, popularity));
     }
     const budgetMs = (run.judgeMinutes ?? Number.POSITIVE_INFINITY) * 60_000;
     const { requests } = run;

@@ -4,7 +4,7 @@ import { packSid } from '@onemall/retriever/src/stages/build-trie.ts';
 import { candidatesOf, Popularity } from '../../src/world/log/popularity.ts';
 import { SCENARIOS, WorldLog } from '../../src/world/log/world-log.ts';
 import { ExistingSids } from '../../src/world/samples/existing-sids.ts';
-import { passOrder } from '../../src/world/samples/sample-encoder.ts';
+import { passOrder, SampleEncoder } from '../../src/world/samples/sample-encoder.ts';
 import {
   encodeItems,
   ItemVectors,
@@ -98,4 +98,12 @@ test('a pass takes every positive once, span after span, and mixes the pages of 
   const requests = Array.from(order, (row) => log.exposures.request.at(row));
   const beside = requests.filter((request, i) => i > 0 && request === requests[i - 1]).length;
   assert.ok(beside < rows.length / 10, `${beside} of ${rows.length} stand beside one of their own page`);
+});
+
+test('a model of clicks alone reads the same clicks and nothing else of the user', () => {
+  const all = new SampleEncoder(log, sids, 6).request(newest).behaviours;
+  const clicks = new SampleEncoder(log, sids, 6, 'codes', 'clicks').request(newest).behaviours;
+  assert.ok([all.exposure, all.click].every(({ codes }) => codes.some((code) => code >= 0)));
+  assert.deepEqual(clicks.click, all.click);
+  for (const kind of ['exposure', 'buy'] as const) assert.ok(clicks[kind].codes.every((code) => code === -1));
 });

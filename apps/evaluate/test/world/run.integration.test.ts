@@ -60,13 +60,24 @@ test('a run that was stopped in training and in judging ends with the table of o
 
 test('the baselines are asked the same requests, from their checkpoints the second time', async () => {
   const first = await runHitRates(run('baselines', { models: ['sasrec', 'tiger'] }));
-  for (const row of ['popularity', 'sasrec', 'sasrec-popular', 'tiger', 'oracle'])
+  for (const row of ['popularity', 'sasrec', 'sasrec-popular', 'tiger', 'tiger-popular', 'oracle'])
     for (const scenario of ['product_card', 'short_video', 'live_stream'])
       assert.match(first, new RegExp(`\\| ${scenario} \\| \\d+ \\| ${row} \\| \\d`));
 
   const printed: string[] = [];
   const ranks = path.join(folder, 'baselines', 'ranks.jsonl');
   const before = readFileSync(ranks, 'utf8');
+  const judged = before
+    .trim()
+    .split('\n')
+    .map((line) => (JSON.parse(line) as { ranks: Record<string, number[]> }).ranks);
+  const found = (places: number[]) => places.map((place) => place >= 0);
+  // popularity orders anew what the beam found
+  for (const of of judged) assert.deepEqual(found(of.tiger!), found(of['tiger-popular']!));
+  assert.notDeepEqual(
+    judged.map((of) => of.tiger),
+    judged.map((of) => of['tiger-popular']),
+  );
   writeFileSync(ranks, '');
   const print = (line: string) => printed.push(line);
   assert.equal(await runHitRates(run('baselines', { models: ['sasrec', 'tiger'], print })), first);
@@ -74,8 +85,8 @@ test('the baselines are asked the same requests, from their checkpoints the seco
   assert.ok(!printed.some((line) => /^(sasrec|tiger): epoch/.test(line)), printed.join('\n'));
 });
 
-test('two seeds and the model without Query-Formers stand in one table, with what they cost', async () => {
-  const models = ['onemall', 'onemall-events'] as const;
+test('two seeds, the model without Query-Formers and the one of clicks alone stand in one table, with what they cost', async () => {
+  const models = ['onemall', 'onemall-events', 'onemall-clicks'] as const;
   const printed: string[] = [];
   const print = (line: string) => printed.push(line);
   const seeds = [1, 2].map((seed) =>
@@ -83,7 +94,7 @@ test('two seeds and the model without Query-Formers stand in one table, with wha
   );
   const both = await runHitRates(...seeds);
   assert.match(both, /models' seeds 1, 2;/);
-  for (const list of ['onemall-tiny', 'onemall-tiny-events'])
+  for (const list of ['onemall-tiny', 'onemall-tiny-events', 'onemall-tiny-clicks'])
     assert.match(both, new RegExp(`\\| live_stream \\| \\d+ \\| ${list} \\| \\d`));
   // three behaviours of two queries, or of six events
   assert.match(both, /\| onemall-tiny \| 6 \|/);

@@ -6,7 +6,7 @@ import { itemTensors } from '@onemall/features';
 import type { ItemTowerRuntime, PolicyNormalizer, PolicyRuntime } from '@onemall/learning';
 import { candidatesOf, type Popularity } from '../log/popularity.ts';
 import type { SCENARIOS, WorldLog } from '../log/world-log.ts';
-import { SampleEncoder } from '../samples/sample-encoder.ts';
+import { type HistoryKinds, SampleEncoder } from '../samples/sample-encoder.ts';
 import type { SemanticIds } from '../samples/semantic-ids.ts';
 import { featuresAsOf } from '../samples/training-samples.ts';
 import type { AskedRequest, ListModel } from './list-model.ts';
@@ -103,11 +103,12 @@ export class DenseLists implements ListModel {
     vectors: ItemVectorsOf,
     popularity: Popularity,
     temperature: number,
+    reads: HistoryKinds,
   ) {
     this.name = name;
     this.#log = log;
     this.#policy = policy;
-    this.#encoder = new SampleEncoder(log, sids, policy.manifest.historyLength);
+    this.#encoder = new SampleEncoder(log, sids, policy.manifest.historyLength, 'codes', reads);
     this.#vectors = vectors;
     this.#popularity = popularity;
     this.#temperature = temperature;

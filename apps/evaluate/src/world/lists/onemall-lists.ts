@@ -9,7 +9,7 @@ import type { ScenarioName } from '@onemall/simulator/world';
 import type { Popularity } from '../log/popularity.ts';
 import type { WorldLog } from '../log/world-log.ts';
 import { ExistingSids } from '../samples/existing-sids.ts';
-import { childrenFor, SampleEncoder } from '../samples/sample-encoder.ts';
+import { childrenFor, type HistoryKinds, SampleEncoder } from '../samples/sample-encoder.ts';
 import type { SemanticIds } from '../samples/semantic-ids.ts';
 import type { AskedRequest, ListModel } from './list-model.ts';
 
@@ -82,12 +82,13 @@ export class OneMallLists implements ListModel {
     shelf: Shelf,
     policy: PolicyRuntime,
     normalizer: PolicyNormalizer,
+    reads: HistoryKinds = 'all',
   ) {
     this.name = name;
     this.#policy = policy;
     this.#shelf = shelf;
     this.#normalizer = normalizer;
-    this.#encoder = new SampleEncoder(log, sids, policy.manifest.historyLength);
+    this.#encoder = new SampleEncoder(log, sids, policy.manifest.historyLength, 'codes', reads);
   }
 
   /** The item that a SID stands for, as the retriever would serve it. */

@@ -8,8 +8,13 @@ import { SCENARIOS, WorldLog } from '../log/world-log.ts';
 import { encodeItems, ItemVectors, SemanticIds, trainCodebooks } from './semantic-ids.ts';
 import { positivesBefore } from './training-samples.ts';
 
-/** onemall-events: without Query-Formers, its decoder reads every event of the histories (paper, table 6). */
-export const WORLD_MODELS = ['onemall', 'onemall-events', 'sasrec', 'tiger'] as const;
+/**
+ * onemall-events: without Query-Formers, its decoder reads every event of the histories (paper, table 6). onemall-clicks: histories of
+ * clicks alone, as the baselines have them.
+ */
+export const ONEMALL_FORMS = ['onemall', 'onemall-events', 'onemall-clicks'] as const;
+export type OneMallForm = (typeof ONEMALL_FORMS)[number];
+export const WORLD_MODELS = [...ONEMALL_FORMS, 'sasrec', 'tiger'] as const;
 export type WorldModel = (typeof WORLD_MODELS)[number];
 
 export interface WorldRun {

@@ -20,6 +20,9 @@ const LIVE: readonly string[] = ['live_stream'];
 /** While training, rooms and popularity of some minutes ago are as good as those of now, and much cheaper to keep. */
 const TRAINING_GRID_MS = 120_000;
 
+/** What a model reads of a user: all that is kept, or clicks alone. */
+export type HistoryKinds = 'all' | 'clicks';
+
 /** Turns rows of a log into what the trainer takes. */
 export class SampleEncoder {
   readonly layout: SidLayout;
@@ -27,6 +30,7 @@ export class SampleEncoder {
   readonly #sids: SemanticIds;
   readonly #historyLength: number;
   readonly #normalizer: PolicyNormalizer;
+  readonly #reads: HistoryKinds;
   #existing: ExistingSids;
 
   constructor(
@@ -34,11 +38,13 @@ export class SampleEncoder {
     sids: SemanticIds,
     historyLength: number,
     normalizer: PolicyNormalizer = 'codes',
+    reads: HistoryKinds = 'all',
   ) {
     this.#log = log;
     this.#sids = sids;
     this.#historyLength = historyLength;
     this.#normalizer = normalizer;
+    this.#reads = reads;
     this.#existing = new ExistingSids(log, sids, new Popularity(log), TRAINING_GRID_MS);
     this.layout = sidLayout(SCENARIOS, sids.numCodes);
   }
@@ -46,7 +52,8 @@ export class SampleEncoder {
   request(request: number): RequestTensors {
     const log = this.#log;
     const requestTimeMs = log.requests.timeMs.at(request);
-    const history = log.historyBefore(request, this.#historyLength);
+    const all = log.historyBefore(request, this.#historyLength);
+    const history = this.#reads === 'all' ? all : { ...all, exposures: [], buys: [] };
     const context = { scenario: log.scenario(request), requestTimeMs, history };
     return requestTensors(context, this.#lookup(requestTimeMs), {
       historyLength: this.#historyLength,

@@ -15,8 +15,8 @@ import {
 import { startFromContent } from '@onemall/trainer/src/stages/start-from-content.ts';
 import { type RunStore, tensorFiles, tensorsOf } from '../adapters/run-store.ts';
 import { SCENARIOS, type WorldLog } from '../log/world-log.ts';
-import type { WorldRun } from '../samples/prepare-world.ts';
-import { passOrder, SampleEncoder } from '../samples/sample-encoder.ts';
+import type { OneMallForm, WorldRun } from '../samples/prepare-world.ts';
+import { type HistoryKinds, passOrder, SampleEncoder } from '../samples/sample-encoder.ts';
 import { CODEBOOK_VERSION, type SemanticIds } from '../samples/semantic-ids.ts';
 import { addFigures, emptyPass, type PassFigures } from './pass-figures.ts';
 
@@ -33,6 +33,7 @@ export interface OneMallRun {
     historyLength: number;
   };
   normalizer: PolicyNormalizer;
+  reads: HistoryKinds;
   /** Passes over the positives. */
   epochs: number;
   /** Whether tables and heads begin as the codebooks' centroids. */
@@ -45,14 +46,15 @@ export interface OneMallRun {
 export function oneMallRun(
   { preset: named, historyLength, seed, checkpointEvery = 500, epochs = 1 }: WorldRun,
   positives: Int32Array,
-  reads: 'queries' | 'events' = 'queries',
+  form: OneMallForm = 'onemall',
 ): OneMallRun {
-  const preset = { ...retrievalPresets[named], ...(reads === 'events' && { queries: 0 }) };
+  const preset = { ...retrievalPresets[named], ...(form === 'onemall-events' && { queries: 0 }) };
   const steps = epochs * Math.ceil(positives.length / preset.batchSize);
   return {
-    name: `onemall-${named}${reads === 'events' ? '-events' : ''}`,
+    name: `onemall-${named}${form.slice('onemall'.length)}`,
     options: { preset, historyLength, seed, optimizer: steps > WARMUP_STEPS ? { decaySteps: steps } : {} },
     normalizer: 'popular',
+    reads: form === 'onemall-clicks' ? 'clicks' : 'all',
     contentStart: true,
     epochs,
     checkpointEvery,
@@ -129,7 +131,7 @@ export async function trainOneMall(
     await takeSteps(
       trainer,
       progress,
-      new SampleEncoder(log, sids, trainer.historyLength, run.normalizer),
+      new SampleEncoder(log, sids, trainer.historyLength, run.normalizer, run.reads),
       passOrder(log, rows),
       run,
       store,

@@ -1,6 +1,8 @@
 /**
  * SASRec on the world's log, the dense baseline: one sequence of clicked items a user, all scenarios in it, on the engine and the
- * clicks that OneMall has. Its item rows begin as content embeddings, so that it knows the same features.
+ * clicks that OneMall has. Its item rows begin as content embeddings, as OneMall's tables begin as the centroids of these. Of a user
+ * it reads clicks in their order and no more; OneMall reads exposures and buys too, and when and where each was. What the first two
+ * are worth `onemall-clicks` tells, which has neither.
  */
 import path from 'node:path';
 import { RunFolder } from '../../sequences/adapters/run-folder.ts';

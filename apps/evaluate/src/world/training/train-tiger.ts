@@ -1,6 +1,7 @@
 /**
  * TIGER's form (Rajput et al. 2023) on the world's log: three residual k-means levels of content and a number that tells the items
- * of a SID apart, a plain softmax over all codes, no contrast; its own tokenizer, on the engine and the clicks that OneMall has.
+ * of a SID apart, a plain softmax over all codes, no contrast; its own tokenizer, on the engine and the clicks that OneMall has. Like
+ * SASRec it reads clicks in their order and no more.
  */
 import path from 'node:path';
 import { RunFolder } from '../../sequences/adapters/run-folder.ts';
@@ -8,7 +9,7 @@ import { GeneratorRun } from '../../sequences/models/generator-run.ts';
 import { TIGER } from '../../sequences/models/recipes.ts';
 import { makeTokenizer } from '../../sequences/models/tokens.ts';
 import { LENGTH } from '../../sequences/shapes.ts';
-import { contents, TigerLists } from '../lists/tiger-lists.ts';
+import { contents, TigerBeams } from '../lists/tiger-lists.ts';
 import type { WorldLog } from '../log/world-log.ts';
 import { clickSequences } from '../samples/click-sequences.ts';
 import type { ItemVectors } from '../samples/semantic-ids.ts';
@@ -24,7 +25,7 @@ export async function trainTiger(
   positives: Int32Array,
   depth: number,
   { folder, seed, print }: SequenceRun,
-): Promise<TigerLists> {
+): Promise<TigerBeams> {
   const set = clickSequences(log, positives);
   const tokenizer = await makeTokenizer(contents(vectors, 0, set.numItems), TIGER.tokenForm, seed);
   const { tokens } = tokenizer;
@@ -35,5 +36,5 @@ export async function trainTiger(
   await run.train(new RunFolder(path.join(folder, 'tiger')), (line, passing) => {
     if (!passing) print(`tiger: ${line}`);
   });
-  return new TigerLists(log, vectors, run, tokenizer, set.numItems);
+  return new TigerBeams(log, vectors, run, tokenizer, set.numItems);
 }
