@@ -45,6 +45,7 @@ const clock = systemClock;
 const meter = new JoinMeter(new StageMeter('bench'), clock);
 const log = createLogger('bench', 'warn');
 const artifacts = new FolderArtifactStore(folder);
+const goesOn = new AbortController().signal;
 const snapshots = new Snapshots({
   ...{ artifacts, namespace: 'bench', rules, openHistories, kept: 1, clock, log, meter },
 });
@@ -214,7 +215,7 @@ async function restore(): Promise<object> {
   await Promise.all(
     Array.from({ length: PARTITIONS }, async (_, partition) => {
       const far = { offsets: byTopic(() => Number.MAX_SAFE_INTEGER), watermarkMs: Number.MAX_SAFE_INTEGER };
-      const found = await snapshots.newest(partition, far, async () => true);
+      const found = await snapshots.newest(partition, far, async () => true, goesOn);
       if (!found) throw new Error(`There is no usable snapshot of partition ${partition}`);
       const join = newJoin(partition, found.histories, found.watermarkMs);
       loadSnapshot(found, join, newMerge(), performance.now());

@@ -64,9 +64,10 @@ export class PartitionReader implements LogReader {
     this.#log = log;
   }
 
-  async assign(positions: readonly Position[]): Promise<void> {
+  async assign(positions: readonly Position[], options: { signal?: AbortSignal } = {}): Promise<void> {
     await this.#brokers.use([...new Set(positions.map((p) => this.#names.physical(p.topic)))]);
     const starts = await this.#resolve(positions);
+    if (options.signal?.aborted) return;
     for (const { topic, partition, offset } of starts)
       this.#assigned.set(key({ topic, partition }), {
         topic,

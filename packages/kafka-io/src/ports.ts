@@ -125,8 +125,11 @@ export interface FetchedPartition extends TopicPartition {
 
 /** Reads assigned partitions at read_committed, from given offsets, outside any group. */
 export interface LogReader {
-  /** Starts reading there; -2 is the earliest retained record, -1 the end. Replaces an earlier position of the partition. */
-  assign(positions: readonly Position[]): Promise<void>;
+  /**
+   * Starts reading there; -2 is the earliest retained record, -1 the end. Replaces an earlier position of the partition.
+   * @param options.signal nothing is assigned once it has aborted, however long leaders were asked where the log begins
+   */
+  assign(positions: readonly Position[], options?: { signal?: AbortSignal }): Promise<void>;
   unassign(partitions: readonly TopicPartition[]): void;
   /** Assigned partitions whose buffers a caller has filled are left out until resumed. */
   pause(partitions: readonly TopicPartition[]): void;

@@ -254,6 +254,26 @@ describe('the log reader', () => {
     await reader.close();
   });
 
+  it('assigns nothing once it was told to stop while leaders were asked where their logs begin', async () => {
+    const { cluster, reader } = await reading({ 0: 1 });
+    const asked = Promise.withResolvers<void>();
+    const mayAnswer = Promise.withResolvers<void>();
+    cluster.listOffsets = async () => {
+      asked.resolve();
+      await mayAnswer.promise;
+      return new Map([[0, 3]]);
+    };
+    const stopping = new AbortController();
+    const position = { topic: 'clicks', partition: 0 } as const;
+    const assigned = reader.assign([{ ...position, offset: -2 }], { signal: stopping.signal });
+    await asked.promise;
+    stopping.abort();
+    mayAnswer.resolve();
+    await assigned;
+    assert.deepEqual(reader.positions([position]), []);
+    await reader.close();
+  });
+
   it('leaves out a partition that got nothing only because the answer was full', async () => {
     const { cluster, assign, reader, next } = await reading({ 0: 1, 1: 1 });
     cluster.answer = (_node, { partition, offset }) => (partition === 0 ? logAt(offset) : { end: 10 });

@@ -22,6 +22,8 @@ export interface Verdict {
   missing: number;
   extra: number;
   different: number;
+  /** Samples whose labels were not compared, since events came too far out of order to tell what was decided first. */
+  unsureLabels: number;
   /** Histories not compared, since an event may have been read before or after the sample left. */
   unsureHistories: number;
   /** Input records by fate, and those with none or several. */
@@ -154,6 +156,7 @@ async function judge(db: ClickHouseClient): Promise<Verdict> {
     (SELECT countIf(NOT isThere AND NOT (lenient AND kind != 'FINAL')) FROM compared) AS missing,
     (SELECT count() FROM extra) AS extra,
     (SELECT countIf(isThere AND notEmpty(differences)) FROM compared) + (SELECT countIf(notEmpty(differences)) FROM histories) AS different,
+    (SELECT countIf(isThere AND lenient) FROM compared) AS unsureLabels,
     (SELECT countIf(has(unsure, 1)) FROM histories) AS unsureHistories,
     (SELECT countIf(u.off < c.off AND (u.topic, u.part, u.off) NOT IN (SELECT topic, part, off FROM dead))
       FROM undecodable AS u INNER JOIN commits AS c ON u.topic = c.topic AND u.part = c.part) AS undecodableLost,
@@ -181,6 +184,7 @@ async function judge(db: ClickHouseClient): Promise<Verdict> {
     missing: number('missing'),
     extra: number('extra'),
     different: number('different'),
+    unsureLabels: number('unsureLabels'),
     unsureHistories: number('unsureHistories'),
     fates: { ...fates!, wrong },
     firstDifferences,

@@ -8,6 +8,7 @@ import {
   type Position,
   type RawRecord,
   type RecordCursor,
+  type TopicPartition,
   type TypedRecord,
 } from '@onemall/kafka-io';
 import {
@@ -24,6 +25,7 @@ import { HistoryDisk } from '../src/adapters/history-disk.ts';
 import { JoinMeter } from '../src/adapters/join-meter.ts';
 import { type OwnerDeps, PartitionOwner } from '../src/adapters/partition-owner.ts';
 import { Snapshots } from '../src/adapters/snapshots.ts';
+import type { StartFacts } from '../src/adapters/start-checks.ts';
 import { sampleAssemblerConfig } from '../src/config.ts';
 import { Catalogue } from '../src/stages/catalogue.ts';
 import { LOG_TOPICS, type LogTopic } from '../src/stages/log-record.ts';
@@ -62,18 +64,28 @@ export class Ports {
   readonly transactions: Commit[] = [];
   offsets: Position[] = [];
   samplesEnd = 0;
-  samples: string[] = [];
+  samples: Exposure[] = [];
   failNext: Error | null = null;
   /** Commits wait for it. */
   mayCommit = Promise.resolve();
+  /** So does the coordinator with its answers, and leaders with theirs when asked where a log begins. */
+  mayOpen = Promise.resolve();
+  mayFence = Promise.resolve();
+  mayReadOffsets = Promise.resolve();
+  mayAssign = Promise.resolve();
+  leadersAreAway = false;
   registryIsAway: Promise<void> | null = null;
   schemaIsLearnt = false;
 
   readonly io: OwnerDeps['io'] = {
     openTransactionalWriter: async (id) => {
       this.calls.push(`open ${id}`);
+      await this.mayOpen;
       return {
-        init: async () => void this.calls.push('fence'),
+        init: async () => {
+          this.calls.push('fence');
+          await this.mayFence;
+        },
         commit: async (transaction) => {
           this.calls.push('commit');
           await this.mayCommit;
@@ -95,7 +107,9 @@ export class Ports {
     },
     committed: async (_group, partitions) => {
       this.calls.push('read offsets');
-      return partitions.map((p) => this.offsets.find((o) => o.topic === p.topic) ?? { ...p, offset: -1 });
+      await this.mayReadOffsets;
+      const isThat = (o: Position, p: TopicPartition) => o.topic === p.topic && o.partition === p.partition;
+      return partitions.map((p) => this.offsets.find((o) => isThat(o, p)) ?? { ...p, offset: -1 });
     },
     endOffsets: async (topic) => [{ topic, partition: 0, offset: this.samplesEnd }],
     openReader: async () => this.reader(),
@@ -130,7 +144,9 @@ export class Ports {
   reader(): LogReader {
     const at = new Map<LogTopic, number>();
     return {
-      assign: async (positions) => {
+      assign: async (positions, { signal } = {}) => {
+        await this.mayAssign;
+        if (signal?.aborted) return;
         for (const p of positions) {
           this.calls.push(`assign ${p.topic} ${p.offset}`);
           at.set(p.topic as LogTopic, Math.max(0, p.offset));
@@ -144,7 +160,11 @@ export class Ports {
           if (!at.has(topic as LogTopic)) throw new KafkaIoError(`${topic} is not assigned`);
       },
       resume: () => {},
-      poll: async () => [...at].map(([topic, offset]) => this.fetch(topic, offset, at)),
+      poll: async () => {
+        if (!this.leadersAreAway) return [...at].map(([topic, offset]) => this.fetch(topic, offset, at));
+        await new Promise(setImmediate);
+        return [];
+      },
       close: async () => {},
     };
   }
@@ -219,6 +239,7 @@ export function newOwner(
     historyCacheMb?: number;
     historyLength?: number;
     folder?: string;
+    facts?: StartFacts;
   } = {},
 ): {
   owner: PartitionOwner;
@@ -231,7 +252,12 @@ export function newOwner(
   const stageMeter = new StageMeter('test');
   const meter = new JoinMeter(stageMeter, clock);
   const log = createLogger('test', 'silent');
-  const { artifacts = new Artifacts(), folder = tmpdir(), ...settings } = more;
+  const {
+    artifacts = new Artifacts(),
+    folder = tmpdir(),
+    facts = { numPartitions: 1, samplesAlign: true, numPartitionsBefore: 1 },
+    ...settings
+  } = more;
   const openHistories = (): HistoryDisk => new HistoryDisk(folder, 2_000);
   const rules = { ...RULES, recordsPerMark: 1, historyLength: more.historyLength ?? RULES.historyLength };
   const snapshots = { artifacts, namespace: 'test', rules, openHistories, kept: 2, clock, log, meter };
@@ -242,7 +268,7 @@ export function newOwner(
     catalogue: new Catalogue(),
     reader: ports.reader(),
     groupId: 'test.sample-assembler',
-    facts: { numPartitions: 1, samplesAlign: true },
+    facts,
     clock,
     monotonicMs: () => time.nowMs,
     meter,

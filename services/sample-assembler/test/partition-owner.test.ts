@@ -1,7 +1,7 @@
 /** How a partition is taken over and what a transaction holds: the order of calls, with ports that write them down. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FencedError, KafkaIoError, TransactionFailedError } from '@onemall/kafka-io';
+import { FencedError, KafkaIoError, partitionOf, TransactionFailedError } from '@onemall/kafka-io';
 import { LOG_TOPICS } from '../src/stages/log-record.ts';
 import { RULES } from './drive.ts';
 import { becomesLive, exposure, manyUsers, NO_CACHE_MB, newOwner, Ports, time, work } from './owner-scene.ts';
@@ -261,12 +261,31 @@ test('a partition that cannot be taken over is seen, at the start and after a fa
 test('samples without committed offsets refuse the start', async () => {
   const ports = new Ports();
   ports.samplesEnd = 7;
-  ports.samples = ['sample'];
+  ports.samples = [exposure('e1', 1_000)];
   const { owner } = newOwner(ports);
   await assert.rejects(
     owner.open(),
     /no committed offsets for partition 0 .* ONEMALL_ACCEPT_LOSS=missing-commits/s,
   );
+});
+
+test('where the counts differ, samples of its users refuse the start of a partition that alone has lost its commits', async () => {
+  const facts = { numPartitions: 2, samplesAlign: false, numPartitionsBefore: 2 };
+  const userOf = (partition: number): string =>
+    ['u1', 'u2', 'u3', 'u4', 'u5', 'u6'].find((id) => partitionOf(Buffer.from(id), 2) === partition)!;
+  for (const [partitions, isRefused] of [
+    [[1, 0], true],
+    [[1], false],
+  ] as const) {
+    const ports = new Ports();
+    ports.samples = partitions.map((partition) => exposure('e1', 1_000, userOf(partition)));
+    ports.samplesEnd = 7;
+    ports.offsets = LOG_TOPICS.map((topic) => ({ topic, partition: 1, offset: 5, metadata: '1000,0,2' }));
+    const { owner } = newOwner(ports, { facts });
+    if (isRefused) await assert.rejects(owner.open(), /no committed offsets for partition 0/);
+    else await owner.open();
+    assert.equal(owner.isLive, !isRefused);
+  }
 });
 
 test('an end of the samples that only aborted transactions moved does not refuse the start', async () => {
@@ -275,6 +294,53 @@ test('an end of the samples that only aborted transactions moved does not refuse
   const { owner } = newOwner(ports);
   await owner.open();
   assert.equal(owner.isLive, true);
+});
+
+const never = new Promise<void>(() => {});
+const COMMITTED = LOG_TOPICS.map((topic) => ({ topic, partition: 0, offset: 0, metadata: '1000,0,1' }));
+const HANGS: Record<string, (ports: Ports) => void> = {
+  'the coordinator does not fence': (ports) => {
+    ports.mayFence = never;
+  },
+  'the coordinator does not tell the offsets': (ports) => {
+    ports.mayReadOffsets = never;
+  },
+  'no leader tells whether offsets are retained': (ports) => {
+    ports.offsets = COMMITTED;
+    ports.leadersAreAway = true;
+  },
+  'no leader tells whether there are samples': (ports) => {
+    ports.samplesEnd = 7;
+    ports.leadersAreAway = true;
+  },
+  'no leader tells where its log begins': (ports) => {
+    ports.mayAssign = never;
+  },
+};
+for (const [what, hang] of Object.entries(HANGS))
+  test(`a partition is given up while it is taken over and ${what}`, { timeout: 20_000 }, async () => {
+    const ports = new Ports();
+    hang(ports);
+    const { owner } = newOwner(ports);
+    const opening = owner.open();
+    for (let i = 0; i < 50; i++) await new Promise(setImmediate);
+    await owner.close();
+    await opening;
+    assert.equal(owner.isLive, false);
+    assert.ok(ports.calls.includes('close writer'), String(ports.calls));
+  });
+
+test('a partition that is given up before it was fenced fences nobody', async () => {
+  const ports = new Ports();
+  const opened = Promise.withResolvers<void>();
+  ports.mayOpen = opened.promise;
+  const { owner } = newOwner(ports);
+  const opening = owner.open();
+  const closing = owner.close();
+  await new Promise(setImmediate);
+  opened.resolve();
+  await Promise.all([opening, closing]);
+  assert.deepEqual(ports.calls, ['open test.sample-assembler-0', 'close writer']);
 });
 
 test('above the memory limit a partition reads slowly, says so, and still gets on', async () => {

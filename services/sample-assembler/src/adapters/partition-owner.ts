@@ -47,12 +47,10 @@ export class PartitionOwner {
     while (!this.#closing.signal.aborted) {
       try {
         const taken = await takeOver(this.partition, this.#deps, this.#closing.signal);
-        if (taken) {
-          const live: LivePartition = new LivePartition(this.partition, taken, this.#deps, (error) =>
-            this.#dropState(live, error),
-          );
-          this.#live = live;
-        }
+        const live: LivePartition = new LivePartition(this.partition, taken, this.#deps, (error) =>
+          this.#dropState(live, error),
+        );
+        this.#live = live;
         return;
       } catch (error) {
         if (this.#closing.signal.aborted) return;

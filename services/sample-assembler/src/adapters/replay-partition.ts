@@ -36,29 +36,35 @@ export async function replayPartition(
 ): Promise<number> {
   const reader = await io.openReader();
   try {
-    if (!options.acceptLoss.includes('missing-offsets')) await checkRetained(reader, range);
+    if (!options.acceptLoss.includes('missing-offsets')) await checkRetained(reader, range, options.stopping);
     return await replayAll(io, reader, range, events, join, merge, options);
   } finally {
     await reader.close();
   }
 }
 
-async function checkRetained(reader: LogReader, { partition, restore, end }: ReplayRange): Promise<void> {
+async function checkRetained(
+  reader: LogReader,
+  { partition, restore, end }: ReplayRange,
+  stopping: AbortSignal,
+): Promise<void> {
   for (const topic of LOG_TOPICS) {
     const position: Position = { topic, partition, offset: Math.min(restore[topic], end[topic]) };
-    const error = await whyNotRetained(reader, position);
+    const error = await whyNotRetained(reader, position, stopping);
     if (error) throw missingOffset(position, 'which the join needs to go on exactly', error);
   }
 }
 
-/** @returns null where the log still holds the offset */
+/** Waits while the partition has no leader. @returns null where the log still holds the offset */
 export async function whyNotRetained(
   reader: LogReader,
   position: Position,
+  stopping: AbortSignal,
 ): Promise<OffsetOutOfRangeError | null> {
   await reader.assign([position]);
   try {
-    while ((await reader.poll({ maxWaitMs: PROBE_WAIT_MS, maxBytesPerPartition: 1024 })).length === 0);
+    const options = { maxWaitMs: PROBE_WAIT_MS, maxBytesPerPartition: 1024, signal: stopping };
+    while ((await reader.poll(options)).length === 0) stopping.throwIfAborted();
     return null;
   } catch (error) {
     if (error instanceof OffsetOutOfRangeError) return error;
@@ -82,9 +88,10 @@ async function replayAll(
   await reader.assign([...missing].map((topic) => ({ topic, partition, offset: from[topic] })));
   while (missing.size > 0) {
     stopping.throwIfAborted();
-    for (const fetched of await reader.poll({ maxWaitMs: MAX_WAIT_MS })) {
+    for (const fetched of await reader.poll({ maxWaitMs: MAX_WAIT_MS, signal: stopping })) {
       const topic = fetched.topic as LogTopic;
       await learnSchemas(io, fetched);
+      stopping.throwIfAborted();
       const takenAtMs = nowMs();
       for (const record = fetched.cursor(); record.next() && record.offset < end[topic]; numRead++) {
         const event = events.read(topic, record);

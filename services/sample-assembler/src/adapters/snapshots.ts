@@ -206,6 +206,7 @@ export class Snapshots {
     partition: number,
     committed: { offsets: Readonly<Record<LogTopic, number>>; watermarkMs: number },
     isUsable: (offsets: Readonly<Record<LogTopic, number>>) => Promise<boolean>,
+    stopping: AbortSignal,
   ): Promise<FoundSnapshot | null> {
     const { artifacts, log, meter } = this.#deps;
     for (const uri of (await artifacts.list(this.#folder(partition))).toReversed()) {
@@ -231,6 +232,7 @@ export class Snapshots {
           return { uri, sections, offsets, watermarkMs, histories };
         }
       } catch (error) {
+        stopping.throwIfAborted();
         meter.snapshotRefused();
         log.warn(
           { err: error, partition, uri },

@@ -4,6 +4,8 @@ import {
   type KafkaIo,
   OffsetOutOfRangeError,
   type Position,
+  partitionOf,
+  type RawRecord,
   type RetentionSettings,
   TopicRefusedError,
 } from '@onemall/kafka-io';
@@ -22,6 +24,8 @@ export interface StartFacts {
   numPartitions: number;
   /** Whether a partition's samples go to the partition of training-samples with the same number. */
   samplesAlign: boolean;
+  /** The least count that a commit was made with; partitions from this number on are new since. */
+  numPartitionsBefore: number;
 }
 
 /**
@@ -43,9 +47,11 @@ export async function checkStart(
   const numPartitions = counts[0]!;
   // At once: a transaction that a killed owner left open ends when its partition is taken over, not before.
   const commits = await io.committed(groupId, allPartitions(numPartitions), { settled: false });
+  let numPartitionsBefore = numPartitions;
   for (const { topic, partition, offset, metadata } of commits) {
     if (offset < 0) continue;
     const then = parseMetadata(metadata).numPartitions;
+    numPartitionsBefore = Math.min(numPartitionsBefore, then);
     if (then !== numPartitions && !acceptLoss.includes('changed-partitions'))
       throw new StartRefusedError(
         `${topic} has ${numPartitions} partitions, but the commit of its partition ${partition} was made when there were ${then}: ` +
@@ -53,7 +59,8 @@ export async function checkStart(
           'or accept that open exposures lose actions with ONEMALL_ACCEPT_LOSS=changed-partitions',
       );
   }
-  return { numPartitions, samplesAlign: (await io.numPartitions('training-samples')) === numPartitions };
+  const samplesAlign = (await io.numPartitions('training-samples')) === numPartitions;
+  return { numPartitions, samplesAlign, numPartitionsBefore };
 }
 
 /**
@@ -61,30 +68,33 @@ export async function checkStart(
  * would be read and sampled again
  */
 export async function refuseMissingCommits(
-  io: Pick<KafkaIo, 'endOffsets' | 'committed' | 'openReader'>,
+  io: Pick<KafkaIo, 'endOffsets' | 'openReader'>,
   groupId: string,
   partition: number,
-  { numPartitions, samplesAlign }: StartFacts,
+  { numPartitions, samplesAlign, numPartitionsBefore }: StartFacts,
+  stopping: AbortSignal,
 ): Promise<void> {
+  if (partition >= numPartitionsBefore) return;
   const ends = await io.endOffsets('training-samples');
-  const mine = ends.filter((end) => end.offset > 0 && (!samplesAlign || end.partition === partition));
-  const filled = await partitionsWithSamples(io, mine);
+  const mayHold = ends.filter((end) => end.offset > 0 && (!samplesAlign || end.partition === partition));
+  // With another count than that of the logs a sample's place does not tell whose it is: its user does.
+  const isOwn = ({ key }: RawRecord): boolean =>
+    samplesAlign || (key !== null && partitionOf(key, numPartitions) === partition);
+  const filled = await partitionsWithSamples(io, mayHold, isOwn, stopping);
   if (filled.length === 0) return;
-  if (!samplesAlign) {
-    const all = await io.committed(groupId, allPartitions(numPartitions), { settled: false });
-    if (all.some((c) => c.offset >= 0)) return;
-  }
   throw new StartRefusedError(
-    `Group ${groupId} has no committed offsets for partition ${partition} of ${LOG_TOPICS.join(', ')}, but training-samples has records in partition ${filled.join(', ')}: ` +
+    `Group ${groupId} has no committed offsets for partition ${partition} of ${LOG_TOPICS.join(', ')}, but training-samples has records of its users in partition ${filled.join(', ')}: ` +
       'starting at the beginning would give every retained exposure a second sample. Restore the offsets of the group, or empty training-samples, ' +
       'or accept repeated samples with ONEMALL_ACCEPT_LOSS=missing-commits',
   );
 }
 
-/** Where a sample was committed, retained or not: what the aborted first transaction of a killed owner left is none. */
+/** Where such a sample was committed, retained or not: what the aborted first transaction of a killed owner left is none. */
 async function partitionsWithSamples(
   io: Pick<KafkaIo, 'openReader'>,
   ends: readonly Position[],
+  isOwn: (sample: RawRecord) => boolean,
+  stopping: AbortSignal,
 ): Promise<number[]> {
   const filled: number[] = [];
   for (const { topic, partition, offset: end } of ends) {
@@ -92,9 +102,11 @@ async function partitionsWithSamples(
     try {
       await reader.assign([{ topic, partition, offset: 0 }]);
       for (let isRead = false; !isRead; ) {
-        const [part] = await reader.poll({ maxWaitMs: 100, maxBytesPerPartition: 1 << 16 });
-        if (part && part.records.length > 0) filled.push(partition);
-        isRead = part !== undefined && (part.records.length > 0 || part.nextOffset >= end);
+        const [part] = await reader.poll({ signal: stopping });
+        stopping.throwIfAborted();
+        const isFilled = part?.records.some(isOwn) ?? false;
+        if (isFilled) filled.push(partition);
+        isRead = part !== undefined && (isFilled || part.nextOffset >= end);
       }
     } catch (error) {
       if (!(error instanceof OffsetOutOfRangeError)) throw error;

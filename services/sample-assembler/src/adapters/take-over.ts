@@ -32,26 +32,33 @@ export interface TakeOverDeps extends LiveDeps {
   openHistories: () => HistoryDisk;
 }
 
-/** @returns null where `stopping` came first. @throws StartRefusedError */
+/**
+ * Waits as long as brokers are away.
+ * @param stopping ends it at any moment: whoever gives a partition up waits for it, and others wait for their partitions
+ * @throws StartRefusedError, the reason of `stopping`
+ */
 export async function takeOver(
   partition: number,
   deps: TakeOverDeps,
   stopping: AbortSignal,
-): Promise<TakenOver | null> {
+): Promise<TakenOver> {
   const { io, config, groupId, reader, log, monotonicMs, rules, snapshots, meter } = deps;
   const writer = await io.openTransactionalWriter(`${groupId}-${partition}`);
   let taken: TakenOver | null = null;
   let histories: HistoryDisk | null = null;
   try {
-    await writer.init(); // fences the old owner and settles its transaction: only then are the offsets final
-    const committed = await io.committed(
-      groupId,
-      LOG_TOPICS.map((topic) => ({ topic, partition })),
+    // Fences the old owner and settles its transaction: only then are the offsets final.
+    await unlessGivenUp(stopping, () => writer.init());
+    const committed = await unlessGivenUp(stopping, () =>
+      io.committed(
+        groupId,
+        LOG_TOPICS.map((topic) => ({ topic, partition })),
+      ),
     );
     const offsets = byTopic((topic) => committed.find((c) => c.topic === topic)?.offset ?? -1);
     const isFirst = LOG_TOPICS.some((topic) => offsets[topic] < 0);
     if (isFirst && !config.acceptLoss.includes('missing-commits'))
-      await refuseMissingCommits(io, groupId, partition, deps.facts);
+      await unlessGivenUp(stopping, () => refuseMissingCommits(io, groupId, partition, deps.facts, stopping));
     const meta = isFirst
       ? null
       : byTopic((topic) => parseMetadata(committed.find((c) => c.topic === topic)?.metadata));
@@ -59,8 +66,11 @@ export async function takeOver(
     if (isFirst) await snapshots.removeAll(partition);
     const snapshot = isFirst
       ? null
-      : await snapshots.newest(partition, { offsets, watermarkMs }, (from) =>
-          isRetained(io, partition, from),
+      : await snapshots.newest(
+          partition,
+          { offsets, watermarkMs },
+          (from) => isRetained(io, partition, from, stopping),
+          stopping,
         );
     const events = new EventReader(partition, io, {
       scenarioNames: rules.windows.scenarioNames,
@@ -92,32 +102,30 @@ export async function takeOver(
     const startedMs = monotonicMs();
     if (snapshot) loadSnapshot(snapshot, join, merge, monotonicMs());
     const replayed = meta
-      ? await replayPartition(
-          io,
-          {
-            partition,
-            from:
-              snapshot?.offsets ??
-              // What lies before the restore offsets only histories need.
-              byTopic((topic) => (rules.historyLength > 0 ? EARLIEST : meta[topic].restoreOffset)),
-            restore: snapshot?.offsets ?? byTopic((topic) => meta[topic].restoreOffset),
-            end: offsets,
-          },
-          events,
-          join,
-          merge,
-          { acceptLoss: config.acceptLoss, nowMs: monotonicMs, stopping },
+      ? await unlessGivenUp(stopping, () =>
+          replayPartition(
+            io,
+            {
+              partition,
+              from:
+                snapshot?.offsets ??
+                // What lies before the restore offsets only histories need.
+                byTopic((topic) => (rules.historyLength > 0 ? EARLIEST : meta[topic].restoreOffset)),
+              restore: snapshot?.offsets ?? byTopic((topic) => meta[topic].restoreOffset),
+              end: offsets,
+            },
+            events,
+            join,
+            merge,
+            { acceptLoss: config.acceptLoss, nowMs: monotonicMs, stopping },
+          ),
         )
       : 0;
     join.advance(watermarkMs);
     join.discardReplay();
-    const start = await startPositions(partition, deps, isFirst ? null : offsets);
+    const start = await startPositions(partition, deps, isFirst ? null : offsets, stopping);
     const assignedAtMs = monotonicMs();
-    await reader.assign(start);
-    if (stopping.aborted) {
-      reader.unassign(start);
-      return null;
-    }
+    await unlessGivenUp(stopping, () => reader.assign(start, { signal: stopping }));
     taken = {
       writer,
       events,
@@ -140,16 +148,30 @@ export async function takeOver(
   }
 }
 
+/** @throws the signal's reason, at once where the partition is given up: then what is under way leads to nothing */
+async function unlessGivenUp<T>(stopping: AbortSignal, begin: () => Promise<T>): Promise<T> {
+  stopping.throwIfAborted();
+  const givenUp = Promise.withResolvers<never>();
+  const giveUp = (): void => givenUp.reject(stopping.reason);
+  stopping.addEventListener('abort', giveUp, { once: true });
+  try {
+    return await Promise.race([begin(), givenUp.promise]);
+  } finally {
+    stopping.removeEventListener('abort', giveUp);
+  }
+}
+
 /** Whether the log still holds everything from these offsets on. */
 async function isRetained(
   io: Pick<KafkaIo, 'openReader'>,
   partition: number,
   from: Readonly<Record<LogTopic, number>>,
+  stopping: AbortSignal,
 ): Promise<boolean> {
   const probe = await io.openReader();
   try {
     for (const topic of LOG_TOPICS)
-      if (await whyNotRetained(probe, { topic, partition, offset: from[topic] })) return false;
+      if (await whyNotRetained(probe, { topic, partition, offset: from[topic] }, stopping)) return false;
     return true;
   } finally {
     await probe.close();
@@ -161,12 +183,14 @@ async function startPositions(
   partition: number,
   { io, config }: TakeOverDeps,
   offsets: Record<LogTopic, number> | null,
+  stopping: AbortSignal,
 ): Promise<Position[]> {
   const positions = LOG_TOPICS.map((topic) => ({ topic, partition, offset: offsets?.[topic] ?? EARLIEST }));
   if (!offsets || !config.acceptLoss.includes('missing-offsets')) return positions;
   const probe = await io.openReader();
   try {
-    for (const position of positions) if (await whyNotRetained(probe, position)) position.offset = EARLIEST;
+    for (const position of positions)
+      if (await whyNotRetained(probe, position, stopping)) position.offset = EARLIEST;
   } finally {
     await probe.close();
   }
