@@ -9,7 +9,7 @@ import { startTestStack, type TestStack, waitFor } from '@onemall/testkit';
 import avsc from 'avsc';
 import { Kafka, logLevel, Partitioners, type Producer, type Transaction } from 'kafkajs';
 import { type Arrival, OUT_OF_ORDERNESS_MS } from '../../services/sample-assembler/test/traffic.ts';
-import { type Instance, type Lab, NUM_PARTITIONS } from './lab.ts';
+import { type Instance, type Lab, LOGS, NUM_PARTITIONS } from './lab.ts';
 import { underFault, verdictUnderFault } from './under-fault.ts';
 
 let stack: TestStack;
@@ -68,6 +68,20 @@ async function keepsAsking(instance: Instance): Promise<void> {
   });
 }
 
+/** Operators can see that the watermark of each partition waits for this input and for no other. */
+async function saysThatItWaitsFor(instance: Instance, topic: (typeof LOGS)[number]): Promise<void> {
+  const gauges = Array.from({ length: NUM_PARTITIONS }, (_, p) =>
+    LOGS.map((log) => [`waits_for_${log}_p${p}`, Number(log === topic)] as const),
+  ).flat();
+  await waitFor(
+    async () => {
+      const { values } = await instance.status();
+      return gauges.every(([name, expected]) => values[name] === expected);
+    },
+    { what: `gauges to name ${topic} in each partition`, timeoutMs: 30_000 },
+  );
+}
+
 // An end that was seen soon counts no more.
 const STRICT = { ONEMALL_INPUT_FRESHNESS_MS: '200' };
 
@@ -86,6 +100,7 @@ describe('inputs', { concurrency: 2 }, () => {
           `${watermarkMs - mostMs} ms past what was there before the leader went`,
         );
       assert.ok((await instance.status()).lag! > 0);
+      await saysThatItWaitsFor(instance, 'clicks');
       instance.proxy.findLeaders();
     }));
 
@@ -104,6 +119,11 @@ describe('inputs', { concurrency: 2 }, () => {
         assert.equal(touched.size, NUM_PARTITIONS);
         for (const watermarkMs of await lab.watermarks())
           assert.ok(watermarkMs <= mostMs, `${watermarkMs - mostMs} ms past the open transaction`);
+        assert.ok(
+          (await instance.status()).lag! >= clicks.length,
+          'the lag counts what is not committed yet',
+        );
+        await saysThatItWaitsFor(instance, 'clicks');
         await transaction.commit();
       });
     }));

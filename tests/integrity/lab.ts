@@ -7,7 +7,7 @@ import { Scene } from '../../services/sample-assembler/test/scene.ts';
 import { type Arrival, OUT_OF_ORDERNESS_MS } from '../../services/sample-assembler/test/traffic.ts';
 
 export const NUM_PARTITIONS = 4;
-const LOGS = ['exposures', 'clicks', 'buys'] as const;
+export const LOGS = ['exposures', 'clicks', 'buys'] as const;
 /** Further than any record is needed: what came before is closed, ended and forgotten. */
 const CLOSING_MS = 12_000;
 const SLICE_MS = 200;

@@ -6,7 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { startTestStack, type TestStack, waitFor } from '@onemall/testkit';
 import { type Admin, Kafka, logLevel } from 'kafkajs';
 import { makeTraffic } from '../../services/sample-assembler/test/traffic.ts';
-import { type Instance, Lab, NUM_PARTITIONS } from './lab.ts';
+import { type Instance, Lab, LOGS, NUM_PARTITIONS } from './lab.ts';
 import { underFault } from './under-fault.ts';
 
 let stack: TestStack;
@@ -26,8 +26,13 @@ const snapshotsOf = (lab: Lab): string =>
   path.join(lab.scene.env.ONEMALL_ARTIFACTS_URI!, 'snapshots', lab.groupId);
 
 /** Folders of a partition's snapshots, oldest first. */
-async function snapshotFolders(lab: Lab, partition: number): Promise<string[]> {
-  const folder = path.join(snapshotsOf(lab), String(partition));
+const snapshotFolders = (lab: Lab, partition: number): Promise<string[]> => foldersIn(lab, `${partition}`);
+/** Folders of the segments of its histories, which its snapshots share. */
+const segmentFolders = (lab: Lab, partition: number): Promise<string[]> =>
+  foldersIn(lab, `histories-${partition}`);
+
+async function foldersIn(lab: Lab, kind: string): Promise<string[]> {
+  const folder = path.join(snapshotsOf(lab), kind);
   const names = await readdir(folder).catch(() => []);
   return names
     .filter((name) => !name.endsWith('.tmp'))
@@ -113,6 +118,33 @@ describe('recovery', { concurrency: 2 }, () => {
       assert.match(heir.logTail(200), /is corrupt/);
     }));
 
+  test('damaged histories: snapshots that need a segment which is lost or damaged are refused', () =>
+    underFault(
+      stack,
+      {
+        seed: 45,
+        env: { ONEMALL_SNAPSHOT_MS: '500', ONEMALL_HISTORY_CACHE_MB: '0.001' },
+        traffic: { numUsers: 100 },
+      },
+      async ({ lab, during }) => {
+        const first = await lab.startAlone();
+        await lab.someOut();
+        await lab.send(during);
+        await hasSnapshots(lab, 2);
+        assert.equal(await first.stop(), 0);
+        const [ofDamaged, ofLost] = await Promise.all([0, 1].map((p) => snapshotFolders(lab, p)));
+        const [damaged, lost] = await Promise.all([0, 1].map((p) => segmentFolders(lab, p)));
+        assert.ok(damaged!.length > 0 && lost!.length > 0);
+        for (const folder of damaged!) await damage(folder);
+        for (const folder of lost!) await rm(folder, { recursive: true });
+        const heir = await lab.startAlone();
+        assert.deepEqual(await restoredWith(heir), [false, false, true, true]);
+        const { values } = await heir.status();
+        assert.equal(values.snapshots_refused, ofDamaged!.length + ofLost!.length);
+        assert.ok(values.history_disk_bytes! > 0);
+      },
+    ));
+
   test('the committed offsets expired: the start is refused and nothing written until they are restored', () =>
     underFault(stack, { seed: 43 }, async ({ lab, during }) => {
       const first = await lab.startAlone();
@@ -135,6 +167,41 @@ describe('recovery', { concurrency: 2 }, () => {
       // The refused start has left the snapshots alone.
       assert.deepEqual(await restoredWith(await lab.startAlone()), [true, true, true, true]);
     }));
+
+  test('the partition count changed under open exposures: the start is refused, or goes on with the flag', async () => {
+    const lab = await Lab.create(stack, { ONEMALL_MAX_DELAY_MS: '600000' });
+    try {
+      const startMs = Date.now() - 50_000;
+      const arrivals = makeTraffic({ seed: 46, numRequests: 400, startMs, numUsers: 100 });
+      const half = arrivals.length >> 1;
+      await lab.scene.sendCatalogue(startMs);
+      const first = await lab.startAlone();
+      await lab.send(arrivals.slice(0, half));
+      await lab.someOut();
+      assert.equal(await first.stop(), 0);
+      const numSamples = await lab.numSamples();
+      await admin.createPartitions({
+        topicPartitions: LOGS.map((topic) => ({ topic: lab.physical(topic), count: NUM_PARTITIONS + 2 })),
+      });
+      const refused = await lab.start();
+      assert.equal((await refused.exited).code, 1);
+      assert.match(
+        refused.logTail(),
+        /exposures has 6 partitions, but the commit of its partition \d was made when there were 4/,
+      );
+      assert.match(refused.logTail(), /ONEMALL_ACCEPT_LOSS=changed-partitions/);
+      assert.equal(await lab.numSamples(), numSamples);
+      // The two that are new are owned as well, although training-samples has samples of users who are theirs by now.
+      const accepted = await lab.start({ ONEMALL_ACCEPT_LOSS: 'changed-partitions' });
+      await lab.owns(accepted, NUM_PARTITIONS + 2);
+      await lab.send(arrivals.slice(half));
+      await lab.someOut(numSamples + 1);
+      assert.equal(await accepted.stop(), 0);
+      await lab.owns(await lab.start(), NUM_PARTITIONS + 2);
+    } finally {
+      await lab.close();
+    }
+  });
 
   test('records that open exposures need were deleted: refused without a snapshot, or the loss is accepted', async () => {
     const lab = await Lab.create(stack, { ONEMALL_SNAPSHOT_MS: '0', ONEMALL_MAX_DELAY_MS: '600000' });

@@ -45,6 +45,8 @@ export function planSchedule(seed: number): Plan {
       ONEMALL_INPUT_FRESHNESS_MS: random.pick(['200', '1000']),
       ONEMALL_MAX_DELAY_MS: random.pick(['300', '1000', '600000']),
       ONEMALL_MAX_BUFFERED_RECORDS: random.pick(['100', '20000']),
+      // Of one or two users, so that the histories of all others lie on disk; or of all.
+      ONEMALL_HISTORY_CACHE_MB: random.pick(['0.001', '32']),
     },
     faults: faults.sort((a, b) => a.at - b.at),
   };

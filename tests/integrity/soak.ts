@@ -25,6 +25,9 @@ const LEAST_MINUTES_FOR_SLOPE = 20;
 const MAX_SLOPE_BYTES_PER_HOUR = 200 << 20;
 const EVENTS_PER_REQUEST = 3.5;
 const EVENTS_PER_USER = 300;
+/** MiB of histories in memory: those of most users lie on disk, but for the instance whose memory is watched. */
+const LITTLE_CACHE = { ONEMALL_HISTORY_CACHE_MB: '0.1' };
+const WHOLE_CACHE = { ONEMALL_HISTORY_CACHE_MB: '32' };
 /** Membership goes up and down this ladder, each step followed by a quiet time in which its pause is measured. */
 const LADDER = ['one more', 'one more', 'one less', 'one less'] as const;
 const DISTURBANCES = (Object.keys(FAULTS) as FaultName[]).filter((name) => !name.startsWith('one '));
@@ -119,10 +122,10 @@ async function watchMemory(lab: Lab, byPid: Map<number, MemorySample[]>): Promis
 }
 
 async function soak(stack: TestStack): Promise<boolean> {
-  const lab = await Lab.create(stack);
+  const lab = await Lab.create(stack, LITTLE_CACHE);
   try {
     await lab.scene.sendCatalogue(Date.now());
-    const spared = await lab.startAlone();
+    const spared = await lab.startAlone(WHOLE_CACHE);
     const world: World = { lab, random: new SeededRandom(seed), maxInstances: 3, spared };
     const memory = new Map<number, MemorySample[]>();
     const [numEvents, changes] = await Promise.all([sendAll(lab), disturb(world), watchMemory(lab, memory)]);
