@@ -1,10 +1,10 @@
 /** Evaluation on user sequences: reads a set, trains what has no result yet, prints and plots the tables. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { curvesSvg } from '../curves.ts';
 import { readFolder } from './adapters/read-folder.ts';
 import { terminalReport } from './adapters/terminal.ts';
 import { type Command, parseCommand, USAGE, UsageError } from './command-line.ts';
-import { curvesSvg } from './curves.ts';
 import { ABLATION_ROWS, type GeneratorRecipe, MAIN_ROWS } from './models/recipes.ts';
 import { judge, popularityRanks } from './rank-lists.ts';
 import { markdown, tableOf } from './report.ts';

@@ -1,4 +1,6 @@
 /** `evaluate -- world`: simulates, trains and judges by hit rate. A run that is stopped goes on from its folder. */
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
 import { sidLayout } from '@onemall/features';
 import { retrievalPresets } from '@onemall/learning';
 import { type RetrievalCost, retrievalCost } from '@onemall/learning/sequences';
@@ -12,9 +14,11 @@ import { TigerLists } from './lists/tiger-lists.ts';
 import { SCENARIOS } from './log/world-log.ts';
 import { accuracyTable, type ModelAccuracy } from './reports/accuracy-table.ts';
 import { costTable, hitTable, type ModelCost, shareTable } from './reports/hit-table.ts';
+import { lossPicture } from './reports/loss-picture.ts';
 import { maskedBy } from './reports/rl-report.ts';
-import { ONEMALL_FORMS, prepareWorld, type WorldRun } from './samples/prepare-world.ts';
+import { BASELINES, ONEMALL_FORMS, prepareWorld, type WorldRun } from './samples/prepare-world.ts';
 import { ItemVectors, type SemanticIds } from './samples/semantic-ids.ts';
+import { readCurve } from './training/loss-curve.ts';
 import { addFigures, emptyPass } from './training/pass-figures.ts';
 import { type OneMallRun, oneMallRun, trainOneMall } from './training/train-onemall.ts';
 import { trainSasrec } from './training/train-sasrec.ts';
@@ -110,6 +114,9 @@ async function runSeed(run: WorldRun): Promise<JudgedModels> {
       models.push(new TigerLists('tiger', tiger, null));
       models.push(new TigerLists('tiger-popular', tiger, popularity));
     }
+    const trained = [...costs.map(({ name }) => name), ...BASELINES.filter((name) => asked.has(name))];
+    const curves = trained.flatMap((name) => readCurve(run.folder, name) ?? []);
+    if (curves.length > 0) writeFileSync(path.join(run.folder, 'loss.svg'), lossPicture(curves));
     const budgetMs = (run.judgeMinutes ?? Number.POSITIVE_INFINITY) * 60_000;
     const { requests } = run;
     const hits = await judgeLists(log, sids, popularity, models, { requests, budgetMs, store, print });

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import path from 'node:path';
 import { test } from 'node:test';
+import { curvesSvg, ticks } from '../../src/curves.ts';
 import { parseCommand, UsageError } from '../../src/sequences/command-line.ts';
-import { curvesSvg, ticks } from '../../src/sequences/curves.ts';
 import { markdown, tableOf } from '../../src/sequences/report.ts';
 import type { RunResult } from '../../src/sequences/study.ts';
 import { NONE } from '../../src/sequences/train-run.ts';

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
+import type { Curve } from '../../src/curves.ts';
 import { RunStore } from '../../src/world/adapters/run-store.ts';
 import { WorldLog } from '../../src/world/log/world-log.ts';
 import { runHitRates } from '../../src/world/run-world.ts';
@@ -45,6 +46,15 @@ test('a run that was stopped in training and in judging ends with the table of o
     undefined,
   );
   assert.equal(await runHitRates(stopped), whole);
+  const kept = (file: string): string[] =>
+    ['whole', 'stopped'].map((name) => readFileSync(path.join(folder, name, file), 'utf8'));
+  const [curve, resumed] = kept('onemall-tiny/curve.json');
+  assert.equal(resumed, curve);
+  // 13 steps a pass
+  assert.equal((JSON.parse(curve!) as Curve).points.length, 26);
+  const [picture, again] = kept('loss.svg');
+  assert.equal(again, picture);
+  assert.match(picture!, /onemall-tiny/);
 
   // without time to judge, the table is of what is on file
   assert.equal(await runHitRates({ ...stopped, judgeMinutes: 0 }), whole);
@@ -63,6 +73,9 @@ test('the baselines are asked the same requests, from their checkpoints the seco
   for (const row of ['popularity', 'sasrec', 'sasrec-popular', 'tiger', 'tiger-popular', 'oracle'])
     for (const scenario of ['product_card', 'short_video', 'live_stream'])
       assert.match(first, new RegExp(`\\| ${scenario} \\| \\d+ \\| ${row} \\| \\d`));
+
+  const picture = readFileSync(path.join(folder, 'baselines', 'loss.svg'), 'utf8');
+  for (const name of ['sasrec', 'tiger']) assert.match(picture, new RegExp(`>${name}<`));
 
   const printed: string[] = [];
   const ranks = path.join(folder, 'baselines', 'ranks.jsonl');

@@ -14,7 +14,8 @@ import { positivesBefore } from './training-samples.ts';
  */
 export const ONEMALL_FORMS = ['onemall', 'onemall-events', 'onemall-clicks'] as const;
 export type OneMallForm = (typeof ONEMALL_FORMS)[number];
-export const WORLD_MODELS = [...ONEMALL_FORMS, 'sasrec', 'tiger'] as const;
+export const BASELINES = ['sasrec', 'tiger'] as const;
+export const WORLD_MODELS = [...ONEMALL_FORMS, ...BASELINES] as const;
 export type WorldModel = (typeof WORLD_MODELS)[number];
 
 export interface WorldRun {

@@ -18,6 +18,7 @@ import { SCENARIOS, type WorldLog } from '../log/world-log.ts';
 import type { OneMallForm, WorldRun } from '../samples/prepare-world.ts';
 import { type HistoryKinds, passOrder, SampleEncoder } from '../samples/sample-encoder.ts';
 import { CODEBOOK_VERSION, type SemanticIds } from '../samples/semantic-ids.ts';
+import { addLoss, emptyCurve, type LossCurve, stepsOf, writeCurve } from './loss-curve.ts';
 import { addFigures, emptyPass, type PassFigures } from './pass-figures.ts';
 
 /** Of the trainer's default. */
@@ -73,6 +74,8 @@ interface Progress {
   seconds: number;
   /** Of the steps of this epoch so far; once all are done, of the last. */
   pass: PassFigures;
+  /** Of the next-token loss. */
+  curve: LossCurve;
   scalars: Record<string, number>;
 }
 
@@ -88,7 +91,8 @@ export async function openTrainer(run: OneMallRun, sids: SemanticIds, store: Run
   });
   const name = `${run.name}/checkpoint`;
   const files = await store.files(name);
-  let progress: Progress = { epoch: 0, taken: 0, seconds: 0, pass: emptyPass(), scalars: {} };
+  const begun = { epoch: 0, taken: 0, seconds: 0 };
+  let progress: Progress = { ...begun, pass: emptyPass(), curve: emptyCurve(), scalars: {} };
   if (files) {
     progress = { ...progress, ...store.value<Progress>(name)! };
     await trainer.restore({ tensors: tensorsOf(files), scalars: progress.scalars });
@@ -167,6 +171,7 @@ async function takeSteps(
     progress.seconds = (performance.now() - startMs) / 1000;
     const saved = structuredClone({ ...progress, scalars });
     await store.setFiles(`${run.name}/checkpoint`, tensorFiles(tensors), saved);
+    writeCurve(store.folder, { name: run.name, points: stepsOf(progress.curve) });
     print(`checkpoint of ${run.name} at step ${trainer.steps}, ${progress.seconds.toFixed(0)} s`);
   };
   const report = new StepReport(run.name, print);
@@ -178,6 +183,7 @@ async function takeSteps(
       const done = await before;
       before = undefined;
       report.add(done);
+      addLoss(progress.curve, done.loss.ntp);
       addFigures(progress.pass.all, done.byScenario);
       if (isEnd) addFigures(progress.pass.end, done.byScenario);
     };

@@ -11,6 +11,7 @@ import { contentRows, SasrecScores } from '../lists/sasrec-lists.ts';
 import type { WorldLog } from '../log/world-log.ts';
 import { clickSequences } from '../samples/click-sequences.ts';
 import type { ItemVectors } from '../samples/semantic-ids.ts';
+import { writeCurve } from './loss-curve.ts';
 
 /** Where a baseline is trained. */
 export interface SequenceRun {
@@ -30,8 +31,10 @@ export async function trainSasrec(
   const starts = contentRows(vectors, 0, set.numItems);
   const run = await SasrecRun.start(set, seed, { ...SASREC, dim: vectors.dim });
   await run.beginWithItems(starts);
-  await run.train(new RunFolder(path.join(folder, 'sasrec')), (line, passing) => {
+  const { epochs } = await run.train(new RunFolder(path.join(folder, 'sasrec')), (line, passing) => {
     if (!passing) print(`sasrec: ${line}`);
   });
+  const points = epochs.map(({ epoch, losses }) => [epoch, losses.loss!] as const);
+  writeCurve(folder, { name: 'sasrec', points });
   return new SasrecScores(log, vectors, run, await run.itemVectors());
 }

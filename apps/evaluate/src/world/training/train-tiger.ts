@@ -13,6 +13,7 @@ import { contents, TigerBeams } from '../lists/tiger-lists.ts';
 import type { WorldLog } from '../log/world-log.ts';
 import { clickSequences } from '../samples/click-sequences.ts';
 import type { ItemVectors } from '../samples/semantic-ids.ts';
+import { writeCurve } from './loss-curve.ts';
 import type { SequenceRun } from './train-sasrec.ts';
 
 /** A request is asked alone. */
@@ -33,8 +34,10 @@ export async function trainTiger(
     `tiger: codes ${tokens.numCodes.join(' x ')}, ${(100 * tokens.conflict).toFixed(1)} % of the items share a SID`,
   );
   const run = await GeneratorRun.start(set, seed, { ...TIGER, beam: depth }, { tokens }, BUCKETS);
-  await run.train(new RunFolder(path.join(folder, 'tiger')), (line, passing) => {
+  const { epochs } = await run.train(new RunFolder(path.join(folder, 'tiger')), (line, passing) => {
     if (!passing) print(`tiger: ${line}`);
   });
+  const points = epochs.map(({ epoch, losses }) => [epoch, losses.loss!] as const);
+  writeCurve(folder, { name: 'tiger', points });
   return new TigerBeams(log, vectors, run, tokenizer, set.numItems);
 }
