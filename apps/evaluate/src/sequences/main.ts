@@ -40,16 +40,10 @@ async function evaluate(command: Command): Promise<void> {
 }
 
 /** Whether the set has what a row's tokens are made of. */
-function serves(set: SequenceSet, row: string): boolean {
-  const source = recipeOf(row)?.tokenSource;
-  const missing =
-    source === 'text' && !set.texts
-      ? 'item texts'
-      : source === 'given' && !set.embeddings
-        ? 'embeddings'
-        : '';
-  if (missing !== '') console.log(`${row} is left out: the folder has no ${missing}`);
-  return missing === '';
+export function serves(set: SequenceSet, row: string): boolean {
+  const isServed = recipeOf(row)?.tokenSource !== 'text' || Boolean(set.texts ?? set.embeddings);
+  if (!isServed) console.log(`${row} is left out: the folder has neither item texts nor embeddings`);
+  return isServed;
 }
 
 const recipeOf = (row: string): GeneratorRecipe | undefined => MAIN_ROWS[row] ?? ABLATION_ROWS[row];

@@ -7,7 +7,7 @@ import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { RunFolder } from './adapters/run-folder.ts';
 import { GeneratorRun } from './models/generator-run.ts';
-import type { GeneratorRecipe } from './models/recipes.ts';
+import { forSet, type GeneratorRecipe } from './models/recipes.ts';
 import { SASREC, type SasrecRecipe, SasrecRun } from './models/sasrec-run.ts';
 import { makeTokenizer, textVectors } from './models/tokens.ts';
 import { generatorLists, judge, type ListResult } from './rank-lists.ts';
@@ -73,7 +73,8 @@ export class Study {
     }
   }
 
-  async generator(row: string, recipe: GeneratorRecipe, seed: number): Promise<RunResult> {
+  async generator(row: string, asked: GeneratorRecipe, seed: number): Promise<RunResult> {
+    const recipe = forSet(asked, this.#set);
     const { folder, report, known } = this.#open(row, seed, recipe);
     if (known) return known;
     const usesSasrec = recipe.tokenSource === 'sasrec' || recipe.frozenVectors || recipe.teacherShare > 0;

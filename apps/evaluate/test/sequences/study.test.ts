@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { RunFolder } from '../../src/sequences/adapters/run-folder.ts';
+import { serves } from '../../src/sequences/main.ts';
 import { GeneratorRun } from '../../src/sequences/models/generator-run.ts';
-import { type GeneratorRecipe, ONEMALL, TIGER } from '../../src/sequences/models/recipes.ts';
+import { forSet, type GeneratorRecipe, ONEMALL, TIGER } from '../../src/sequences/models/recipes.ts';
 import { SASREC, SasrecRun } from '../../src/sequences/models/sasrec-run.ts';
 import { makeTokenizer } from '../../src/sequences/models/tokens.ts';
 import { generatorLists } from '../../src/sequences/rank-lists.ts';
@@ -132,6 +133,25 @@ test('a study trains SASRec first where it is needed, keeps results, and refuses
   const bare: GeneratorRecipe = { ...small, tokenSource: 'text' };
   await assert.rejects(study.generator('text', bare, 3), /has no item texts/);
   await assert.rejects(study.generator('given', { ...bare, tokenSource: 'given' }, 3), /has no embeddings/);
+});
+
+test('a folder with embeddings and without texts has the rows whose tokens are of content', async (t) => {
+  const out = folder(t);
+  const bare = cycle(40);
+  const set = { ...bare, embeddings: vectors };
+  for (const row of ['tiger', 'onemall-without-sasrec', 'text-tokens']) {
+    assert.ok(serves(set, row));
+    assert.ok(!serves(bare, row));
+  }
+  const recipe: GeneratorRecipe = { ...small, epochs: 1, tokenSource: 'text', tokenForm: 'rq' };
+  const { tokens } = await new Study(set, out, quiet).generator('mine', recipe, 3);
+  const { conflict, exclusive, numCodes } = (await makeTokenizer(vectors, 'rq', 3)).tokens;
+  assert.deepEqual(tokens, { conflict, exclusive, numCodes });
+  const settings = readFileSync(path.join(out, 'mine-seed3', 'settings.json'), 'utf8');
+  assert.equal((JSON.parse(settings) as { recipe: GeneratorRecipe }).recipe.tokenSource, 'given');
+  // texts come first where there are both
+  const both = { ...set, texts: Array.from({ length: NUM_ITEMS }, (_, i) => `item ${i}`) };
+  assert.equal(forSet(recipe, both).tokenSource, 'text');
 });
 
 test('a damaged checkpoint is named', (t) => {

@@ -1,4 +1,5 @@
 /** The generators that are compared: one model, and options that each row of the ablation changes by one. */
+import type { SequenceSet } from '../stages/parse-sequences.ts';
 
 export interface GeneratorRecipe {
   dim: number;
@@ -22,7 +23,7 @@ export interface GeneratorRecipe {
   history: 'causal' | 'query-former';
   normalizer: 'codes' | 'trie';
   contrastAt: 'bos' | 'last' | 'none';
-  /** Where the tokens' vectors come from, and the tokenizer's form. */
+  /** Where the tokens' vectors come from (see `forSet`), and the tokenizer's form. */
   tokenSource: 'sasrec' | 'text' | 'given';
   tokenForm: 'fsq' | 'rq';
   /** Whether SASRec's frozen item vectors join the codes of the history. */
@@ -102,3 +103,7 @@ export const ABLATION_ROWS: Readonly<Record<string, GeneratorRecipe>> = {
   'text-tokens': { ...REFERENCE, tokenSource: 'text' },
   'experts-8': { ...REFERENCE, experts: 8 },
 };
+
+/** Tokens of texts are of the embeddings that the folder gives where it has no texts. */
+export const forSet = (recipe: GeneratorRecipe, { texts, embeddings }: SequenceSet): GeneratorRecipe =>
+  recipe.tokenSource === 'text' && !texts && embeddings ? { ...recipe, tokenSource: 'given' } : recipe;

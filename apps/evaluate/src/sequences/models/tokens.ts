@@ -29,7 +29,7 @@ const TEXT_DIM = 256;
 export function textVectors(set: SequenceSet): { data: Float32Array; dim: number } {
   if (!set.texts)
     throw new DataError(
-      `${set.name} has no item texts (NAME_item_text.json), which tokens of texts are made of`,
+      `${set.name} has no item texts (NAME_item_text.json) and no embeddings (NAME_embeddings.f32), which this row's tokens are made of`,
     );
   const data = new Float32Array(set.numItems * TEXT_DIM);
   set.texts.forEach((title, i) => {
