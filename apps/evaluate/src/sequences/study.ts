@@ -11,6 +11,7 @@ import { forSet, type GeneratorRecipe } from './models/recipes.ts';
 import { SASREC, type SasrecRecipe, SasrecRun } from './models/sasrec-run.ts';
 import { makeTokenizer, textVectors } from './models/tokens.ts';
 import { generatorLists, judge, type ListResult } from './rank-lists.ts';
+import { dataHashes, hashOfValues } from './stages/data-hashes.ts';
 import { type Question, questions, trainingSequences, validationQuestions } from './stages/leave-one-out.ts';
 import { DataError, type SequenceSet } from './stages/parse-sequences.ts';
 import { emptyTeacher, type Teacher } from './stages/soft-targets.ts';
@@ -35,18 +36,33 @@ export class SettingsError extends Error {
 const TEACHER_TOP = 20;
 const VECTORS = 'items';
 
+/** What the results of a folder stand on. */
+interface Settings {
+  set: {
+    name: string;
+    users: number;
+    numItems: number;
+    numInteractions: number;
+    /** Of the data that the run reads; absent in folders from before it was kept. */
+    sha256?: Record<string, string>;
+  };
+  recipe: SasrecRecipe | GeneratorRecipe;
+}
+
 export class Study {
   readonly #set: SequenceSet;
   readonly #out: string;
   readonly #report: Report;
 
   readonly #sasrec: SasrecRecipe;
+  readonly #hashes: Record<string, string>;
 
   constructor(set: SequenceSet, out: string, report: Report, sasrec: SasrecRecipe = SASREC) {
     this.#set = set;
     this.#out = out;
     this.#report = report;
     this.#sasrec = sasrec;
+    this.#hashes = dataHashes(set);
   }
 
   async sasrec(seed: number): Promise<RunResult> {
@@ -124,13 +140,32 @@ export class Study {
   /** A folder belongs to one recipe on one set: figures of two must not mix. */
   #checkSettings(folder: RunFolder, recipe: SasrecRecipe | GeneratorRecipe): void {
     const { name, numItems, numInteractions, users } = this.#set;
-    const settings = { set: { name, users: users.length, numItems, numInteractions }, recipe };
-    const known = folder.read<typeof settings>('settings');
-    if (known === undefined) folder.write('settings', settings);
-    else if (!isDeepStrictEqual(known, settings))
+    const counts = { name, users: users.length, numItems, numInteractions };
+    const sha256 = this.#hashesFor(recipe);
+    const settings: Settings = { set: { ...counts, sha256 }, recipe };
+    const known = folder.read<Settings>('settings');
+    // a folder from before hashes were kept is taken for one of this data where the counts agree
+    const before: Settings | undefined = known && { ...known, set: { sha256, ...known.set } };
+    if (before !== undefined && !isDeepStrictEqual(before, settings)) {
+      const changed = Object.keys(sha256).filter((kind) => before.set.sha256![kind] !== sha256[kind]);
+      const what =
+        changed.length > 0
+          ? `of other data: its ${changed.join(' and ')} have another sha256`
+          : 'with other settings or of other data';
       throw new SettingsError(
-        `${folder.folder} holds a run with other settings or of other data (settings.json): remove it, or name another folder with --out`,
+        `${folder.folder} holds a run ${what} (settings.json): remove it, or name another folder with --out`,
       );
+    }
+    if (!known?.set.sha256) folder.write('settings', settings);
+  }
+
+  /** Of what a run reads: texts that are edited are nothing to a run that makes no tokens of them. */
+  #hashesFor(recipe: SasrecRecipe | GeneratorRecipe): Record<string, string> {
+    const source = 'tokenSource' in recipe ? recipe.tokenSource : 'sasrec';
+    const kinds = ['sequences', ...{ sasrec: [], text: ['texts'], given: ['embeddings'] }[source]];
+    return Object.fromEntries(
+      kinds.flatMap((kind) => (this.#hashes[kind] ? [[kind, this.#hashes[kind]]] : [])),
+    );
   }
 
   async #trainedSasrec(seed: number, report: Report): Promise<{ model: SasrecRun; progress: RunProgress }> {
@@ -144,12 +179,15 @@ export class Study {
     const teacher = emptyTeacher(trainingSequences(this.#set.sequences), TEACHER_TOP);
     const items = folder.readArray('teacher-items');
     const cumulative = folder.readArray('teacher-cumulative');
-    if (items?.length === teacher.items.length && cumulative?.length === items.length)
+    // the folder is of this data; the weights that taught must be those that lie there
+    const taughtBy = { sasrec: hashOfValues(this.#sasrecVectors(seed).data) };
+    if (items && cumulative && isDeepStrictEqual(folder.read('teacher'), taughtBy))
       return { ...teacher, items: Int32Array.from(items), cumulative };
     const taught = await sasrec.teacher(TEACHER_TOP, report);
     // float32 holds whole numbers up to 2^24 exactly
     folder.writeArray('teacher-items', Float32Array.from(taught.items));
     folder.writeArray('teacher-cumulative', taught.cumulative);
+    folder.write('teacher', taughtBy);
     return taught;
   }
 

@@ -135,6 +135,45 @@ test('a study trains SASRec first where it is needed, keeps results, and refuses
   await assert.rejects(study.generator('given', { ...bare, tokenSource: 'given' }, 3), /has no embeddings/);
 });
 
+test('a run folder notices data of the same counts, and a teacher that another SASRec made', async (t) => {
+  const out = folder(t);
+  const set = { ...cycle(40), texts: Array.from({ length: NUM_ITEMS }, (_, i) => `item ${i}`) };
+  const studyOf = (of: SequenceSet) =>
+    new Study(of, out, quiet, { ...SASREC, dim: 16, negatives: 8, epochs: 1 });
+  const taught: GeneratorRecipe = { ...small, epochs: 1, teacherShare: 0.6 };
+  const texts: GeneratorRecipe = { ...small, epochs: 1, tokenSource: 'text' };
+  await studyOf(set).generator('taught', taught, 3);
+  await studyOf(set).generator('texts', texts, 3);
+
+  const edited = { ...set, sequences: set.sequences.map((s, user) => (user === 7 ? s.toReversed() : s)) };
+  for (const rejected of [studyOf(edited).sasrec(3), studyOf(edited).generator('taught', taught, 3)])
+    await assert.rejects(
+      rejected,
+      (e: unknown) =>
+        e instanceof SettingsError && /other data: its sequences have another sha256/.test(e.message),
+    );
+  const renamed = { ...set, texts: set.texts.toReversed() };
+  await assert.rejects(studyOf(renamed).generator('texts', texts, 3), /its texts have another sha256/);
+  // which a run that reads no texts does not care about
+  await studyOf(renamed).generator('taught', taught, 3);
+
+  const sasrec = new RunFolder(path.join(out, 'sasrec-seed3'));
+  const settings = sasrec.read<{ set: { sha256?: unknown } }>('settings')!;
+  const { sha256: _, ...counts } = settings.set;
+  sasrec.write('settings', { ...settings, set: counts });
+  await studyOf(set).sasrec(3);
+  assert.deepEqual(sasrec.read('settings'), settings);
+
+  const advice = sasrec.readArray('teacher-items')!;
+  sasrec.writeArray(
+    'teacher-items',
+    advice.map(() => 1),
+  );
+  sasrec.write('teacher', { sasrec: 'another' });
+  await studyOf(set).generator('taught-again', taught, 3);
+  assert.deepEqual(sasrec.readArray('teacher-items'), advice);
+});
+
 test('a folder with embeddings and without texts has the rows whose tokens are of content', async (t) => {
   const out = folder(t);
   const bare = cycle(40);
