@@ -1,7 +1,8 @@
 /**
  * `npm run soak -- --minutes N [--seed S] [--rate EVENTS_PER_S] [--report FILE]`: paced traffic into one to three instances
- * of the sample assembler that are killed, stopped, paused, cut off, added and removed all the time. At the end the
- * oracle judges everything; exit code 1 when anything differs or a partition paused for 10 s when instances came or went.
+ * of the sample assembler that are killed, stopped, paused, cut off, added and removed all the time, on a broker that is
+ * stopped and killed. At the end the oracle judges everything; exit code 1 when anything differs or a partition paused
+ * for 10 s when instances came or went.
  */
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -9,6 +10,7 @@ import { SeededRandom } from '@onemall/service-kit';
 import { startTestStack, type TestStack } from '@onemall/testkit';
 import { type Arrival, makeTraffic } from '../../services/sample-assembler/test/traffic.ts';
 import { FAULTS, type FaultName, happen, type World } from './faults.ts';
+import { allOwned, holdCommits } from './held-commits.ts';
 import { Lab } from './lab.ts';
 import { type Change, type MemorySample, memorySlope, pausesAfter } from './soak-report.ts';
 
@@ -30,7 +32,13 @@ const LITTLE_CACHE = { ONEMALL_HISTORY_CACHE_MB: '0.1' };
 const WHOLE_CACHE = { ONEMALL_HISTORY_CACHE_MB: '32' };
 /** Membership goes up and down this ladder, each step followed by a quiet time in which its pause is measured. */
 const LADDER = ['one more', 'one more', 'one less', 'one less'] as const;
-const DISTURBANCES = (Object.keys(FAULTS) as FaultName[]).filter((name) => !name.startsWith('one '));
+const DISTURBANCES = [
+  ...(Object.keys(FAULTS) as FaultName[]).filter((name) => !name.startsWith('one ')),
+  'broker stopped',
+  'broker killed',
+] as const;
+/** Constant traffic brings every partition to a commit sooner. */
+const COMMIT_MS = 30_000;
 
 const { values } = parseArgs({
   options: {
@@ -85,8 +93,18 @@ async function sendAll(lab: Lab): Promise<number> {
   return sent;
 }
 
+/** Between commits, as the test of broker restarts does it; left out where a partition does not come to its commit. */
+async function restartBroker(stack: TestStack, lab: Lab, signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
+  const commits = await holdCommits(lab);
+  const areHeld = await Promise.race([commits.held.then(() => true), pass(COMMIT_MS).then(() => false)]);
+  if (areHeld) await stack.restartKafka!(signal);
+  else say('the broker was left alone');
+  commits.release();
+  await allOwned(lab);
+}
+
 /** Changes the number of instances and disturbs them, in turn. @returns the changes whose pauses count */
-async function disturb(world: World): Promise<Change[]> {
+async function disturb(world: World, stack: TestStack): Promise<Change[]> {
   const changes: Change[] = [];
   for (let step = 0; Date.now() + CHANGE_MS < endsMs; step++) {
     const change = LADDER[step % LADDER.length]!;
@@ -99,7 +117,9 @@ async function disturb(world: World): Promise<Change[]> {
     for (let i = 0; i < 2 && Date.now() < endsMs; i++) {
       const name = world.random.pick(DISTURBANCES);
       say(name);
-      await happen(name, world);
+      if (name === 'broker stopped') await restartBroker(stack, world.lab, 'SIGTERM');
+      else if (name === 'broker killed') await restartBroker(stack, world.lab, 'SIGKILL');
+      else await happen(name, world);
       await pass(2_000 + world.random.int(5_000));
     }
     // A killed owner's partitions come back before the next change is measured.
@@ -128,7 +148,11 @@ async function soak(stack: TestStack): Promise<boolean> {
     const spared = await lab.startAlone(WHOLE_CACHE);
     const world: World = { lab, random: new SeededRandom(seed), maxInstances: 3, spared };
     const memory = new Map<number, MemorySample[]>();
-    const [numEvents, changes] = await Promise.all([sendAll(lab), disturb(world), watchMemory(lab, memory)]);
+    const [numEvents, changes] = await Promise.all([
+      sendAll(lab),
+      disturb(world, stack),
+      watchMemory(lab, memory),
+    ]);
     say('settling');
     await lab.settle(300_000);
     say('the oracle judges');

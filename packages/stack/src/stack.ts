@@ -40,8 +40,11 @@ export interface StackAddresses {
 }
 export interface LocalStack extends StackAddresses {
   readonly processes: readonly Child[];
-  /** Ends Kafka and starts it again on its port and data; resolves when it answers. After a SIGKILL that takes about 9 s. */
-  restartKafka(signal: 'SIGTERM' | 'SIGKILL'): Promise<void>;
+  /**
+   * Ends Kafka and starts it again on its port and data; resolves when it answers. After a SIGKILL that takes about 9 s.
+   * @param whileDown given the folder of Kafka's data, before the start
+   */
+  restartKafka(signal: 'SIGTERM' | 'SIGKILL', whileDown?: (dataDir: string) => Promise<void>): Promise<void>;
   /** Registry, Redis, then Kafka. */
   stop(): Promise<void>;
 }
@@ -131,10 +134,11 @@ export async function startLocalStack(options: LocalStackOptions): Promise<Local
     get processes() {
       return started.map((s) => s.child);
     },
-    restartKafka: async (signal) => {
+    restartKafka: async (signal, whileDown = async () => {}) => {
       const kafka = started.find((s) => s.child.name === 'kafka')!.child;
       kafka.kill(signal);
       await kafka.exited;
+      await whileDown(path.join(dataDir, 'kafka'));
       started = started.filter((s) => s.child !== kafka);
       await startKafka();
     },
