@@ -1,13 +1,15 @@
 /**
  * Product changes of live rooms through a real broker and the live-sid-updater in a process of its own: how many a second
- * it takes from a full log, and how long a change takes until a reader of live-sids has it at 2,000 changes a second.
+ * it takes from a full log, and how long a change takes until a reader of live-sids has it at 2,000 changes a second. Then
+ * beside a retriever in a process of its own: how long until a room that opens is served, and one that ends no longer is.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { Item, LiveSid, TopicName } from '@onemall/contracts';
 import { connectKafka, type KafkaIo, type OutRecord } from '@onemall/kafka-io';
-import { SeededRandom } from '@onemall/service-kit';
+import { createRetrievalTrainer } from '@onemall/learning';
+import { FolderArtifactStore, SeededRandom } from '@onemall/service-kit';
 import { type SpawnedService, spawnService, startTestStack, waitFor } from '@onemall/testkit';
 import { load, versions } from './report/machine.ts';
 import type { Benchmark } from './report/result.ts';
@@ -28,6 +30,14 @@ const MAX_P99_MS = 250;
 const NEW_ITEMS = 200;
 const NEW_ITEM_EVERY_MS = 20;
 const MAX_NEW_ITEM_MS = 1_000;
+/** Rooms that open one after the other, each with a product of its own, and stay so long. */
+const SHOWS = 200;
+const SHOW_EVERY_MS = 100;
+const SHOW_MS = 2_000;
+const MAX_SHOW_MS = 1_000;
+/** Of their products: what the retriever is asked for. */
+const SHOW_CATEGORY = 'show';
+const SCENARIOS = ['live_stream', 'product_card'];
 const TOPICS: TopicName[] = [
   'items',
   'live-product-changes',
@@ -36,6 +46,10 @@ const TOPICS: TopicName[] = [
   'codebooks',
   'sid-metrics',
   'dead-letters',
+  'policy-versions',
+  'training-samples',
+  'rollouts',
+  'retrieval-metrics',
 ];
 const RETENTION = { largestWindowMs: 8_000, graceMs: 1_000, longestOutageMs: 86_400_000 };
 const DEADLINE_MS = 240_000;
@@ -111,6 +125,11 @@ class Readable {
   }
 }
 
+interface Spread {
+  rooms: number;
+  p50Ms: number;
+  p99Ms: number;
+}
 const percentile = (values: readonly number[], p: number): number =>
   values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * p))] ?? 0;
 
@@ -247,6 +266,106 @@ async function newItems(kafka: KafkaIo, readable: Readable, changes: Changes): P
   return latenciesMs;
 }
 
+/** A policy with random weights on the codebooks that the updater has trained. */
+async function publishPolicy(kafka: KafkaIo, folder: string): Promise<void> {
+  const numCodes: Record<string, [number, number, number]> = {};
+  const table = await kafka.openTable({
+    topic: 'codebooks',
+    onRecord: ({ value }) => {
+      if (value) numCodes[value.scenario] = value.numCodes as [number, number, number];
+    },
+    onError: (error) => {
+      throw error;
+    },
+  });
+  await table.readToEnd();
+  await table.close();
+  const trainer = await createRetrievalTrainer({ preset: 'tiny', scenarios: SCENARIOS, numCodes, seed: 1 });
+  const [policyVersion, codebookVersions] = ['1-random', Object.fromEntries(SCENARIOS.map((s) => [s, 1]))];
+  const files = await trainer.exportPolicy({ policyVersion, codebookVersions });
+  await trainer.close();
+  const ref = await new FolderArtifactStore(folder).put('policies/retriever/1', files);
+  const writer = await kafka.openWriter();
+  const identity = { model: 'RETRIEVER', policyVersion, step: 1, codebookVersions } as const;
+  const value = { ...identity, ...ref, metrics: {}, createdMs: Date.now() };
+  await writer.send([{ topic: 'policy-versions', key: 'RETRIEVER', value }]);
+  await writer.close();
+}
+
+/**
+ * From the moment before a room's first change is sent to the first answer of /retrieve that has the room, and from before its end
+ * is sent to the first that has it no more; changes of the other rooms go on beside.
+ */
+async function shows(
+  kafka: KafkaIo,
+  changes: Changes,
+  url: string,
+): Promise<{ servedMs: number[]; goneMs: number[] }> {
+  const writer = await kafka.openWriter();
+  const products = catalogue(ITEMS + NEW_ITEMS, SHOWS).map((p) => ({ ...p, category: SHOW_CATEGORY }));
+  await writer.send(products.map((value) => ({ topic: 'items', key: value.itemId, value })));
+  const ask = async (): Promise<Set<string>> => {
+    const response = await fetch(`${url}/retrieve`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({
+        ...{ scenario: 'live_stream', history: {}, k: 64, beamWidth: 64 },
+        filters: { categories: [SHOW_CATEGORY] },
+      }),
+    });
+    const { items } = (await response.json()) as { items?: { itemId: string }[] };
+    if (!items) throw new Error(`/retrieve answered ${response.status}`);
+    return new Set(items.map(({ itemId }) => itemId));
+  };
+  const opening = new Map<string, number>();
+  const ending = new Map<string, number>();
+  const [servedMs, goneMs] = [[] as number[], [] as number[]];
+  let done = false;
+  const asking = (async () => {
+    while (!done) {
+      const asked = { opening: new Map(opening), ending: new Map(ending) };
+      const served = await ask();
+      const nowMs = performance.now();
+      for (const [liveId, sentMs] of asked.opening)
+        if (served.has(liveId) && opening.delete(liveId)) servedMs.push(nowMs - sentMs);
+      for (const [liveId, sentMs] of asked.ending)
+        if (!served.has(liveId) && ending.delete(liveId)) goneMs.push(nowMs - sentMs);
+    }
+  })();
+  const change = (n: number, kind: 'ADDED' | 'ROOM_ENDED'): OutRecord => {
+    const liveId = `show-${n}`;
+    const itemId = kind === 'ADDED' ? products[n]!.itemId : null;
+    const value = { changeId: `${liveId}-${kind}`, liveId, kind, itemId, eventTimeMs: Date.now() };
+    return { topic: 'live-product-changes', key: liveId, value };
+  };
+  const begun = performance.now();
+  const isDue = (n: number, afterMs: number): boolean =>
+    performance.now() - begun >= n * SHOW_EVERY_MS + afterMs;
+  for (let [opened, ended, beside] = [0, 0, 0]; ended < SHOWS; ) {
+    const batch: OutRecord[] = [];
+    for (; opened < SHOWS && isDue(opened, 0); opened++) {
+      opening.set(`show-${opened}`, performance.now());
+      batch.push(change(opened, 'ADDED'));
+    }
+    for (; ended < opened && isDue(ended, SHOW_MS); ended++) {
+      if (opening.has(`show-${ended}`)) throw new Error(`show-${ended} was not served within ${SHOW_MS} ms`);
+      ending.set(`show-${ended}`, performance.now());
+      batch.push(change(ended, 'ROOM_ENDED'));
+    }
+    for (const due = ((performance.now() - begun) / 1000) * RATE; beside < due; beside++) {
+      const { itemId: _, ...record } = changes.next(Date.now());
+      batch.push(record);
+    }
+    if (batch.length > 0) void writer.send(batch);
+    await new Promise((resolve) => setTimeout(resolve, TICK_MS));
+  }
+  await waitFor(() => ending.size === 0, { what: 'the last show', timeoutMs: DEADLINE_MS, intervalMs: 5 });
+  done = true;
+  await asking;
+  await writer.close();
+  return { servedMs, goneMs };
+}
+
 const benchmark: Benchmark = async (print) => {
   const stack = await startTestStack();
   const namespace = stack.newNamespace();
@@ -263,6 +382,7 @@ const benchmark: Benchmark = async (print) => {
     ONEMALL_SCENARIOS: JSON.stringify({ product_card: windows, live_stream: windows }),
   };
   let service: SpawnedService | undefined;
+  let retriever: SpawnedService | undefined;
   try {
     await kafka.createTopics(TOPICS, { retention: RETENTION, numPartitions: PARTITIONS });
     await kafka.registerSchemas(TOPICS);
@@ -294,6 +414,26 @@ const benchmark: Benchmark = async (print) => {
     };
     print(`new items: ${JSON.stringify(items)}`);
     const status = await service.status();
+    await publishPolicy(kafka, folder);
+    retriever = await spawnService('retriever', {
+      ...env,
+      ONEMALL_RETRIEVER_PORT: '0',
+      ONEMALL_RETRIEVE_CONCURRENCY: '1',
+    });
+    await retriever.ready(120_000);
+    await waitFor(async () => ((await retriever!.status()).values.model_step ?? 0) >= 1, {
+      what: 'the policy',
+      timeoutMs: DEADLINE_MS,
+      intervalMs: 50,
+    });
+    const port = (await retriever.status()).values.retriever_port;
+    const { servedMs, goneMs } = await shows(kafka, changes, `http://127.0.0.1:${port}`);
+    const [served, gone] = [servedMs, goneMs].map((values) => ({
+      rooms: values.length,
+      p50Ms: percentile(values, 0.5),
+      p99Ms: percentile(values, 0.99),
+    })) as [Spread, Spread];
+    print(`rooms served: ${JSON.stringify(served)}, gone: ${JSON.stringify(gone)}`);
     const latency = {
       sent,
       measured: latenciesMs.length,
@@ -306,7 +446,7 @@ const benchmark: Benchmark = async (print) => {
     return {
       name: 'live-sids',
       versions: { ...versions(), load: String(load()) },
-      ours: { rooms: ROOMS, ...figures, latencyAt2000PerS: latency, newItems: items, status },
+      ours: { rooms: ROOMS, ...figures, latencyAt2000PerS: latency, newItems: items, served, gone, status },
       peer: null,
       peerNote: 'none; the published figure elsewhere is a period of 30 s',
       ratios: { '30 s to the 99th percentile': 30_000 / latency.p99Ms },
@@ -329,9 +469,22 @@ const benchmark: Benchmark = async (print) => {
           bar: MAX_NEW_ITEM_MS,
           ok: items.p99Ms <= MAX_NEW_ITEM_MS,
         },
+        {
+          name: "ms from a room's first record to served, 99th percentile",
+          value: served.p99Ms,
+          bar: MAX_SHOW_MS,
+          ok: served.p99Ms <= MAX_SHOW_MS,
+        },
+        {
+          name: "ms from a room's end to gone, 99th percentile",
+          value: gone.p99Ms,
+          bar: MAX_SHOW_MS,
+          ok: gone.p99Ms <= MAX_SHOW_MS,
+        },
       ],
     };
   } finally {
+    await retriever?.stop();
     await service?.stop();
     await kafka.close();
     await stack.stop();
