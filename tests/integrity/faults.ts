@@ -1,7 +1,9 @@
 /** What may happen to instances while traffic flows. Each fault leaves at least one instance behind that works or will. */
+import { rm } from 'node:fs/promises';
 import type { SeededRandom } from '@onemall/service-kit';
 import type { Hold } from '@onemall/testkit';
-import type { Instance, Lab } from './lab.ts';
+import { type Instance, type Lab, LOGS, NUM_PARTITIONS } from './lab.ts';
+import { damage, snapshotFolders, snapshotsOf } from './snapshot-folders.ts';
 
 export interface World {
   lab: Lab;
@@ -12,7 +14,6 @@ export interface World {
 }
 export type Fault = (world: World) => Promise<void>;
 
-const LOGS = ['exposures', 'clicks', 'buys'] as const;
 /** A partition that has nothing to commit never gets to the place where it is to be stopped. */
 const PATIENCE_MS = 4_000;
 
@@ -99,6 +100,26 @@ export const FAULTS = {
     victim.proxy.loseLeaders([world.lab.physical(world.random.pick(LOGS))]);
     await during(200 + world.random.int(2_500));
     victim.proxy.findLeaders();
+  },
+  // While an instance is gone: its successors find no snapshot, or one that is refused.
+  'snapshots lost': async (world) => {
+    const victim = someone(world);
+    if (!victim) return;
+    await victim.kill();
+    await rm(snapshotsOf(world.lab), { recursive: true, force: true, maxRetries: 5 });
+    await world.lab.start();
+  },
+  'snapshots damaged': async (world) => {
+    const victim = someone(world);
+    if (!victim) return;
+    await victim.kill();
+    for (let partition = 0; partition < NUM_PARTITIONS; partition++)
+      // One that its owner removes just now is lost instead.
+      for (const folder of await snapshotFolders(world.lab, partition))
+        await damage(folder).catch((error: NodeJS.ErrnoException) => {
+          if (error.code !== 'ENOENT') throw error;
+        });
+    await world.lab.start();
   },
 } satisfies Record<string, Fault>;
 

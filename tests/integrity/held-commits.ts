@@ -9,7 +9,7 @@ export interface HeldCommits {
 }
 
 /** Waits until every partition has been taken over by one instance. @returns how many each has, in the lab's order */
-export async function allOwned(lab: Lab): Promise<number[]> {
+export async function allOwned(lab: Lab, timeoutMs = 90_000): Promise<number[]> {
   let owned: number[] = [];
   await waitFor(
     async () => {
@@ -18,7 +18,7 @@ export async function allOwned(lab: Lab): Promise<number[]> {
       const isDone = all.every((status) => status?.values.partitions_taking_over === 0);
       return isDone && owned.reduce((a, b) => a + b, 0) === NUM_PARTITIONS;
     },
-    { what: 'every partition to have one owner', timeoutMs: 90_000 },
+    { what: 'every partition to have one owner', timeoutMs },
   );
   return owned;
 }
@@ -28,8 +28,8 @@ export async function allOwned(lab: Lab): Promise<number[]> {
  * markers, so once all are held none is being ended: a broker whose partitions lose their leader just then, as they do
  * when it is alone and ends, forgets those markers (KAFKA-20734).
  */
-export async function holdCommits(lab: Lab): Promise<HeldCommits> {
-  const owned = await allOwned(lab);
+export async function holdCommits(lab: Lab, timeoutMs?: number): Promise<HeldCommits> {
+  const owned = await allOwned(lab, timeoutMs);
   const holds = lab.instances.flatMap(({ proxy }, at) =>
     Array.from({ length: owned[at]! }, () => proxy.hold('EndTxn', 'request')),
   );

@@ -1,12 +1,13 @@
 /** What recovery stands on is gone or damaged: snapshots, committed offsets, retained records. */
 import assert from 'node:assert/strict';
-import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { startTestStack, type TestStack, waitFor } from '@onemall/testkit';
 import { type Admin, Kafka, logLevel } from 'kafkajs';
 import { makeTraffic } from '../../services/sample-assembler/test/traffic.ts';
 import { type Instance, Lab, LOGS, NUM_PARTITIONS } from './lab.ts';
+import { damage, segmentFolders, snapshotFolders, snapshotsOf } from './snapshot-folders.ts';
 import { underFault } from './under-fault.ts';
 
 let stack: TestStack;
@@ -22,24 +23,6 @@ after(async () => {
 });
 
 const PARTITIONS = Array.from({ length: NUM_PARTITIONS }, (_, partition) => partition);
-const snapshotsOf = (lab: Lab): string =>
-  path.join(lab.scene.env.ONEMALL_ARTIFACTS_URI!, 'snapshots', lab.groupId);
-
-/** Folders of a partition's snapshots, oldest first. */
-const snapshotFolders = (lab: Lab, partition: number): Promise<string[]> => foldersIn(lab, `${partition}`);
-/** Folders of the segments of its histories, which its snapshots share. */
-const segmentFolders = (lab: Lab, partition: number): Promise<string[]> =>
-  foldersIn(lab, `histories-${partition}`);
-
-async function foldersIn(lab: Lab, kind: string): Promise<string[]> {
-  const folder = path.join(snapshotsOf(lab), kind);
-  const names = await readdir(folder).catch(() => []);
-  return names
-    .filter((name) => !name.endsWith('.tmp'))
-    .sort()
-    .map((name) => path.join(folder, name));
-}
-
 async function hasSnapshots(lab: Lab, count: number): Promise<void> {
   await waitFor(
     async () => {
@@ -54,20 +37,6 @@ async function hasSnapshots(lab: Lab, count: number): Promise<void> {
 async function restoredWith(instance: Instance): Promise<boolean[]> {
   const { values } = await instance.status();
   return PARTITIONS.map((p) => values[`restored_from_snapshot_p${p}`] === 1);
-}
-
-/** Changes one byte in the middle of the largest file. */
-async function damage(folder: string): Promise<void> {
-  const files = await Promise.all(
-    (await readdir(folder)).map(async (name) => ({
-      file: path.join(folder, name),
-      bytes: await readFile(path.join(folder, name)),
-    })),
-  );
-  const { file, bytes } = files.sort((a, b) => b.bytes.length - a.bytes.length)[0]!;
-  const middle = bytes.length >> 1;
-  bytes[middle] = bytes[middle]! ^ 0xff;
-  await writeFile(file, bytes);
 }
 
 /** As when they expire. The group must have lost its last member. */

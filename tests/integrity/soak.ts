@@ -39,6 +39,8 @@ const DISTURBANCES = [
 ] as const;
 /** Constant traffic brings every partition to a commit sooner. */
 const COMMIT_MS = 30_000;
+/** With a replay of hours of traffic. */
+const TAKE_OVER_MS = 600_000;
 
 const { values } = parseArgs({
   options: {
@@ -95,12 +97,11 @@ async function sendAll(lab: Lab): Promise<number> {
 
 /** Between commits, as the test of broker restarts does it; left out where a partition does not come to its commit. */
 async function restartBroker(stack: TestStack, lab: Lab, signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
-  const commits = await holdCommits(lab);
+  const commits = await holdCommits(lab, TAKE_OVER_MS);
   const areHeld = await Promise.race([commits.held.then(() => true), pass(COMMIT_MS).then(() => false)]);
   if (areHeld) await stack.restartKafka!(signal);
   else say('the broker was left alone');
   commits.release();
-  await allOwned(lab);
 }
 
 /** Changes the number of instances and disturbs them, in turn. @returns the changes whose pauses count */
@@ -122,7 +123,8 @@ async function disturb(world: World, stack: TestStack): Promise<Change[]> {
       else await happen(name, world);
       await pass(2_000 + world.random.int(5_000));
     }
-    // A killed owner's partitions come back before the next change is measured.
+    // Partitions come back before the next change is measured, by a replay of everything where snapshots were lost.
+    await allOwned(world.lab, TAKE_OVER_MS);
     await pass(10_000);
   }
   return changes;
