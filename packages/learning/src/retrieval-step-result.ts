@@ -25,7 +25,6 @@ export function stepResult(
   const { samples, groups, sizes, rlNormalizer, learningRate, step } = done;
   const value = (name: string): number => metrics[name]?.[0] ?? 0;
   const ntpByLevel = triple((l) => value(`ntp${l + 1}`));
-  const predictions = localCodes(metrics, samples, sizes.layout);
   const tokenLogProbs = new Float32Array(samples.length * 3);
   for (const level of LEVELS)
     for (let i = 0; i < samples.length; i++)
@@ -39,8 +38,7 @@ export function stepResult(
       contrastive: value('contrastive'),
       rl: value('rl'),
     },
-    byScenario: figuresByScenario(samples, predictions, tokenLogProbs, metrics, sizes),
-    predictions,
+    byScenario: figuresByScenario(samples, tokenLogProbs, metrics, sizes),
     tokenLogProbs,
     contrastAccuracy: mean(metrics.contrastHits!.subarray(0, samples.length)),
     gradNorm,
@@ -73,7 +71,6 @@ export function localCodes(
 
 function figuresByScenario(
   samples: readonly RetrievalSample[],
-  predictions: Int32Array,
   tokenLogProbs: Float32Array,
   metrics: Arrays,
   { normalizer }: RetrievalSizes,
@@ -95,7 +92,7 @@ function figuresByScenario(
     if (isMasked) own.maskedSamples++;
     if (children && !LEVELS.every((level) => children[level].codes.includes(codes[level]))) own.outsideTrie++;
     for (const level of LEVELS) {
-      if (predictions[i * 3 + level] === codes[level]) own.hits[level]++;
+      if (metrics[`above${level + 1}`]![i] === 0) own.hits[level]++;
       if (isMasked && metrics[`better${level + 1}`]![i] === 0) own.maskedHits[level]++;
       own.ntp[level] -= tokenLogProbs[i * 3 + level]!;
     }

@@ -145,8 +145,8 @@ export interface RetrievalStepOptions {
 export interface ScenarioFigures {
   samples: number;
   /**
-   * Samples whose argmax over all codes of the scenario is the target, teacher-forced, before the update; with normalizer trie by the
-   * scores alone, without the weights of children.
+   * Samples whose target scores best among all codes of the scenario, given its codes before, before the update; with normalizer trie
+   * by the scores alone, without the weights of children.
    */
   hits: [number, number, number];
   /**
@@ -177,8 +177,6 @@ export interface RetrievalStepResult {
   };
   /** Only scenarios that the batch holds. */
   byScenario: Record<string, ScenarioFigures>;
-  /** int32 [samples, 3] argmax codes within the sample's scenario. */
-  predictions: Int32Array;
   /** float32 [samples, 3] log p(target code | prefix). */
   tokenLogProbs: Float32Array;
   /** Share of samples whose own item wins the in-batch contrast. */
@@ -257,8 +255,8 @@ export interface RetrievalTrainer {
    */
   step(batch: RetrievalBatch, options?: RetrievalStepOptions): Promise<RetrievalStepResult>;
   /**
-   * Teacher-forced log p per level, without an update.
-   * @returns float32 [samples, 3]
+   * Teacher-forced log p per level, and the code that scores best of all codes of the sample's scenario, without an update.
+   * @returns tokenLogProbs float32 [samples, 3], predictions int32 [samples, 3]
    */
   evaluate(
     samples: readonly RetrievalSample[],

@@ -77,7 +77,13 @@ describe('a step', () => {
         result.tokenLogProbs.forEach((p, k) => {
           assert.ok(Math.abs(p - before.tokenLogProbs[k]!) < 1e-5);
         });
-        assert.deepEqual(result.predictions, before.predictions);
+        const codes = samples.flatMap(({ target: { c1, c2, c3 } }) => [c1, c2, c3]);
+        const foreseen = codes.filter((code, k) => code === before.predictions[k]).length;
+        const told = Object.values(result.byScenario).flatMap((own) => own.hits);
+        assert.equal(
+          told.reduce((a, b) => a + b),
+          foreseen,
+        );
       }
       if (i >= 130) for (const own of Object.values(result.byScenario)) hits += own.hits[0];
       const counted = Object.values(result.byScenario).reduce((n, own) => n + own.samples, 0);
@@ -131,8 +137,8 @@ describe('a step', () => {
     const two = await (await fresh()).step({ samples: [...samples, ...spare] });
     assert.ok(Math.abs(one.loss.total - two.loss.total) < 1e-5);
     assert.ok(Math.abs(one.gradNorm - two.gradNorm) < 1e-4 * one.gradNorm);
-    assert.equal(one.predictions.length, 27);
-    assert.equal(two.predictions.length, 48);
+    assert.equal(one.tokenLogProbs.length, 27);
+    assert.equal(two.tokenLogProbs.length, 48);
   });
 
   test('with the contrast at s3 it trains on all four positions', async () => {
@@ -324,9 +330,8 @@ describe('reward groups', () => {
     expected.flat().forEach((p, i) => {
       assert.ok(Math.abs(p - tokenLogProbs[i]!) < 1e-4, `${p} ${tokenLogProbs[i]}`);
     });
-    const { rl, byScenario, ...step } = await trainer.step({ samples, groups: [{ ...group, candidates }] });
+    const { rl, byScenario } = await trainer.step({ samples, groups: [{ ...group, candidates }] });
     assert.ok(rl!.maxAbsLogRatio < 1e-3, `|log rho| ${rl!.maxAbsLogRatio}`);
-    assert.deepEqual([...step.predictions], best);
     const figures = Object.values(byScenario);
     const total = (of: (f: (typeof figures)[number]) => readonly number[]) =>
       figures.flatMap(of).reduce((a, b) => a + b, 0);

@@ -24,6 +24,10 @@ const listLength = ({ scenarios, numCodes }: SidLayout, level: Level): number =>
 export const countsMasked = (children: SidChildren | undefined): boolean =>
   children?.slice(1).every(({ codes }) => codes.length <= LONGEST_LIST) ?? false;
 
+/** How many of a row's scores lie above the one given: an argmax costs three times as much. @param scores [B, n] @param own [B] @returns [B] */
+export const countAbove = <T>(ops: Ops<T>, scores: T, own: T): T =>
+  ops.sum(ops.less(ops.reshape(own, [ops.shape(own)[0]!, 1]), scores), [1]);
+
 /**
  * How many codes that go on to a SID score above the target's. Inputs: sample.firstCodes [V_1], added to the scores of the first level;
  * sample.children2, sample.children3 int32 [B, C], places in `scores` read row after row.
@@ -32,15 +36,14 @@ export const countsMasked = (children: SidChildren | undefined): boolean =>
  */
 export function betterChildren<T>(ops: Ops<T>, layout: SidLayout, level: Level, scores: T, own: T): T {
   const [rows, codes] = ops.shape(scores) as [number, number];
-  const target = ops.reshape(own, [rows, 1]);
   if (level === 0) {
     const existing = ops.reshape(ops.input('sample.firstCodes', [codes], 'float32'), [1, codes]);
-    return ops.sum(ops.less(target, ops.add(scores, existing)), [1]);
+    return countAbove(ops, ops.add(scores, existing), own);
   }
   const length = listLength(layout, level);
   const places = ops.input(`sample.children${level + 1}`, [rows, length], 'int32');
   const ofChildren = ops.reshape(ops.gather(ops.reshape(scores, [rows * codes, 1]), places), [rows, length]);
-  return ops.sum(ops.less(target, ofChildren), [1]);
+  return countAbove(ops, ofChildren, own);
 }
 
 /**

@@ -19,7 +19,7 @@ import { keepAll } from '../layers/dropout.ts';
 import { contrastiveLoss, dpoLoss, grpoLoss, unitLength } from '../layers/losses.ts';
 import { queryFormers } from '../layers/query-former.ts';
 import { normal, type Ops } from '../ops.ts';
-import { betterChildren } from './masked-accuracy.ts';
+import { betterChildren, countAbove } from './masked-accuracy.ts';
 import type { RetrievalPreset } from './presets.ts';
 
 const LEVELS = [0, 1, 2] as const;
@@ -263,8 +263,8 @@ interface TeacherForced<T> {
   logProbs: T[];
   experts: DecoderResult<T>['experts'];
   /**
-   * predicted1..3 int32 [B] global rows, best of all codes whatever the normalizer is; logProb1..3, entropy1..3 [B] of the normalizer;
-   * in training with maskedAccuracy better1..3 [B].
+   * logProb1..3, entropy1..3 [B] of the normalizer. Of all codes whatever the normalizer is: above1..3 [B], how many score above the
+   * target; without training predicted1..3 int32 [B], global row of the best. In training with maskedAccuracy better1..3 [B].
    */
   metrics: Record<string, T>;
 }
@@ -309,13 +309,18 @@ function teacherForced<T>(ops: Ops<T>, sizes: RetrievalSizes, dropless: boolean)
     const sampled = ofSamples(all);
     const ownOfSamples = ops.slice(own, [candidates], [batchSize]);
     const allCodes = () => ownCodes(ops, sizes, level, ops.slice(scenario, [candidates], [batchSize]));
-    metrics[`predicted${level + 1}`] = ops.argmax(isTrie ? ops.add(ofSamples(scores), allCodes()) : sampled);
+    const free = isTrie ? ops.add(ofSamples(scores), allCodes()) : sampled;
+    if (dropless) metrics[`predicted${level + 1}`] = ops.argmax(free);
+    else {
+      const target = ops.pick(free, ops.slice(codes[level]!, [candidates], [batchSize]));
+      metrics[`above${level + 1}`] = countAbove(ops, free, target);
+    }
     metrics[`logProb${level + 1}`] = ownOfSamples;
     metrics[`entropy${level + 1}`] = ops.scale(ops.sum(ops.mul(ops.exp(sampled), sampled), [1]), -1);
     if (sizes.maskedAccuracy && !dropless) {
       const target = ops.stopGradient(ownOfSamples);
       metrics[`better${level + 1}`] = isTrie
-        ? ops.sum(ops.less(ops.reshape(target, [batchSize, 1]), sampled), [1])
+        ? countAbove(ops, sampled, target)
         : betterChildren(ops, sizes.layout, level, sampled, target);
     }
     return own;
@@ -331,7 +336,7 @@ export function evaluationPass<T>(ops: Ops<T>, sizes: RetrievalSizes): Record<st
 export interface RetrievalPass<T> {
   loss: T;
   /**
-   * loss, ntp1..3, contrastive, rl: scalars; predicted1..3 int32 [B] global rows; logProb1..3, entropy1..3, better1..3, contrastHits [B];
+   * loss, ntp1..3, contrastive, rl: scalars; logProb1..3, entropy1..3, above1..3, better1..3, contrastHits [B];
    * rlLogProb [R]; loads<layer> [E], overflow<layer> [].
    */
   metrics: Record<string, T>;
