@@ -51,6 +51,10 @@ test('records keep their bytes while others come, go and move, and about half of
       if (random.next() < 0.1) continue;
       const bytes = Buffer.alloc(random.next() < 0.005 ? 900 : random.int(40), step);
       held.set(owner, { position: disk.put(owner, bytes), bytes });
+      if (seed % 2 === 0 && step % 2 === 0) {
+        disk.mergeSmall();
+        disk.seal();
+      }
       if (step % 400 > 0) continue;
       disk = moved(disk, folder);
       disk.owners = owners;
@@ -102,6 +106,31 @@ function everythingOf(users: Users, user: number): string {
     }).join();
   }).join(' | ');
 }
+
+test('snapshots that come often leave few segments, and every record where it is found', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'onemall-disk-'));
+  const disk = new HistoryDisk(folder, SEGMENT_BYTES);
+  const positions: number[] = [];
+  disk.owners = {
+    positionOf: (owner) => positions[owner]!,
+    moved: (owner, position) => {
+      positions[owner] = position;
+    },
+  };
+  const record = (owner: number): Buffer => Buffer.alloc(10, owner);
+  for (let owner = 0; owner < 200; owner++) {
+    positions.push(disk.put(owner, record(owner)));
+    disk.mergeSmall();
+    disk.seal();
+    // Seven small ones; the others have an eighth of a full one and more.
+    assert.ok(disk.segments.length < 8 + disk.sizeBytes / (SEGMENT_BYTES / 8), `${disk.segments.length}`);
+    assert.equal(openIn(folder).length, disk.segments.length);
+  }
+  for (const [owner, position] of positions.entries())
+    assert.ok(record(owner).equals(disk.read(position, 10)), `${owner}`);
+  disk.close();
+  rmSync(folder, { recursive: true });
+});
 
 test('users whose histories go to disk by turns, and through a snapshot, have those of users that stay in memory', () => {
   const event = fc.record({

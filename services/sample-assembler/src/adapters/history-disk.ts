@@ -17,6 +17,9 @@ const HEADER_BYTES = 8;
 const NUMBER_FACTOR = 2 ** 32;
 /** So many segments may be dead beside as many bytes as are alive. */
 const SPARE_SEGMENTS = 2;
+/** A snapshot writes what was gathered, however little. So many segments of less than that share are written anew together. */
+const MANY_SMALL = 8;
+const SMALL_SHARE = 1 / 8;
 
 /** One that is written. */
 export interface Segment {
@@ -117,6 +120,23 @@ export class HistoryDisk implements ColdHistories {
     this.#number++;
     this.#at = 0;
     this.#bufferLive = 0;
+  }
+
+  /**
+   * Before a snapshot: its segments, which are open files here and artifacts there, stay few however many came before it.
+   * @throws ColdHistoriesError; then some have moved
+   */
+  mergeSmall(): void {
+    const small = [...this.#segments.values()].filter(
+      ({ sizeBytes }) => sizeBytes < SMALL_SHARE * this.#segmentBytes,
+    );
+    if (small.length < MANY_SMALL) return;
+    this.#isCompacting = true; // a segment that fills up on the way must not move those that are still to come
+    try {
+      for (const segment of small) this.#moveOut(segment);
+    } finally {
+      this.#isCompacting = false;
+    }
   }
 
   /** Of a snapshot: seal first, then read each segment. They can be read until `release`, whatever happens meanwhile. */

@@ -102,6 +102,7 @@ export class Snapshots {
     const startedMs = clock.nowMs();
     try {
       const sections = new Sections();
+      histories.mergeSmall();
       histories.seal();
       join.save(sections, goesOn);
       sections.facts.rules = this.#rulesText;
