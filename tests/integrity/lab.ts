@@ -1,4 +1,5 @@
 /** The sample assembler under faults: a scene whose instances each stand behind a proxy of their own. */
+import assert from 'node:assert/strict';
 import type { TopicName } from '@onemall/contracts';
 import type { AnyOutRecord, Position } from '@onemall/kafka-io';
 import { KafkaProxy, type SpawnedService, type TestStack, waitFor } from '@onemall/testkit';
@@ -8,6 +9,25 @@ import { type Arrival, OUT_OF_ORDERNESS_MS } from '../../services/sample-assembl
 
 export const NUM_PARTITIONS = 4;
 export const LOGS = ['exposures', 'clicks', 'buys'] as const;
+/**
+ * What the oracle cannot judge stays a part of the samples. The parts are large, since tests send a minute of events within
+ * seconds: events that far apart may then have been read in any order.
+ * @param most shares of all samples whose labels and whose histories were not compared
+ */
+export function assertJudged(
+  verdicts: readonly Verdict[],
+  most: { labels: number; histories: number },
+): void {
+  const sum = (of: (verdict: Verdict) => number): number => verdicts.reduce((n, v) => n + of(v), 0);
+  const numSamples = sum((v) => v.finals + v.positives);
+  const labels = sum((v) => v.unsureLabels) / numSamples;
+  const histories = sum((v) => v.unsureHistories) / numSamples;
+  assert.ok(
+    labels <= most.labels && histories <= most.histories,
+    `of ${numSamples} samples ${labels} of the labels and ${histories} of the histories were not judged`,
+  );
+}
+
 /** Further than any record is needed: what came before is closed, ended and forgotten. */
 const CLOSING_MS = 12_000;
 const SLICE_MS = 200;

@@ -64,6 +64,17 @@ FROM fits WHERE lateReason = '' AND xLate = '' GROUP BY topic, part, off;
 CREATE TABLE vague ENGINE = Memory AS
 SELECT DISTINCT arrayJoin(candidates) AS xid FROM attributed WHERE ambiguous;
 
+-- What an exposure may have been given: an action that is ambiguous counts for one of its candidates. Samples whose labels
+-- cannot be told exactly have theirs between the sure actions and all of these.
+CREATE TABLE bounds ENGINE = Memory AS
+SELECT xid, groupArrayIf(t, topic = 'clicks') AS clickTs, groupArrayIf(t, topic = 'buys') AS buyTs,
+  minIf(t, topic = 'clicks' AND sure) AS sureClickT, minIf(t, topic = 'buys' AND sure) AS sureBuyT,
+  countIf(topic = 'clicks' AND sure) AS sureClicks, countIf(topic = 'buys' AND sure) AS sureBuys,
+  sumIf(value, topic = 'buys') AS mostValue, sumIf(value, topic = 'buys' AND sure) AS leastValue,
+  sumIf(quantity, topic = 'buys') AS mostQuantity, sumIf(quantity, topic = 'buys' AND sure) AS leastQuantity
+FROM (SELECT topic, t, value, quantity, NOT ambiguous AS sure, arrayJoin(if(ambiguous, candidates, [xid])) AS xid FROM attributed)
+GROUP BY xid;
+
 CREATE TABLE labels ENGINE = Memory AS
 SELECT xid, countIf(topic = 'clicks') AS clicks, countIf(topic = 'buys') AS buys,
   minIf(t, topic = 'clicks') AS clickT, minIf(t, topic = 'buys') AS buyT,
@@ -173,13 +184,20 @@ SELECT e.xid AS xid, e.kind AS kind, n > 0 AS isThere, n, e.lenient AS lenient,
     if(NOT e.lenient AND ifNull(s.buyDelay, -1) != ifNull(e.buyDelay, -1), 'buyDelayMs', ''),
     if(NOT e.lenient AND s.buyValue != e.buyValue, 'buyValueCents', ''),
     if(NOT e.lenient AND s.buyQuantity != e.buyQuantity, 'buyQuantity', ''),
+    if(e.lenient AND s.clicked AND NOT has(arrayMap(t -> greatest(0, t - e.xt), b.clickTs), ifNull(s.clickDelay, -1)), 'clickDelayMs: no such click', ''),
+    if(e.lenient AND s.bought AND NOT has(arrayMap(t -> greatest(0, t - e.xt), b.buyTs), ifNull(s.buyDelay, -1)), 'buyDelayMs: no such buy', ''),
+    if(e.lenient AND (s.buyValue > b.mostValue OR s.buyQuantity > b.mostQuantity), 'more than was bought', ''),
+    if(e.lenient AND e.kind = 'FINAL' AND b.sureClicks > 0 AND (NOT s.clicked OR ifNull(s.clickDelay, 0) > greatest(0, b.sureClickT - e.xt)), 'a click is left out', ''),
+    if(e.lenient AND e.kind = 'FINAL' AND b.sureBuys > 0 AND (NOT s.bought OR ifNull(s.buyDelay, 0) > greatest(0, b.sureBuyT - e.xt)), 'a buy is left out', ''),
+    if(e.lenient AND e.kind = 'FINAL' AND (s.buyValue < b.leastValue OR s.buyQuantity < b.leastQuantity), 'less than was bought', ''),
     if(NOT has(n.items, s.item), 'item', ''),
     if(NOT has(n.sids, s.sid), 'sid', ''),
     if(s.item != '' AND NOT has(arrayMap(a -> if(a = '', '[]', a), n.selling), s.selling), 'sellingItemIds', '')
   ]) AS differences
 FROM expected AS e
 LEFT JOIN (SELECT *, count() OVER (PARTITION BY exposureId, kind) AS n FROM samples) AS s ON e.xid = s.exposureId AND e.kind = s.kind
-LEFT JOIN answers AS n ON e.xid = n.xid AND e.kind = n.kind;
+LEFT JOIN answers AS n ON e.xid = n.xid AND e.kind = n.kind
+LEFT JOIN bounds AS b ON e.xid = b.xid;
 
 -- An event whose watermark at reading may be that of the sample or a later one may be in its history or not. A late
 -- exposure was read at the watermark it was reported with, so only a CLICK or BUY that left at the same one is unsure.

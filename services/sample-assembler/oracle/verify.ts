@@ -22,7 +22,7 @@ export interface Verdict {
   missing: number;
   extra: number;
   different: number;
-  /** Samples whose labels were not compared, since events came too far out of order to tell what was decided first. */
+  /** Samples whose labels were held against bounds alone, since an event may have been read before or after a decision. */
   unsureLabels: number;
   /** Histories not compared, since an event may have been read before or after the sample left. */
   unsureHistories: number;

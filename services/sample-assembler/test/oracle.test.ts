@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Click, Exposure } from '@onemall/contracts';
+import type { Click, Exposure, TrainingSample } from '@onemall/contracts';
 import { eventRow, lateRow, sampleRow } from '../oracle/dump.ts';
 import { type OracleRules, type Verdict, verdictOn } from '../oracle/verify.ts';
 import { Catalogue } from '../src/stages/catalogue.ts';
@@ -196,4 +196,40 @@ test('a SID must be in a sample that became due after it was visible, and may be
 test('a SID that is of no table row is different, however late rows came', async () => {
   const { verdict } = await new Story().read(TARGET).readThenAdvance(TARGET_CLOSES_MS).verdict(withSid);
   assert.equal(verdict.different, 1);
+});
+
+test('labels that cannot be told exactly are held against what they may be', async () => {
+  const click = (actionId: string, eventTimeMs: number, exposureId: string | null): Click => ({
+    ...{ actionId, exposureId, userId: 'u1', itemId: TARGET.itemId, eventTimeMs },
+  });
+  const story = (): Story =>
+    new Story()
+      .read(TARGET)
+      .read(click('named', T + 1_500, 'target'))
+      .read(click('unnamed', T + 1_000, null))
+      .read(exposureOf('second', T + 700, { itemId: TARGET.itemId }), 1)
+      .readThenAdvance(TARGET_CLOSES_MS + 1_000, 1);
+  const ofTarget = (change: (labels: TrainingSample) => void) => (outputs: JoinOutput[]) =>
+    finalsOf(outputs)
+      .filter((s) => s.exposure.exposureId === 'target')
+      .forEach(change);
+  for (const [change, fields] of [
+    // As if the click that names no exposure had been decided before the second was read.
+    [(s) => Object.assign(s, { clickDelayMs: 600 }), null],
+    [
+      (s) => Object.assign(s, { clickDelayMs: 601, bought: true, buyDelayMs: 5, buyQuantity: 1 }),
+      ['clickDelayMs: no such click', 'buyDelayMs: no such buy', 'more than was bought'],
+    ],
+    [
+      (s) => Object.assign(s, { clicked: false, clickDelayMs: null, firstPositive: false }),
+      ['a click is left out'],
+    ],
+  ] as [(s: TrainingSample) => void, string[] | null][]) {
+    const { verdict } = await story().verdict(ofTarget(change));
+    assert.deepEqual(
+      verdict.firstDifferences,
+      fields ? [{ what: 'different', xid: 'target', kind: 'FINAL', fields }] : [],
+    );
+    assert.equal(verdict.unsureLabels, 2);
+  }
 });
