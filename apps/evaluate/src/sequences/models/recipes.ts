@@ -80,7 +80,7 @@ const REFERENCE: GeneratorRecipe = {
   teacherShare: 0,
 };
 
-const WITHOUT_TEACHER: GeneratorRecipe = { ...ONEMALL, teacherShare: 0 };
+const WITHOUT_TEACHER: GeneratorRecipe = { ...ONEMALL, teacherShare: 0, epochs: 12 };
 
 /** What is compared by default; SASRec comes before them. */
 export const MAIN_ROWS: Readonly<Record<string, GeneratorRecipe>> = {
