@@ -118,7 +118,8 @@ export class SasrecRun {
     return only!.hidden;
   }
 
-  train(folder: RunFolder, report: Report): Promise<RunProgress> {
+  /** @param validateEvery epochs between validations, each of which scores every item for each question */
+  train(folder: RunFolder, report: Report, validateEvery = 2): Promise<RunProgress> {
     const { sequences, numItems } = this.#set;
     const training = trainingSequences(sequences);
     const { epochs, patience, learningRate, negatives } = this.#recipe;
@@ -130,7 +131,7 @@ export class SasrecRun {
         trainer: this.trainer,
         epochs,
         patience,
-        validateEvery: 2,
+        validateEvery,
         batches: (epoch) => packEpoch(training, { rows, length: LENGTH }, this.#random(epoch)),
         feeds: (batch, epoch, index) => {
           const random = this.#random(epoch, index);
