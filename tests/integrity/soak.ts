@@ -1,7 +1,7 @@
 /**
  * `npm run soak -- --minutes N [--seed S] [--rate EVENTS_PER_S] [--report FILE]`: paced traffic into one to three instances
  * of the sample assembler that are killed, stopped, paused, cut off, added and removed all the time, on a broker that is
- * stopped and killed. At the end the oracle judges everything; exit code 1 when anything differs or a partition paused
+ * stopped and started. At the end the oracle judges everything; exit code 1 when anything differs or a partition paused
  * for 10 s when instances came or went.
  */
 import { writeFileSync } from 'node:fs';
@@ -35,7 +35,6 @@ const LADDER = ['one more', 'one more', 'one less', 'one less'] as const;
 const DISTURBANCES = [
   ...(Object.keys(FAULTS) as FaultName[]).filter((name) => !name.startsWith('one ')),
   'broker stopped',
-  'broker killed',
 ] as const;
 /** Constant traffic brings every partition to a commit sooner. */
 const COMMIT_MS = 30_000;
@@ -95,11 +94,14 @@ async function sendAll(lab: Lab): Promise<number> {
   return sent;
 }
 
-/** Between commits, as the test of broker restarts does it; left out where a partition does not come to its commit. */
-async function restartBroker(stack: TestStack, lab: Lab, signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
+/**
+ * Between commits, as the test of broker restarts does it; left out where a partition does not come to its commit. Not killed: a broker
+ * alone that was killed begins under its old session and may pass over markers (README of the service), which only the runbook mends.
+ */
+async function restartBroker(stack: TestStack, lab: Lab): Promise<void> {
   const commits = await holdCommits(lab, TAKE_OVER_MS);
   const areHeld = await Promise.race([commits.held.then(() => true), pass(COMMIT_MS).then(() => false)]);
-  if (areHeld) await stack.restartKafka!(signal);
+  if (areHeld) await stack.restartKafka!('SIGTERM');
   else say('the broker was left alone');
   commits.release();
 }
@@ -118,8 +120,7 @@ async function disturb(world: World, stack: TestStack): Promise<Change[]> {
     for (let i = 0; i < 2 && Date.now() < endsMs; i++) {
       const name = world.random.pick(DISTURBANCES);
       say(name);
-      if (name === 'broker stopped') await restartBroker(stack, world.lab, 'SIGTERM');
-      else if (name === 'broker killed') await restartBroker(stack, world.lab, 'SIGKILL');
+      if (name === 'broker stopped') await restartBroker(stack, world.lab);
       else await happen(name, world);
       await pass(2_000 + world.random.int(5_000));
     }
