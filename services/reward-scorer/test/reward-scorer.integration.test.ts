@@ -318,7 +318,7 @@ describe('reward-scorer', () => {
     assert.equal(await service.stop(), 0);
   });
 
-  test('a live room is scored with the products it sold at the request', async (t) => {
+  test('a live room is scored with the products it sold at the request, also when it has closed since', async (t) => {
     const h = await harness(t);
     await h.putItems(3);
     const room = { ...item(50), itemId: 'room', scenario: 'live_stream' };
@@ -337,6 +337,7 @@ describe('reward-scorer', () => {
       { topic: 'items', key: 'room', value: room },
       { topic: 'live-sids', key: 'room:1', value: live },
       { topic: 'live-sids', key: 'room:1', value: { ...live, validFromMs: 2_000_000, sellingItemIds: [] } },
+      { topic: 'live-sids', key: 'room:1', value: null },
     ]);
     const files = await h.publishRanker(4);
     const service = await h.start();

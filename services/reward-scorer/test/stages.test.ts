@@ -226,15 +226,27 @@ test('features are those valid at the request; a younger item has its newest one
   });
   facts.putItem('a', item(100, 10), 10);
   facts.putItem('a', item(200, 20), 20);
-  facts.putRoom('a:1', room(['p'], 0));
-  facts.putRoom('a:2', room(['p', 'q'], 15));
+  facts.putRoom('a:1', room(['p'], 0), 0);
+  facts.putRoom('a:2', room(['p', 'q'], 15), 15);
   assert.equal(facts.asOf('a', 12)!.priceCents, 100);
   assert.equal(facts.asOf('a', 25)!.priceCents, 200);
   assert.equal(facts.asOf('a', 5)!.priceCents, 200, 'it is retrieved now, whenever the request was');
   assert.deepEqual(facts.asOf('a', 12)!.sellingItemIds, ['p']);
   assert.deepEqual(facts.asOf('a', 15)!.sellingItemIds, ['p', 'q']);
-  facts.putRoom('a:2', null);
-  assert.deepEqual(facts.asOf('a', 15)!.sellingItemIds, ['p']);
+  // the room has closed: a request of before still finds what it sold, as it does in training
+  facts.putRoom('a:1', null, 28);
+  facts.putRoom('a:2', null, 28);
+  const openRoom = features({
+    priceCents: 200,
+    sellerId: 's',
+    tags: [],
+    validFromMs: 20,
+    sellingItemIds: ['p', 'q'],
+  });
+  assert.deepEqual(facts.asOf('a', 27), rankerItem('a', openRoom));
+  assert.deepEqual(facts.asOf('a', 28)!.sellingItemIds, []);
+  facts.forgetBefore(27);
+  assert.deepEqual(facts.asOf('a', 27)!.sellingItemIds, ['p', 'q']);
   facts.putItem('a', null, 30);
   assert.equal(facts.asOf('a', 30), null);
   assert.equal(facts.asOf('never', 1), null);

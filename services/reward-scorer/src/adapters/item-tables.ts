@@ -22,7 +22,7 @@ export async function openItemTables(options: {
       topic: 'live-sids',
       onError: fail,
       onDeadLetter,
-      onRecord: ({ key, value }) => facts.putRoom(key, value),
+      onRecord: ({ key, value, timestampMs }) => facts.putRoom(key, value, timestampMs),
     }),
   ]);
   await Promise.all(tables.map((table) => table.readToEnd()));

@@ -30,8 +30,11 @@ export class ItemFacts {
     return known ?? text;
   }
 
-  /** @param key liveId:codebookVersion */
-  putRoom(key: string, room: LiveSid | null): void {
+  /**
+   * @param key liveId:codebookVersion
+   * @param timestampMs of the record: a tombstone says that the room closed, which its rollouts may outlive
+   */
+  putRoom(key: string, room: LiveSid | null, timestampMs: number): void {
     const colon = key.lastIndexOf(':');
     const liveId = key.slice(0, colon);
     const version = Number(key.slice(colon + 1));
@@ -41,7 +44,7 @@ export class ItemFacts {
       this.#rooms.set(version, rooms);
       this.#versions = [...this.#rooms.keys()].sort((a, b) => b - a);
     }
-    if (room === null) rooms.remove(liveId);
+    if (room === null) rooms.put(liveId, timestampMs, null);
     else rooms.put(liveId, room.validFromMs, room.sellingItemIds);
   }
 
