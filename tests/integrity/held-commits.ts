@@ -19,7 +19,9 @@ export async function allOwned(lab: Lab, timeoutMs = 90_000): Promise<number[]> 
       return isDone && owned.reduce((a, b) => a + b, 0) === NUM_PARTITIONS;
     },
     { what: 'every partition to have one owner', timeoutMs },
-  );
+  ).catch((error: Error) => {
+    throw new Error(`${error.message}; owned ${owned}\n${lab.stories(40)}`);
+  });
   return owned;
 }
 

@@ -109,7 +109,7 @@ export class Lab {
       },
     ).catch(async (error: Error) => {
       const status = await instance.status().catch((cause: Error) => cause.message);
-      throw new Error(`${error.message}; ${JSON.stringify(status)}\n${this.#stories(20)}`);
+      throw new Error(`${error.message}; ${JSON.stringify(status)}\n${this.stories(20)}`);
     });
   }
 
@@ -211,12 +211,12 @@ export class Lab {
       },
       { what: 'everything to be committed', timeoutMs, intervalMs: 100 },
     ).catch((error: Error) => {
-      throw new Error(`${error.message}; behind: ${last}\n${this.#stories(8)}`);
+      throw new Error(`${error.message}; behind: ${last}\n${this.stories(8)}`);
     });
   }
 
-  /** What instances wrote last, of those that ended too. */
-  #stories(lines: number): string {
+  /** What instances wrote last, those that ended too. */
+  stories(lines: number): string {
     const running = this.instances.map((i) => `an instance runs:\n${i.logTail(lines)}`);
     return [...this.#endings, ...running].join('\n---\n');
   }

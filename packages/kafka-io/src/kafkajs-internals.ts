@@ -244,3 +244,17 @@ connections.failIfNotConnected = function failWithoutSocket(this: Connecting): v
   if (!this.socket) throw new KafkaJSConnectionError('No socket', { broker: `${this.host}:${this.port}` });
   failByStatus.call(this);
 };
+
+// A member whom the coordinator does not know forgets its id and joins anew; where that join fails kafkajs goes back to its rounds
+// of fetches. Without an id those send no heartbeat, and with all topics paused they ask the broker nothing: the member would
+// stand outside its group for ever. So a heartbeat without an id fails as the coordinator's refusal does, and it joins again.
+const { createErrorFromCode } = internal<{ createErrorFromCode(code: number): Error }>('protocol/error');
+const UNKNOWN_MEMBER_ID = 25;
+const memberships = internal<{
+  prototype: { memberId: string | null; heartbeat(every: { interval: number }): Promise<void> };
+}>('consumer/consumerGroup').prototype;
+const heartbeatOfMember = memberships.heartbeat;
+memberships.heartbeat = async function heartbeatOrJoin(this: { memberId: string | null }, every) {
+  if (!this.memberId) throw createErrorFromCode(UNKNOWN_MEMBER_ID);
+  return heartbeatOfMember.call(this as typeof memberships, every);
+};

@@ -10,6 +10,7 @@ import {
   TopicRefusedError,
 } from '../src/index.ts';
 import { Bench, click, clickRecord, readToEnd, until } from './harness.ts';
+import { API, loseAnswers } from './lost-answers.ts';
 
 let bench: Bench;
 before(async () => {
@@ -140,6 +141,26 @@ describe('membership', () => {
     assert.deepEqual([...owned.first, ...owned.second].sort(), [0, 1]);
     await second.stop();
     await first.stop();
+  });
+
+  it('comes back where the group forgot a member and its first try to join anew is lost', async () => {
+    const { io, namespace } = await bench.space([...LOGS], { numPartitions: 2 });
+    const groupId = `${namespace}.forgotten`;
+    const { join, leave, settled } = joiner(io, groupId);
+    const member = await join('a');
+    await settled(2);
+    const members = async () => (await bench.admin.describeGroups([groupId])).groups[0]!.members;
+    const [first] = await members();
+    const lost = loseAnswers(API.joinGroup, { count: 1, carriedOut: false });
+    await bench.expel(groupId, first!.memberId);
+    await until('the member to be back under a new id', async () => {
+      const now = await members();
+      return now.length === 1 && now[0]!.memberId !== first!.memberId;
+    });
+    lost.restore();
+    assert.equal(lost.hits(), 1);
+    await settled(2);
+    await leave(member);
   });
 
   it('is refused for topics with unequal partition counts', async () => {

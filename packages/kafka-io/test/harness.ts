@@ -4,6 +4,7 @@ import type { Click, Item, TopicName } from '@onemall/contracts';
 import { physicalTopic } from '@onemall/contracts';
 import { startTestStack, type TestStack, waitFor } from '@onemall/testkit';
 import { type Admin, Kafka, logLevel, Partitioners, type Producer } from 'kafkajs';
+import { Brokers } from '../src/brokers.ts';
 import {
   connectKafka,
   type KafkaIo,
@@ -11,6 +12,7 @@ import {
   type LogReader,
   type RawRecord,
 } from '../src/index.ts';
+import { LogWriter } from '../src/log-writer.ts';
 
 export const RETENTION = { largestWindowMs: 10_000, graceMs: 1_000, longestOutageMs: 1_000 };
 const WAIT_MS = 60_000;
@@ -72,6 +74,21 @@ export class Bench {
     await producer.connect();
     this.onStop(() => producer.disconnect());
     return producer;
+  }
+
+  /** Takes a member out of its group, as its coordinator does when it hears no heartbeat. */
+  async expel(groupId: string, memberId: string): Promise<void> {
+    const log = new LogWriter(
+      () => {},
+      () => 0,
+    );
+    const brokers = new Brokers({ brokers: this.stack.brokers, access: {}, clientId: 'operator', log });
+    await brokers.connect();
+    const coordinator = (await brokers.coordinator('group', groupId)) as unknown as {
+      leaveGroup(of: { groupId: string; memberId: string }): Promise<unknown>;
+    };
+    await coordinator.leaveGroup({ groupId, memberId });
+    await brokers.close();
   }
 
   onStop(close: () => Promise<void>): void {

@@ -31,6 +31,9 @@ const queue = () =>
     logger: quiet,
   });
 
+const ConsumerGroup = require('kafkajs/src/consumer/consumerGroup') as {
+  prototype: { heartbeat(this: { memberId: string | null }, every: { interval: number }): Promise<void> };
+};
 const BrokerPool = require('kafkajs/src/cluster/brokerPool') as new (
   options: object,
 ) => {
@@ -59,6 +62,15 @@ describe('the pool of brokers', () => {
       asked++ === 0 ? Promise.reject(new Error('away')) : Promise.resolve('answer'),
     );
     assert.deepEqual([asked, answer], [2, 'answer']);
+  });
+});
+
+describe('a member without an id', () => {
+  it('is told at its next heartbeat, since nothing else would bring it back into its group', async () => {
+    const { heartbeat } = ConsumerGroup.prototype;
+    await assert.rejects(heartbeat.call({ memberId: null }, { interval: 1_000 }), {
+      type: 'UNKNOWN_MEMBER_ID',
+    });
   });
 });
 

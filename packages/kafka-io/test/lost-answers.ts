@@ -13,6 +13,7 @@ const { KafkaJSConnectionClosedError } = require('kafkajs/src/errors') as {
 };
 export const API = {
   produce: 0,
+  joinGroup: 11,
   addPartitionsToTxn: 24,
   addOffsetsToTxn: 25,
   endTxn: 26,
