@@ -104,38 +104,43 @@ export class Incoming {
 interface Receiving {
   socket: Socket | null;
   authHandlers: unknown;
-  authExpectResponse: boolean;
   requestQueue: { fulfillRequest(answer: { size: number; correlationId: number; payload: Buffer }): void };
+  connect(): Promise<unknown>;
   processData(bytes: Buffer): void;
 }
 const connections = internal<{ prototype: Receiving }>('network/connection').prototype;
-const processForLogin = connections.processData;
-/** What was half received on a socket that broke is not continued on the next one. */
-const incoming = new WeakMap<Socket, Incoming>();
-
-connections.processData = function receive(this: Receiving, bytes: Buffer): void {
-  // The answers of a login have a framing of their own, and kafkajs keeps their chunks.
-  if (this.authHandlers) {
-    processForLogin.call(this, Buffer.from(bytes));
-    return;
-  }
-  const { socket, requestQueue } = this;
-  if (!socket) return;
-  let mine = incoming.get(socket);
-  if (!mine) {
-    mine = new Incoming((answer) =>
-      requestQueue.fulfillRequest({
-        size: answer.length,
-        correlationId: answer.readInt32BE(0),
-        payload: answer.subarray(CORRELATION_BYTES),
-      }),
-    );
-    incoming.set(socket, mine);
-  }
-  try {
-    mine.take(bytes);
-  } catch (error) {
-    // kafkajs hears of it as of a broken connection.
-    socket.destroy(error as Error);
-  }
+const connectOnce = connections.connect;
+connections.connect = function connectAndReceive(this: Receiving): Promise<unknown> {
+  const before = this.socket;
+  const attempt = connectOnce.call(this);
+  const { socket } = this;
+  if (socket && socket !== before) receiveFrom(socket, this);
+  return attempt;
 };
+
+/** A socket that was given up may bring answers while the next one is open: each has a framing of its own. */
+function receiveFrom(socket: Socket, connection: Receiving): void {
+  const answers = new Incoming((answer) =>
+    connection.requestQueue.fulfillRequest({
+      size: answer.length,
+      correlationId: answer.readInt32BE(0),
+      payload: answer.subarray(CORRELATION_BYTES),
+    }),
+  );
+  // The framing of kafkajs is for logins alone. What a broken socket brought of one is not continued on this one.
+  Object.assign(connection, { chunks: [], bytesBuffered: 0, bytesNeeded: SIZE_BYTES });
+  socket.removeAllListeners('data');
+  socket.on('data', (bytes: Buffer) => {
+    // The answers of a login have a framing of their own, and kafkajs keeps their chunks.
+    if (connection.authHandlers && connection.socket === socket) {
+      connection.processData(Buffer.from(bytes));
+      return;
+    }
+    try {
+      answers.take(bytes);
+    } catch (error) {
+      // kafkajs hears of it as of a broken connection.
+      socket.destroy(error as Error);
+    }
+  });
+}

@@ -1,10 +1,26 @@
 /** Answers as they come off a socket: gathered whatever the chunks are, in memory that is used again once it is given back. */
 import assert from 'node:assert/strict';
-import { createServer, type Socket } from 'node:net';
-import { describe, it } from 'node:test';
+import { once } from 'node:events';
+import { createRequire } from 'node:module';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
+import { describe, it, type TestContext } from 'node:test';
 import fc from 'fast-check';
 import { SharedMemory } from '../src/fetched.ts';
+import type { RequestQueue } from '../src/kafkajs-internals.ts';
 import { giveBack, Incoming, openSocket } from '../src/receiving.ts';
+
+const Connection = createRequire(import.meta.url)('kafkajs/src/network/connection') as new (
+  options: object,
+) => {
+  socket: Socket;
+  requestQueue: RequestQueue;
+  connect(): Promise<boolean>;
+  disconnect(): Promise<boolean>;
+  sendAuthRequest(login: {
+    request: { encode(): Promise<Buffer> };
+    response: { decode(raw: Buffer): Promise<Buffer>; parse(decoded: Buffer): Promise<Buffer> };
+  }): Promise<Buffer>;
+};
 
 const framed = (answer: Buffer): Buffer => {
   const size = Buffer.alloc(4);
@@ -114,5 +130,103 @@ describe('a plain socket', () => {
     server.close();
     assert.equal(received, sent.length);
     assert.ok(isRight);
+  });
+});
+
+describe('a connection that is given up and opened anew', () => {
+  /** A connection and the broker's ends of its sockets, which stay open when the other side ends. */
+  async function connected(t: TestContext) {
+    const brokerEnds: Socket[] = [];
+    const server = createServer({ allowHalfOpen: true }, (socket) => brokerEnds.push(socket));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
+    const connection = new Connection({
+      host: '127.0.0.1',
+      port: (server.address() as AddressInfo).port,
+      logger: { ...quiet, namespace: () => quiet },
+      socketFactory: openSocket,
+      requestTimeout: 600_000,
+      connectionTimeout: 5_000,
+    });
+    t.after(async () => {
+      for (const socket of brokerEnds) socket.destroy();
+      server.close();
+      await connection.disconnect();
+    });
+    return {
+      connection,
+      async open(): Promise<{ broker: Socket; socket: Socket }> {
+        const accepted = once(server, 'connection');
+        await connection.connect();
+        await accepted;
+        return { broker: brokerEnds.at(-1)!, socket: connection.socket };
+      },
+      ask: (correlationId: number) =>
+        new Promise<Buffer>((resolve, reject) => {
+          const taken = ({ payload }: { payload: Buffer }) => resolve(payload);
+          connection.requestQueue.push({
+            entry: { apiKey: 3, apiName: 'Metadata', apiVersion: 0, correlationId, resolve: taken, reject },
+            expectResponse: true,
+            requestTimeout: null,
+            sendRequest: () => {},
+          });
+        }),
+    };
+  }
+  const answerTo = (correlationId: number, text: string): Buffer => {
+    const answer = Buffer.alloc(4 + text.length);
+    answer.writeInt32BE(correlationId);
+    answer.write(text, 4);
+    return framed(answer);
+  };
+  async function bring(bytes: Buffer, { broker, socket }: { broker: Socket; socket: Socket }): Promise<void> {
+    const received = once(socket, 'data');
+    broker.write(bytes);
+    await received;
+  }
+
+  it('keeps apart what the old socket still brings', async (t) => {
+    const { connection, open, ask } = await connected(t);
+    const old = await open();
+    const late = answerTo(1, 'nobody waits for it any more');
+    await bring(late.subarray(0, 10), old);
+    await connection.disconnect();
+    const present = await open();
+    const asked = ask(2);
+    const answer = answerTo(2, 'the answer');
+    await bring(answer.subarray(0, 10), present);
+    await bring(late.subarray(10), old);
+    present.broker.write(answer.subarray(10));
+    assert.equal(String(await asked), 'the answer');
+  });
+
+  it('takes the answer to a request that was written just before', async (t) => {
+    const { connection, open, ask } = await connected(t);
+    const { broker } = await open();
+    const closing = connection.disconnect();
+    const asked = ask(1);
+    await closing;
+    broker.end(answerTo(1, 'the answer'));
+    assert.equal(String(await asked), 'the answer');
+  });
+
+  it('begins its login anew', async (t) => {
+    const { connection, open } = await connected(t);
+    const login = () =>
+      connection.sendAuthRequest({
+        request: { encode: async () => Buffer.from('who I am') },
+        response: { decode: async (raw) => raw, parse: async (raw) => raw },
+      });
+    const answer = framed(Buffer.from('welcome'));
+    const old = await open();
+    const broken = login();
+    await bring(answer.subarray(0, 2), old);
+    old.broker.end();
+    await assert.rejects(broken, { name: 'KafkaJSConnectionError' });
+    await connection.disconnect();
+    const present = await open();
+    const welcome = login();
+    await bring(answer, present);
+    assert.deepEqual(await welcome, answer);
   });
 });
