@@ -73,7 +73,7 @@ const storedCodebooks = (
     })),
   );
 
-const gateRules = (config: TrainerConfig, scenarios: readonly string[]): RecallGateRules => ({
+export const gateRules = (config: TrainerConfig, scenarios: readonly string[]): RecallGateRules => ({
   perScenario: Math.ceil(config.gateRequests / scenarios.length),
   minRequests: config.gateMinRequests,
   beamWidth: Math.min(...config.beamWidths),

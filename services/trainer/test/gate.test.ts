@@ -12,6 +12,8 @@ import {
 import { SeededRandom } from '@onemall/service-kit';
 import fc from 'fast-check';
 import { RecallGate } from '../src/adapters/recall-gate.ts';
+import { trainerConfig } from '../src/config.ts';
+import { gateRules } from '../src/open-model.ts';
 import { differenceError, gatePolicy } from '../src/stages/gate-policy.ts';
 import { beamFinds, sidTrees } from '../src/stages/measure-recall.ts';
 import { HeldBackSlice } from '../src/state/held-back-slice.ts';
@@ -197,6 +199,9 @@ async function train(trainer: RetrievalTrainer, from: number, steps: number): Pr
       samples: encode(Array.from({ length: 16 }, (_, i) => sample(from + step * 16 + i))),
     });
 }
+/** Rules as the process reads them from its environment. */
+const rulesOf = (env: Record<string, string>) =>
+  gateRules(trainerConfig({ ONEMALL_BEAM_WIDTHS: '64,8', ...env }), SCENARIOS);
 const exported = (trainer: RetrievalTrainer, step: number) =>
   trainer.exportPolicy({
     policyVersion: `${step}-0`,
@@ -204,13 +209,25 @@ const exported = (trainer: RetrievalTrainer, step: number) =>
     beamWidths: [8],
   });
 
+test('each setting of the gate is the rule of its name', () => {
+  const env = { ONEMALL_GATE_REQUESTS: '61', ONEMALL_GATE_MIN_REQUESTS: '15' };
+  const falls = { ONEMALL_GATE_MAX_RECALL_FALL: '0.2', ONEMALL_GATE_MAX_LEGALITY_FALL: '0.3' };
+  assert.deepEqual(rulesOf({ ...env, ...falls }), {
+    ...{ perScenario: 21, minRequests: 15, beamWidth: 8 },
+    ...{ maxRecallFall: 0.2, maxLegalityFall: 0.3 },
+  });
+});
+
 test('a policy made worse is refused; trained further it passes, and is what the next one is held to', async (t) => {
   const trainer = await newTrainer(1);
   const broken = await newTrainer(1, 0.5);
   let shelves: readonly string[] = SCENARIOS;
   const newGate = () =>
     new RecallGate({
-      rules: { perScenario: 20, minRequests: 15, beamWidth: 8, maxRecallFall: 0.2, maxLegalityFall: 1 },
+      rules: rulesOf({
+        ...{ ONEMALL_GATE_REQUESTS: '60', ONEMALL_GATE_MIN_REQUESTS: '15' },
+        ...{ ONEMALL_GATE_MAX_RECALL_FALL: '0.2', ONEMALL_GATE_MAX_LEGALITY_FALL: '1' },
+      }),
       own: {
         codebookVersions: {},
         encode: (one) => encode([one])[0] ?? null,
@@ -275,7 +292,10 @@ test('a policy made worse is refused; trained further it passes, and is what the
 test('a policy that points to codes nobody has is refused, whichever scenario does so and however good its recall', async (t) => {
   const trainer = await newTrainer(1);
   const gate = new RecallGate({
-    rules: { perScenario: 60, minRequests: 40, beamWidth: 8, maxRecallFall: 1, maxLegalityFall: 0.5 },
+    rules: rulesOf({
+      ...{ ONEMALL_GATE_REQUESTS: '180', ONEMALL_GATE_MIN_REQUESTS: '40' },
+      ...{ ONEMALL_GATE_MAX_RECALL_FALL: '1', ONEMALL_GATE_MAX_LEGALITY_FALL: '0.5' },
+    }),
     own: {
       codebookVersions: {},
       encode: (one) => encode([one])[0] ?? null,
