@@ -54,11 +54,6 @@ export class AsOfTable<V, K = string> {
     return at < 0 ? null : earlier!.values[at]!;
   }
 
-  /** Forgets all versions of a key. */
-  remove(key: K): void {
-    this.#versions.delete(key);
-  }
-
   /** The newest value, or null. */
   newest(key: K): V | null {
     return this.#versions.get(key)?.newest ?? null;
