@@ -1,33 +1,18 @@
 import assert from 'node:assert/strict';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { sidLayout } from '@onemall/features';
-import {
-  BatchError,
-  createRetrievalTrainer,
-  loadPolicy,
-  type RetrievalSample,
-  type RetrievalTrainer,
-  type SidChildren,
-} from '../src/index.ts';
+import { BatchError, loadPolicy, type RetrievalSample, type SidChildren } from '../src/index.ts';
 import { randomGroup, randomSamples, randomSource, SCENARIOS } from './synthetic.ts';
+import { create, H } from './trainers.ts';
 
-const H = 6;
 const numCodes = { product_card: [8, 10, 9], short_video: [6, 8, 12], live_stream: [8, 8, 4] } as const;
 const layout = sidLayout(SCENARIOS, numCodes);
-const open: RetrievalTrainer[] = [];
-after(() => Promise.all(open.map((trainer) => trainer.close())));
-async function create(
-  maskedAccuracy: boolean,
-  normalizer: 'codes' | 'trie' = 'codes',
-): Promise<RetrievalTrainer> {
-  const trainer = await createRetrievalTrainer({
-    ...{ preset: 'tiny', scenarios: SCENARIOS, numCodes, seed: 1, maskedAccuracy, normalizer },
+const createOn = (maskedAccuracy: boolean, normalizer: 'codes' | 'trie' = 'codes') =>
+  create({
+    ...{ numCodes, maskedAccuracy, normalizer },
     optimizer: { warmupSteps: 5, learningRate: 1e-2 },
     rl: { form: 'grpo', maxGroups: 1, candidatesPerGroup: 4 },
   });
-  open.push(trainer);
-  return trainer;
-}
 
 const random = randomSource(31);
 const some = (count: number) =>
@@ -46,7 +31,7 @@ const batch = (): RetrievalSample[] =>
   );
 
 test('masked hits are those of the published policy among the children and the target, and change no weight', async () => {
-  const [trainer, plain] = [await create(true), await create(false)];
+  const [trainer, plain] = [await createOn(true), await createOn(false)];
   let told = 0;
   let same = 0;
   for (let step = 0; step < 60; step++) {
@@ -102,12 +87,9 @@ test('a sample with more children than a list holds is not counted, and is train
   const wide = { product_card: [4, 600, 4] } as const;
   const [trainer, plain] = await Promise.all(
     [true, false].map((maskedAccuracy) =>
-      createRetrievalTrainer({
-        ...{ preset: 'tiny', scenarios: ['product_card'], numCodes: wide, seed: 1, maskedAccuracy },
-      }),
+      create({ scenarios: ['product_card'], numCodes: wide, maskedAccuracy }),
     ),
   );
-  open.push(trainer!, plain!);
   const every = (count: number) => ({ codes: Int32Array.from({ length: count }, (_, code) => code) });
   const samples = randomSamples(random, 4, H, sidLayout(['product_card'], wide)).map((sample, i) => ({
     ...sample,
@@ -128,7 +110,7 @@ for (const [reads, masked, normalizer] of [
   test(`children outside the codes are refused by ${reads}`, () => checkRefused(masked, normalizer));
 
 async function checkRefused(masked: boolean, normalizer: 'codes' | 'trie'): Promise<void> {
-  const trainer = await create(masked, normalizer);
+  const trainer = await createOn(masked, normalizer);
   const [sample] = randomSamples(random, 1, H, layout);
   const refused = (codes: number[], why: RegExp) =>
     assert.rejects(
