@@ -1,25 +1,24 @@
 /**
- * Trains any model that is written over `Ops` on onnxruntime: for studies on fixed data sets, where a run is a number of
+ * Trains any model that is written over `Ops` on any engine: for studies on fixed data sets, where a run is a number of
  * epochs and the caller owns batches, learning rate and checkpoints.
  */
 
-import { OrtEngine } from './engine/ort-engine.ts';
-import type { Arrays } from './engine/ort-sessions.ts';
-import { compileForward, compileGradient, compileOptimizer, type ModelPass } from './engine/program.ts';
+import { startConfiguredEngine } from './engine/choose-engine.ts';
+import { compileGradient } from './engine/program.ts';
+import type { Arrays, ForwardBuilder, PassBuilder, TrainingEngine } from './engine/training-engine.ts';
 import { uniform } from './initial-weights.ts';
 import { DROPOUT_INPUT, DropoutMasks } from './layers/dropout.ts';
-import type { Value } from './onnx/graph-builder.ts';
 import { sizeOf } from './onnx/graph-builder.ts';
-import type { Ops } from './ops.ts';
 import type { AdamWOptions } from './optimizers/adamw.ts';
+import type { EngineOptions } from './trainer-ports.ts';
 
-export type { Arrays } from './engine/ort-sessions.ts';
+export type { Arrays } from './engine/training-engine.ts';
 
 /** A graph without gradients: what it returns by name. */
-export type ForwardPass = (ops: Ops<Value>) => Readonly<Record<string, Value>>;
+export type ForwardPass = ForwardBuilder;
 
 export interface ModelTrainerOptions {
-  train: (ops: Ops<Value>) => ModelPass;
+  train: PassBuilder;
   /** Graphs without gradients, by name. */
   forwards: Readonly<Record<string, ForwardPass>>;
   adamw: AdamWOptions;
@@ -27,7 +26,7 @@ export interface ModelTrainerOptions {
   seed: number;
   /** Of dropout; as given to the model. */
   dropout: number;
-  numThreads?: number;
+  engine?: EngineOptions;
 }
 
 export interface ModelState {
@@ -37,7 +36,7 @@ export interface ModelState {
 }
 
 export class ModelTrainer {
-  readonly #engine: OrtEngine;
+  readonly #engine: TrainingEngine;
   readonly #seed: number;
   readonly #masks: DropoutMasks;
   readonly #sites: readonly { name: string; size: number }[];
@@ -47,7 +46,7 @@ export class ModelTrainer {
   step = 0;
 
   private constructor(
-    engine: OrtEngine,
+    engine: TrainingEngine,
     { seed, dropout }: ModelTrainerOptions,
     sites: readonly { name: string; size: number }[],
     parameters: number,
@@ -61,15 +60,14 @@ export class ModelTrainer {
   }
 
   static async start(options: ModelTrainerOptions): Promise<ModelTrainer> {
-    const { gradient, graph } = compileGradient(options.train);
-    const engine = await OrtEngine.start(
-      compileOptimizer(graph, options.adamw, () => 1),
-      options.seed,
-      options.numThreads ?? 1,
+    const { train, seed, adamw } = options;
+    const engine = await startConfiguredEngine(
+      { name: 'train', pass: train, seed, adamw, rate: () => 1 },
+      options.engine,
     );
-    await engine.addGradient('train', gradient);
-    for (const [name, build] of Object.entries(options.forwards))
-      await engine.addForward(name, compileForward(build));
+    for (const [name, build] of Object.entries(options.forwards)) await engine.addForward(name, build);
+    // Whatever engine computes: what a model needs is read off its graph.
+    const { gradient, graph } = compileGradient((ops) => train(ops));
     const sites = gradient.feeds
       .filter((feed) => feed.name.startsWith(DROPOUT_INPUT))
       .map((feed) => ({ name: feed.name, size: sizeOf(feed.shape) }));

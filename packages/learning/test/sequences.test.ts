@@ -11,8 +11,10 @@ import {
   singleLayout,
 } from '../src/models/onemall-sequences.ts';
 import { type SasrecSizes, sasrecPass } from '../src/models/sasrec.ts';
+import type { EngineName } from '../src/trainer-ports.ts';
 import { checkGradients } from './gradients.ts';
 import { randomSource } from './synthetic.ts';
+import { relative } from './tensorflow-cases.ts';
 
 const shape = { rows: 2, length: 5 };
 const n = shape.rows * shape.length;
@@ -131,6 +133,29 @@ test('SASRec gradients agree with finite differences, drawn targets are no negat
     feeds,
     perParameter: 6,
   });
+});
+
+test('engines train it alike, masks of dropout included', async (t) => {
+  const train = async (name: EngineName): Promise<number[]> => {
+    const variant: SequenceModel = { ...model, dropout: 0.2 };
+    const trainer = await ModelTrainer.start({
+      train: (ops) => sequencePass(ops, variant, shape),
+      forwards: { context: (ops) => sequenceContext(ops, variant, shape) },
+      adamw: { beta1: 0.9, beta2: 0.98, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 1 },
+      seed: 1,
+      dropout: 0.2,
+      engine: { name },
+    });
+    t.after(() => trainer.close());
+    const losses: number[] = [];
+    for (let step = 0; step < 4; step++) losses.push((await trainer.train(feedsOf(variant), 1e-2)).loss![0]!);
+    const feeds: Arrays = { ...feedsOf(variant), lastPlace: Int32Array.of(3, 2) };
+    const { context } = await trainer.forward('context', feeds);
+    return [...losses, ...context!];
+  };
+  const [onnx, tensorflow] = [await train('cpu'), await train('wasm')];
+  assert.ok(onnx[3]! < onnx[0]!);
+  assert.ok(relative(onnx, tensorflow, 1e-3) < 1e-4);
 });
 
 test('what comes later in a row, or lies in another segment, changes nothing before it', async () => {

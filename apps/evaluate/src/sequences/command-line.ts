@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { ENGINES, type Engine, engineOf } from '../engine-option.ts';
 import { ABLATION_ROWS, MAIN_ROWS } from './models/recipes.ts';
 
 /** What was typed cannot be meant; the message says what can. */
@@ -16,6 +17,7 @@ export interface Command {
   seeds: number[];
   /** Folder of the results; a subfolder per set is made in it. */
   out: string;
+  engine: Engine;
 }
 
 /** Sets that have a name of their own, and their folder inside --data. */
@@ -29,6 +31,7 @@ npm run evaluate -- ${Object.keys(NAMED_SETS).join(' | ')} --data FOLDER-OF-SETS
   --models NAMES    rows to train, separated by commas; default ${DEFAULT_ROWS.join(',')}
   --ablations       the ablation rows as well: ${Object.keys(ABLATION_ROWS).join(', ')}
   --seeds NUMBERS   separated by commas; default 1,2,3
+  --engine NAME     what trains: ${ENGINES.join(', ')}; default cpu, whose runs repeat bit for bit
   --out FOLDER      where results and checkpoints lie; default .data/evaluate
 
 FOLDER holds NAME.txt: a user per line, the user's id and then item ids (from 1) in order. NAME_item_text.json,
@@ -61,7 +64,16 @@ export function parseCommand(args: readonly string[]): Command {
     rowsNamed: values.models !== undefined,
     seeds: [...new Set(seeds)],
     out: path.resolve(values.out ?? path.join('.data', 'evaluate')),
+    engine: engineNamed(values.engine),
   };
+}
+
+function engineNamed(name: string): Engine {
+  try {
+    return engineOf(name, console.log);
+  } catch (error) {
+    throw new UsageError((error as Error).message, { cause: error });
+  }
 }
 
 function parsed(args: readonly string[]) {
@@ -74,6 +86,7 @@ function parsed(args: readonly string[]) {
         models: { type: 'string' },
         seeds: { type: 'string' },
         out: { type: 'string' },
+        engine: { type: 'string', default: 'cpu' },
         ablations: { type: 'boolean', default: false },
       },
     });

@@ -24,7 +24,7 @@ async function evaluate(command: Command): Promise<void> {
   if (asked.length === 0)
     throw new DataError(`${command.data}: no user has three items, so that nothing can be held back`);
   const report = terminalReport();
-  const study = new Study(set, out, report);
+  const study = new Study(set, out, report, { engine: command.engine });
   const results: RunResult[] = [];
   // Seed by seed, so that a stop leaves whole comparisons.
   const rows = command.rows.filter((row) => command.rowsNamed || serves(set, row));

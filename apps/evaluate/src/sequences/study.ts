@@ -5,6 +5,7 @@
  */
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import { CPU, type Engine } from '../engine-option.ts';
 import { RunFolder } from './adapters/run-folder.ts';
 import { GeneratorRun } from './models/generator-run.ts';
 import { forSet, type GeneratorRecipe } from './models/recipes.ts';
@@ -47,6 +48,8 @@ interface Settings {
     sha256?: Record<string, string>;
   };
   recipe: SasrecRecipe | GeneratorRecipe;
+  /** Absent: cpu. */
+  engine?: Engine['name'];
 }
 
 export class Study {
@@ -55,13 +58,20 @@ export class Study {
   readonly #report: Report;
 
   readonly #sasrec: SasrecRecipe;
+  readonly #engine: Engine;
   readonly #hashes: Record<string, string>;
 
-  constructor(set: SequenceSet, out: string, report: Report, sasrec: SasrecRecipe = SASREC) {
+  constructor(
+    set: SequenceSet,
+    out: string,
+    report: Report,
+    { sasrec = SASREC, engine = CPU }: { sasrec?: SasrecRecipe; engine?: Engine } = {},
+  ) {
     this.#set = set;
     this.#out = out;
     this.#report = report;
     this.#sasrec = sasrec;
+    this.#engine = engine;
     this.#hashes = dataHashes(set);
   }
 
@@ -109,6 +119,7 @@ export class Study {
       tokens,
       ...(recipe.frozenVectors && { vectors: vectors! }),
       ...(teacher && { teacher }),
+      engine: this.#engine,
     });
     try {
       const progress = await run.train(folder, report);
@@ -142,7 +153,8 @@ export class Study {
     const { name, numItems, numInteractions, users } = this.#set;
     const counts = { name, users: users.length, numItems, numInteractions };
     const sha256 = this.#hashesFor(recipe);
-    const settings: Settings = { set: { ...counts, sha256 }, recipe };
+    const { name: engine } = this.#engine;
+    const settings: Settings = { set: { ...counts, sha256 }, recipe, ...(engine !== 'cpu' && { engine }) };
     const known = folder.read<Settings>('settings');
     // a folder from before hashes were kept is taken for one of this data where the counts agree
     const before: Settings | undefined = known && { ...known, set: { sha256, ...known.set } };
@@ -169,7 +181,7 @@ export class Study {
   }
 
   async #trainedSasrec(seed: number, report: Report): Promise<{ model: SasrecRun; progress: RunProgress }> {
-    const model = await SasrecRun.start(this.#set, seed, this.#sasrec);
+    const model = await SasrecRun.start(this.#set, seed, this.#sasrec, this.#engine);
     return { model, progress: await model.train(this.#sasrecFolder(seed), report) };
   }
 

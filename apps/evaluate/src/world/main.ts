@@ -3,13 +3,14 @@ import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { type RetrievalPresetName, retrievalPresets } from '@onemall/learning';
+import { engineOf } from '../engine-option.ts';
 import { planNames, readEvaluationPlan } from './log/plan.ts';
 import { runRl } from './run-rl.ts';
 import { runHitRates } from './run-world.ts';
 import { WORLD_MODELS, type WorldRun } from './samples/prepare-world.ts';
 import type { RlRun } from './training/reward-groups.ts';
 
-const USAGE = `usage: world | rl [--plan NAME] [--folder DIR] [--positives N] [--epochs N] [--requests N] [--preset NAME] [--history H] [--seed S | --seeds S,S,..]
+const USAGE = `usage: world | rl [--plan NAME] [--folder DIR] [--positives N] [--epochs N] [--requests N] [--preset NAME] [--history H] [--seed S | --seeds S,S,..] [--engine NAME]
   world: [--models onemall,onemall-events,onemall-clicks,sasrec,tiger] [--judge-minutes N]
   rl: [--rl-steps N] [--rollout BEAM] [--ranker-samples N] [--groups N] [--group-candidates N] [--sync STEPS] [--rl-weight W]`;
 
@@ -30,6 +31,7 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
       history: { type: 'string', default: '50' },
       seed: { type: 'string', default: '1' },
       seeds: { type: 'string' },
+      engine: { type: 'string', default: 'cpu' },
       models: { type: 'string', default: 'onemall,sasrec,tiger' },
       'judge-minutes': { type: 'string' },
       'rl-steps': { type: 'string', default: '1000' },
@@ -56,6 +58,7 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
     if (!model) throw new Error(`No model ${name}: there are ${WORLD_MODELS.join(', ')}\n${USAGE}`);
     return model;
   });
+  const print = (line: string): void => console.error(`${new Date().toISOString().slice(11, 19)} ${line}`);
   const run: WorldRun = {
     models,
     plan: readEvaluationPlan(plan),
@@ -66,7 +69,8 @@ export async function world(kind: WorldKind, args: readonly string[]): Promise<s
     preset: values.preset as RetrievalPresetName,
     historyLength: count('history'),
     seed: count('seed'),
-    print: (line) => console.error(`${new Date().toISOString().slice(11, 19)} ${line}`),
+    engine: engineOf(values.engine, print),
+    print,
   };
   const seeds = values.seeds?.split(',');
   if (seeds?.some((seed) => !/^\d+$/.test(seed)) || new Set(seeds).size < (seeds?.length ?? 0))

@@ -59,6 +59,7 @@ async function runSeed(run: RlRun): Promise<JudgedArms> {
           userHalf: half,
           historyLength,
           maxSamples: run.rankerSamples,
+          ...(run.engine && { engine: run.engine }),
         },
         store,
         print,
@@ -86,10 +87,11 @@ async function runSeed(run: RlRun): Promise<JudgedArms> {
 /** @throws Error when the folder's policies, rankers or arms were made otherwise */
 function keepToSettings(run: RlRun, store: RunStore): void {
   const { seed, positives, epochs, preset, historyLength, rankerSamples, rankerPreset } = run;
-  const { rlSteps, rolloutWidth, syncSteps, groupsPerStep, groupCandidates, rlWeight } = run;
+  const { rlSteps, rolloutWidth, syncSteps, groupsPerStep, groupCandidates, rlWeight, engine } = run;
   const settings = {
     ...{ seed, positives, epochs: epochs ?? 1, preset, historyLength, rankerSamples, rankerPreset },
     ...{ rlSteps, rolloutWidth, syncSteps, groupsPerStep, groupCandidates, rlWeight },
+    ...(engine && engine.name !== 'cpu' && { engine: engine.name }),
   };
   const before = store.value<typeof settings>('rl-settings');
   if (before !== undefined && JSON.stringify(before) !== JSON.stringify(settings))

@@ -37,6 +37,7 @@ test('what cannot be meant is refused', () => {
     [['sequences', '--data', 'x', '--models', 'bert'], /there is no model bert/],
     [['sequences', '--data', 'x', '--seeds', '1,-2'], /got "-2"/],
     [['sequences', '--data', 'x', '--seeds', '1,,2'], /--seeds has an empty part/],
+    [['sequences', '--data', 'x', '--engine', 'tpu'], /there is no engine tpu; there are tensorflow, cuda/],
     [['sequences', '--data', 'x', '--sedes', '1'], /sedes/],
   ] as const)
     assert.throws(

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { engineOf } from '../../src/engine-option.ts';
 import { RunFolder } from '../../src/sequences/adapters/run-folder.ts';
 import { serves } from '../../src/sequences/main.ts';
 import { GeneratorRun } from '../../src/sequences/models/generator-run.ts';
@@ -120,7 +121,7 @@ test('a study trains SASRec first where it is needed, keeps results, and refuses
   const report: Report = (line, passing) => {
     if (!passing) lines.push(line);
   };
-  const study = new Study(set, out, report, { ...SASREC, dim: 16, negatives: 8, epochs: 2 });
+  const study = new Study(set, out, report, { sasrec: { ...SASREC, dim: 16, negatives: 8, epochs: 2 } });
   const recipe: GeneratorRecipe = { ...small, epochs: 1, frozenVectors: true, teacherShare: 0.6 };
   const first = await study.generator('mine', recipe, 3);
   assert.deepEqual(Object.keys(first.lists), ['beam', 'dense', 'beam + dense', 'beam + SASRec']);
@@ -135,11 +136,25 @@ test('a study trains SASRec first where it is needed, keeps results, and refuses
   await assert.rejects(study.generator('given', { ...bare, tokenSource: 'given' }, 3), /has no embeddings/);
 });
 
+test('another engine trains the same model, and its folder is its own', async (t) => {
+  const set = cycle(40);
+  const sasrec = { ...SASREC, dim: 16, negatives: 8, epochs: 1 };
+  const chosen: string[] = [];
+  const wasm = engineOf('wasm', (line) => chosen.push(line));
+  const [out, onCpu] = [folder(t), await new Study(set, folder(t), quiet, { sasrec }).sasrec(3)];
+  const onWasm = await new Study(set, out, quiet, { sasrec, engine: wasm }).sasrec(3);
+  assert.match(chosen.join(), /^trains on .*wasm/i);
+  const lossOf = ({ progress }: typeof onCpu): number => progress.epochs[0]!.losses.loss!;
+  assert.ok(Math.abs(lossOf(onWasm) / lossOf(onCpu) - 1) < 1e-4);
+  await assert.rejects(new Study(set, out, quiet, { sasrec }).sasrec(3), SettingsError);
+  await new Study(set, out, quiet, { sasrec, engine: wasm }).sasrec(3);
+});
+
 test('a run folder notices data of the same counts, and a teacher that another SASRec made', async (t) => {
   const out = folder(t);
   const set = { ...cycle(40), texts: Array.from({ length: NUM_ITEMS }, (_, i) => `item ${i}`) };
   const studyOf = (of: SequenceSet) =>
-    new Study(of, out, quiet, { ...SASREC, dim: 16, negatives: 8, epochs: 1 });
+    new Study(of, out, quiet, { sasrec: { ...SASREC, dim: 16, negatives: 8, epochs: 1 } });
   const taught: GeneratorRecipe = { ...small, epochs: 1, teacherShare: 0.6 };
   const texts: GeneratorRecipe = { ...small, epochs: 1, tokenSource: 'text' };
   await studyOf(set).generator('taught', taught, 3);

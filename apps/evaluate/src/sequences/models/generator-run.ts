@@ -1,4 +1,6 @@
 /** Trains and ranks with a generator of semantic IDs: OneMall, or TIGER's form of it. */
+
+import type { EngineOptions } from '@onemall/learning';
 import {
   cacheWidth,
   contextLength,
@@ -48,6 +50,7 @@ export interface GeneratorInputs {
   /** Frozen item vectors for the history. */
   vectors?: { data: Float32Array; dim: number };
   teacher?: Teacher;
+  engine?: EngineOptions;
 }
 
 /** Beams of one question and, with a dense head, its cosine to each candidate. */
@@ -150,6 +153,7 @@ export class GeneratorRun {
       adamw: { beta1: 0.9, beta2: 0.98, epsilon: 1e-8, weightDecay: recipe.weightDecay, maxGradNorm: 1 },
       seed,
       dropout: recipe.dropout,
+      ...(inputs.engine && { engine: inputs.engine }),
     });
     return new GeneratorRun(trainer, model, set, seed, recipe, inputs, buckets);
   }

@@ -1,4 +1,6 @@
 /** Trains and ranks with SASRec; leaves its item vectors and what it would recommend as a teacher. */
+
+import type { EngineOptions } from '@onemall/learning';
 import {
   type ForwardPass,
   ModelTrainer,
@@ -69,7 +71,12 @@ export class SasrecRun {
     this.#dim = recipe.dim;
   }
 
-  static async start(set: SequenceSet, seed: number, recipe: SasrecRecipe = SASREC): Promise<SasrecRun> {
+  static async start(
+    set: SequenceSet,
+    seed: number,
+    recipe: SasrecRecipe = SASREC,
+    engine: EngineOptions = {},
+  ): Promise<SasrecRun> {
     const { dim, layers, heads, dropout, negatives } = recipe;
     const rows = rowsFor(set, recipe.rows);
     const sizes: SasrecSizes = {
@@ -97,6 +104,7 @@ export class SasrecRun {
       adamw: { beta1: 0.9, beta2: 0.98, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 1e6 },
       seed,
       dropout,
+      engine,
     });
     return new SasrecRun(trainer, set, seed, recipe);
   }

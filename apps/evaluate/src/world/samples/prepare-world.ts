@@ -1,5 +1,5 @@
 /** A run up to the cut: what models train on. Finished codebooks and codes are read from its folder. */
-import type { RetrievalPresetName } from '@onemall/learning';
+import type { EngineOptions, RetrievalPresetName } from '@onemall/learning';
 import { type Codebook, readCodebook, writeCodebook } from '@onemall/quantization';
 import { RunStore } from '../adapters/run-store.ts';
 import type { EvaluationPlan } from '../log/plan.ts';
@@ -32,6 +32,8 @@ export interface WorldRun {
   preset: RetrievalPresetName;
   historyLength: number;
   seed: number;
+  /** What trains; onnxruntime on the CPU where absent. */
+  engine?: EngineOptions;
   /** Passes over the positives; default 1. */
   epochs?: number;
   /** Steps between checkpoints; default 500. */

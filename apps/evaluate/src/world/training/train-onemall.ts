@@ -45,7 +45,7 @@ export interface OneMallRun {
 
 /** The run of OneMall that a run's options name. */
 export function oneMallRun(
-  { preset: named, historyLength, seed, checkpointEvery = 500, epochs = 1 }: WorldRun,
+  { preset: named, historyLength, seed, engine, checkpointEvery = 500, epochs = 1 }: WorldRun,
   positives: Int32Array,
   form: OneMallForm = 'onemall',
 ): OneMallRun {
@@ -53,7 +53,13 @@ export function oneMallRun(
   const steps = epochs * Math.ceil(positives.length / preset.batchSize);
   return {
     name: `onemall-${named}${form.slice('onemall'.length)}`,
-    options: { preset, historyLength, seed, optimizer: steps > WARMUP_STEPS ? { decaySteps: steps } : {} },
+    options: {
+      preset,
+      historyLength,
+      seed,
+      optimizer: steps > WARMUP_STEPS ? { decaySteps: steps } : {},
+      ...(engine && { engine }),
+    },
     normalizer: 'popular',
     reads: form === 'onemall-clicks' ? 'clicks' : 'all',
     contentStart: true,

@@ -2,6 +2,7 @@
 import { rankerFeatures } from '@onemall/features';
 import {
   createRankerTrainer,
+  type EngineOptions,
   loadRanker,
   type RankerPresetName,
   type RankerRuntime,
@@ -22,6 +23,7 @@ export interface RankerRun {
   historyLength: number;
   /** Newest FINAL samples of its users, at most. */
   maxSamples: number;
+  engine?: EngineOptions;
 }
 
 const REPORT_EVERY = 100;
@@ -45,7 +47,13 @@ export async function trainRanker(
   const trained = own.subarray(Math.max(0, own.length - run.maxSamples));
   const preset = rankerPresets[run.preset];
   const batchSize = Math.max(1, Math.min(preset.batchSize, Math.floor(trained.length / LEAST_STEPS)));
-  const trainer = await createRankerTrainer({ preset, batchSize, scenarios: SCENARIOS, seed: run.seed });
+  const trainer = await createRankerTrainer({
+    preset,
+    batchSize,
+    scenarios: SCENARIOS,
+    seed: run.seed,
+    ...(run.engine && { engine: run.engine }),
+  });
   let paid: EgpmState = {};
   try {
     for (let at = 0; at + batchSize <= trained.length; at += batchSize) {

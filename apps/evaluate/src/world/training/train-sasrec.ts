@@ -5,6 +5,7 @@
  * are worth `onemall-clicks` tells, which has neither.
  */
 import path from 'node:path';
+import type { EngineOptions } from '@onemall/learning';
 import { RunFolder } from '../../sequences/adapters/run-folder.ts';
 import { SASREC, SasrecRun } from '../../sequences/models/sasrec-run.ts';
 import type { Report } from '../../sequences/train-run.ts';
@@ -18,6 +19,7 @@ import { writeCurve } from './loss-curve.ts';
 export interface SequenceRun {
   folder: string;
   seed: number;
+  engine?: EngineOptions;
   print: (line: string) => void;
 }
 
@@ -29,11 +31,11 @@ export async function trainSasrec(
   log: WorldLog,
   vectors: ItemVectors,
   positives: Int32Array,
-  { folder, seed, print }: SequenceRun,
+  { folder, seed, engine, print }: SequenceRun,
 ): Promise<SasrecScores> {
   const set = clickSequences(log, positives);
   const starts = contentRows(vectors, 0, set.numItems);
-  const run = await SasrecRun.start(set, seed, { ...SASREC, dim: vectors.dim });
+  const run = await SasrecRun.start(set, seed, { ...SASREC, dim: vectors.dim }, engine);
   await run.beginWithItems(starts);
   const report: Report = (line, passing) => {
     if (!passing) print(`sasrec: ${line}`);

@@ -25,7 +25,7 @@ export async function trainTiger(
   vectors: ItemVectors,
   positives: Int32Array,
   depth: number,
-  { folder, seed, print }: SequenceRun,
+  { folder, seed, engine, print }: SequenceRun,
 ): Promise<TigerBeams> {
   const set = clickSequences(log, positives);
   const tokenizer = await makeTokenizer(contents(vectors, 0, set.numItems), TIGER.tokenForm, seed);
@@ -33,7 +33,13 @@ export async function trainTiger(
   print(
     `tiger: codes ${tokens.numCodes.join(' x ')}, ${(100 * tokens.conflict).toFixed(1)} % of the items share a SID`,
   );
-  const run = await GeneratorRun.start(set, seed, { ...TIGER, beam: depth }, { tokens }, BUCKETS);
+  const run = await GeneratorRun.start(
+    set,
+    seed,
+    { ...TIGER, beam: depth },
+    { tokens, ...(engine && { engine }) },
+    BUCKETS,
+  );
   const { epochs } = await run.train(new RunFolder(path.join(folder, 'tiger')), (line, passing) => {
     if (!passing) print(`tiger: ${line}`);
   });
