@@ -13,7 +13,14 @@ import { SasrecLists } from './lists/sasrec-lists.ts';
 import { TigerLists } from './lists/tiger-lists.ts';
 import { SCENARIOS } from './log/world-log.ts';
 import { accuracyTable, type ModelAccuracy } from './reports/accuracy-table.ts';
-import { costTable, hitTable, type ModelCost, shareTable } from './reports/hit-table.ts';
+import {
+  againstTable,
+  costTable,
+  differenceTable,
+  hitTable,
+  type ModelCost,
+  shareTable,
+} from './reports/hit-table.ts';
 import { lossPicture } from './reports/loss-picture.ts';
 import { maskedBy } from './reports/rl-report.ts';
 import { BASELINES, ONEMALL_FORMS, prepareWorld, type WorldRun } from './samples/prepare-world.ts';
@@ -40,16 +47,20 @@ export async function runHitRates(...seeds: WorldRun[]): Promise<string> {
   const trained = seeds.map(({ seed }) => seed).join(', ');
   return [
     `World plan ${plan.hash}, seed ${plan.seed}, models' seeds ${trained}; ${hits.length} requests of the last span, 95 % intervals by bootstrap.${maskedBy(judged)}`,
-    hitTable(hits, names),
+    '',
+    ...hitTable(hits, names),
+    ...(names.length > 0 ? ['', ...againstTable(hits, names)] : []),
     ...(atShares.length > 0
       ? [
           '',
           'At equal shares of the candidates, for worlds of other sizes; taste-draw: how often a taste draw of the logging policy gives one of the rooms in that share that match the user best.',
-          shareTable(atShares, names),
+          '',
+          ...shareTable(atShares, names),
         ]
       : []),
     ...(accuracies.length > 0 ? ['', ...accuracyTable(accuracies)] : []),
     ...(costs.length > 1 ? ['', ...costTable(costs)] : []),
+    ...(names.length > 0 ? ['', ...differenceTable(hits, names)] : []),
   ].join('\n');
 }
 

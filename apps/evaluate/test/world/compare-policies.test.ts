@@ -113,13 +113,21 @@ test('the report of two seeds has all pairs, in reward and in hits, and the hits
       scenario: 'product_card',
       viewed: {
         random: [0.1, 0.1, 0.1],
+        popularity: [0.15, 0.2, 0.3],
         oracle: [0.9, 0.9, 1],
         ...{ base: [0.2, 0.4, 0.8], better: [0.2 + hit, 0.4, 0.8], other: [0.2, 0.4, 0.4] },
       },
       clicked:
         request === 0
           ? {}
-          : { random: [0, 0, 0], base: [0.5, 0.5, 0.5], better: [0.6, 0.6, 0.6], other: [0.5, 0.5, 0.5] },
+          : {
+              random: [0, 0, 0],
+              popularity: [0.1, 0.1, 0.1],
+              oracle: [1, 1, 1],
+              base: [0.5, 0.5, 0.5],
+              better: [0.6, 0.6, 0.6],
+              other: [0.5, 0.5, 0.5],
+            },
     })),
   });
   const facts = (seed: number) => ({
@@ -134,15 +142,27 @@ test('the report of two seeds has all pairs, in reward and in hits, and the hits
   const report = rlReport([facts(1), facts(2)], [judged(0.01), judged(0.03)]);
   assert.match(report, /plan abc, seed 1, 2; 200, 200 requests/);
   for (const pair of ['better - base', 'other - base', 'other - better'])
-    assert.equal(report.split(`| ${pair} |`).length - 1, 3 + 3 + 1 + 2, pair);
+    assert.equal(report.split(`| ${pair} |`).length - 1, 3 + 3 + 1 + 1 + 2, pair);
   assert.match(report, /\| better - base \| 2\.00 \(2\.00 to 2\.00\), \+10\.00 % \| 0\.00 \(/);
   assert.match(
     report,
-    /\| random \| 10\.00 \| 10\.00 \| 10\.00 \|\n\| oracle \| 90\.00 \| 90\.00 \| 100\.00 \|\n\| base/,
+    /\| random \| 10\.00 \| 10\.00 \| 10\.00 \|\n\| popularity \| 15.*\n\| oracle \| 90\.00 \| 90\.00 \| 100\.00 \|\n\| base/,
   );
   assert.doesNotMatch(report, /(random|oracle) -|- (random|oracle) \|/);
   assert.match(report, /\| other \| 20\.00 \| 40\.00 \| 40\.00 \|/);
   // by scenario: the mean of both seeds
-  assert.match(report, /\| product_card \| 200 \| better \| 22\.0 \(22\.0 to 22\.0\) \| 40\.0 /);
-  assert.match(report, /HR of the clicked items[\s\S]*\| product_card \| 199 \| better \| 60\.0 /);
+  const same = '0.0 (0.0 to 0.0)';
+  assert.ok(
+    report.includes(
+      [
+        '| scenario | items | requests | random | popularity | base | better | other | oracle | better - base | other - base | other - better |',
+        '|---|---|---|---|---|---|---|---|---|---|---|---|',
+        `| product_card | viewed | 200 | 10.0 | 15.0 | 20.0 | 22.0 | 20.0 | 90.0 | 2.0 (2.0 to 2.0) | ${same} | -2.0 (-2.0 to -2.0) |`,
+        `| product_card | clicked | 199 | 0.0 | 10.0 | 50.0 | 60.0 | 50.0 | 100.0 | 10.0 (10.0 to 10.0) | ${same} | -10.0 (-10.0 to -10.0) |`,
+      ].join('\n'),
+    ),
+    report,
+  );
+  assert.match(report, /\| product_card \(200\) \| better \| 22\.0 \(22\.0 to 22\.0\) \| 40\.0 /);
+  assert.match(report, /HR of the clicked items[\s\S]*\| product_card \(199\) \| better \| 60\.0 /);
 });

@@ -10,10 +10,21 @@ import { runHitRates } from '../../src/world/run-world.ts';
 import { smallPlan } from './small-plan.ts';
 import { folder, run } from './small-run.ts';
 
+const BEAM = 'OneMall, beam';
+const DENSE = 'OneMall, dense head + log popularity';
+/** The part of a report whose lists are of so many items. */
+const atKs = (report: string): string => report.split('At equal shares')[0]!;
+
 test('a run that was stopped in training and in judging ends with the table of one that was not', async () => {
   const whole = await runHitRates(run('whole', { epochs: 2 }));
-  for (const row of ['random', 'popularity', 'onemall-tiny', 'onemall-tiny-dense', 'oracle'])
-    assert.match(whole, new RegExp(`\\| product_card \\| \\d+ \\| ${row} \\|`));
+  assert.deepEqual(
+    [...atKs(whole).matchAll(/\| product_card \(\d+\) \| (.*?) \| \d/g)].map(([, list]) => list),
+    ['viewed', 'clicked'].flatMap(() => ['random', 'popularity', BEAM, DENSE, 'oracle']),
+  );
+  assert.match(
+    whole,
+    /: OneMall, beam against each\n\n.*\n.*\n\| popularity \| -?\d+\.\d \(.*\n\| OneMall, dense head/,
+  );
   // of the second pass alone, at all three levels over all codes and over the children, and the loss
   const accuracies = [
     ...whole.matchAll(
@@ -70,9 +81,15 @@ test('a run that was stopped in training and in judging ends with the table of o
 
 test('the baselines are asked the same requests, from their checkpoints the second time', async () => {
   const first = await runHitRates(run('baselines', { models: ['sasrec', 'tiger'] }));
-  for (const row of ['popularity', 'sasrec', 'sasrec-popular', 'tiger', 'tiger-popular', 'oracle'])
-    for (const scenario of ['product_card', 'short_video', 'live_stream'])
-      assert.match(first, new RegExp(`\\| ${scenario} \\| \\d+ \\| ${row} \\| \\d`));
+  const baselines = ['SASRec', 'SASRec + log popularity', "TIGER's form", "TIGER's form + log popularity"];
+  for (const scenario of ['product_card', 'short_video', 'live_stream']) {
+    const rows = atKs(first).matchAll(new RegExp(`\\| ${scenario} \\(\\d+\\) \\| (.*?) \\|`, 'g'));
+    const lists = ['random', 'popularity', ...baselines, 'oracle'];
+    assert.deepEqual(
+      [...rows].map(([, list]) => list),
+      [...lists, ...lists],
+    );
+  }
 
   const picture = readFileSync(path.join(folder, 'baselines', 'loss.svg'), 'utf8');
   for (const name of ['sasrec', 'tiger']) assert.match(picture, new RegExp(`>${name}<`));
@@ -107,8 +124,8 @@ test('two seeds, the model without Query-Formers and the one of clicks alone sta
   );
   const both = await runHitRates(...seeds);
   assert.match(both, /models' seeds 1, 2;/);
-  for (const list of ['onemall-tiny', 'onemall-tiny-events', 'onemall-tiny-clicks'])
-    assert.match(both, new RegExp(`\\| live_stream \\| \\d+ \\| ${list} \\| \\d`));
+  for (const list of [BEAM, 'OneMall without Query-Former, beam', 'OneMall, clicks alone, beam'])
+    assert.match(both, new RegExp(`\\| live_stream \\(\\d+\\) \\| ${list} \\| (\\d|all)`));
   // three behaviours of two queries, or of six events
   assert.match(both, /\| onemall-tiny \| 6 \|/);
   assert.match(both, /\| onemall-tiny-events \| 18 \|/);
@@ -124,11 +141,11 @@ test('the table at equal shares of the rooms agrees with the places on file', as
   assert.ok(shares, report);
   const rows = shares.split('\n').map((line) => line.split('|').map((cell) => cell.trim()));
   // 600 cards: six, twelve and sixty of them
-  assert.ok(rows.some(([, scenario]) => scenario === 'product_card'));
+  assert.ok(rows.some(([, scenario]) => scenario?.startsWith('product_card (')));
   const of = (list: string): number[] =>
     rows
-      .find(([, scenario, , name]) => scenario === 'live_stream' && name === list)!
-      .slice(4, 7)
+      .find(([, scenario, name]) => scenario?.startsWith('live_stream (') && name === list)!
+      .slice(3, 6)
       .map((cell) => Number(cell.split(' ')[0]));
   assert.deepEqual(of('random'), [1, 2, 10]);
   // of the best of twelve draws: 1 - 0.99^12, 1 - 0.98^12, 1 - 0.9^12

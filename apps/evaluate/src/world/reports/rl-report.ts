@@ -9,7 +9,7 @@ import {
 import { bootstrap, type Interval, KS, meanOverSeeds, type RequestHits } from '../judging/hit-rates.ts';
 import type { JudgedArms, JudgedLists } from '../judging/judge-arms.ts';
 import { ORACLE, POPULARITY, RANDOM } from '../judging/judge-requests.ts';
-import { hitTable } from './hit-table.ts';
+import { differenceTable, hitTable, scenarioTable } from './hit-table.ts';
 import { pairTable, policyTable, signedPercent } from './policy-tables.ts';
 
 export interface RlFacts {
@@ -38,6 +38,8 @@ export function rlReport(seeds: readonly RlFacts[], judged: readonly JudgedArms[
     );
     return [policyTable(rows), '', pairTable(pairs)];
   };
+  const hits = meanOverSeeds(judged.map((of) => of.hits));
+  const policies = Object.keys(judged[0]?.lists[0]?.truth ?? {});
   return [
     `World plan ${plan.hash}, seed ${seeds.map((s) => s.seed).join(', ')}; ${judged.map(({ lists }) => lists.length).join(', ')} requests of the last span, ${rlSteps} steps an arm, beam ${rolloutWidth}, ${groupsPerStep} group(s) a step, L_RL at ${rlWeight} of the mean over a step's groups, the reference synced every ${syncSteps} steps. Measures are means over seeds; intervals are paired, over requests with all their seeds.${maskedBy(seeds)}`,
     '',
@@ -49,11 +51,14 @@ export function rlReport(seeds: readonly RlFacts[], judged: readonly JudgedArms[
     '',
     ...by('second'),
     '',
-    ...hitRows(judged.map(({ hits }) => hits)),
+    ...hitRows(judged.map((of) => of.hits)),
     ...agreementRows(judged.flatMap(({ lists }) => lists)),
     '',
-    'Hit rates by scenario, and of the clicked items:',
-    hitTable(meanOverSeeds(judged.map(({ hits }) => hits)), Object.keys(judged[0]?.lists[0]?.truth ?? {})),
+    ...scenarioTable(hits, policies),
+    '',
+    ...hitTable(hits, policies),
+    '',
+    ...differenceTable(hits, policies),
   ].join('\n');
 }
 
