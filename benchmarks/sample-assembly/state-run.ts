@@ -214,7 +214,8 @@ async function restore(): Promise<object> {
   let historyEvents = 0;
   await Promise.all(
     Array.from({ length: PARTITIONS }, async (_, partition) => {
-      const far = { offsets: byTopic(() => Number.MAX_SAFE_INTEGER), watermarkMs: Number.MAX_SAFE_INTEGER };
+      const end = Number.MAX_SAFE_INTEGER;
+      const far = { offsets: byTopic(() => end), watermarkMs: end, mayGoBack: false };
       const found = await snapshots.newest(partition, far, async () => true, goesOn);
       if (!found) throw new Error(`There is no usable snapshot of partition ${partition}`);
       const join = newJoin(partition, found.histories, found.watermarkMs);

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import type { Position } from '@onemall/kafka-io';
 import { startTestStack, type TestStack, waitFor } from '@onemall/testkit';
 import { type Admin, Kafka, logLevel } from 'kafkajs';
 import { makeTraffic } from '../../services/sample-assembler/test/traffic.ts';
@@ -37,6 +38,13 @@ async function hasSnapshots(lab: Lab, count: number): Promise<void> {
 async function restoredWith(instance: Instance): Promise<boolean[]> {
   const { values } = await instance.status();
   return PARTITIONS.map((p) => values[`restored_from_snapshot_p${p}`] === 1);
+}
+
+async function commitOffsets(lab: Lab, positions: readonly Position[]): Promise<void> {
+  const writer = await lab.scene.io.openTransactionalWriter(`${lab.groupId}-restore`);
+  await writer.init();
+  await writer.commit({ records: [], offsets: { groupId: lab.groupId, positions } });
+  await writer.close();
 }
 
 /** As when they expire. The group must have lost its last member. */
@@ -129,12 +137,33 @@ describe('recovery', { concurrency: 2 }, () => {
       assert.match(refused.logTail(), /no committed offsets for partition/);
       assert.match(refused.logTail(), /ONEMALL_ACCEPT_LOSS=missing-commits/);
       assert.equal(await lab.numSamples(), numSamples);
-      const writer = await lab.scene.io.openTransactionalWriter(`${lab.groupId}-restore`);
-      await writer.init();
-      await writer.commit({ records: [], offsets: { groupId: lab.groupId, positions: committed } });
-      await writer.close();
+      await commitOffsets(lab, committed);
       // The refused start has left the snapshots alone.
       assert.deepEqual(await restoredWith(await lab.startAlone()), [true, true, true, true]);
+    }));
+
+  test('the committed offsets went back: the start is refused and nothing written until they are restored', () =>
+    underFault(stack, { seed: 47, env: { ONEMALL_SNAPSHOT_MS: '500' } }, async ({ lab, during }) => {
+      const first = await lab.startAlone();
+      await lab.someOut();
+      assert.equal(await first.stop(), 0);
+      const before = await lab.committed();
+      const second = await lab.startAlone();
+      await lab.send(during);
+      await waitFor(async () => ((await second.status()).values.snapshots_written ?? 0) > 0, {
+        what: 'a snapshot of what came since',
+        timeoutMs: 60_000,
+      });
+      assert.equal(await second.stop(), 0);
+      const committed = await lab.committed();
+      const numSamples = await lab.numSamples();
+      await commitOffsets(lab, before);
+      const refused = await lab.start();
+      assert.equal((await refused.exited).code, 1);
+      assert.match(refused.logTail(), /The committed offsets of partition \d went back/);
+      assert.equal(await lab.numSamples(), numSamples);
+      await commitOffsets(lab, committed);
+      await lab.startAlone();
     }));
 
   test('the partition count changed under open exposures: the start is refused, or goes on with the flag', async () => {

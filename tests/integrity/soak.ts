@@ -1,7 +1,7 @@
 /**
  * `npm run soak -- --minutes N [--seed S] [--rate EVENTS_PER_S] [--report FILE]`: paced traffic into one to three instances
  * of the sample assembler that are killed, stopped, paused, cut off, added and removed all the time, on a broker that is
- * stopped and killed. At the end the oracle judges everything; exit code 1 when anything differs or a partition paused
+ * stopped and started. At the end the oracle judges everything; exit code 1 when anything differs or a partition paused
  * for 10 s when instances came or went.
  */
 import { writeFileSync } from 'node:fs';
@@ -32,10 +32,9 @@ const LITTLE_CACHE = { ONEMALL_HISTORY_CACHE_MB: '0.1' };
 const WHOLE_CACHE = { ONEMALL_HISTORY_CACHE_MB: '32' };
 /** Membership goes up and down this ladder, each step followed by a quiet time in which its pause is measured. */
 const LADDER = ['one more', 'one more', 'one less', 'one less'] as const;
-const BROKER_ENDS = { 'broker stopped': 'SIGTERM', 'broker killed': 'SIGKILL' } as const;
 const DISTURBANCES = [
   ...(Object.keys(FAULTS) as FaultName[]).filter((name) => !name.startsWith('one ')),
-  ...(Object.keys(BROKER_ENDS) as (keyof typeof BROKER_ENDS)[]),
+  'broker stopped',
 ] as const;
 /** Constant traffic brings every partition to a commit sooner. */
 const COMMIT_MS = 30_000;
@@ -97,12 +96,13 @@ async function sendAll(lab: Lab): Promise<number> {
 
 /**
  * Between commits, as the test of broker restarts does it: in the middle of one a broker that is alone may pass over markers
- * (README of the service), which only the runbook mends. Left out where a partition does not come to its commit.
+ * (README of the service), which only the runbook mends; killed it may lose commits even between them. Left out where a partition
+ * does not come to its commit.
  */
-async function restartBroker(signal: 'SIGTERM' | 'SIGKILL', stack: TestStack, lab: Lab): Promise<void> {
+async function restartBroker(stack: TestStack, lab: Lab): Promise<void> {
   const commits = await holdCommits(lab, TAKE_OVER_MS);
   const areHeld = await Promise.race([commits.held.then(() => true), pass(COMMIT_MS).then(() => false)]);
-  if (areHeld) await stack.restartKafka!(signal);
+  if (areHeld) await stack.restartKafka!('SIGTERM');
   else say('the broker was left alone');
   commits.release();
 }
@@ -121,8 +121,7 @@ async function disturb(world: World, stack: TestStack): Promise<Change[]> {
     for (let i = 0; i < 2 && Date.now() < endsMs; i++) {
       const name = world.random.pick(DISTURBANCES);
       say(name);
-      if (name === 'broker stopped' || name === 'broker killed')
-        await restartBroker(BROKER_ENDS[name], stack, world.lab);
+      if (name === 'broker stopped') await restartBroker(stack, world.lab);
       else await happen(name, world);
       await pass(2_000 + world.random.int(5_000));
     }

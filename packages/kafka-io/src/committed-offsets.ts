@@ -58,7 +58,7 @@ export class CommittedOffsets {
     const own = this.#own.get(key(groupId, position));
     if (settled && own !== undefined && offset < own)
       throw new StaleOffsetError(
-        `Group ${groupId} has offset ${offset} for ${topic} ${partition}, this process committed ${own}. If an operator reset the offsets, restart the service`,
+        `Group ${groupId} has offset ${offset} for ${topic} ${partition}, this process committed ${own}: the group's coordinator has lost commits (restart that broker, so that it reads them from its log again), or an operator reset the offsets (then restart this service)`,
       );
     return position;
   }

@@ -26,7 +26,7 @@ import { JoinMeter } from '../src/adapters/join-meter.ts';
 import { type OwnerDeps, PartitionOwner } from '../src/adapters/partition-owner.ts';
 import { Snapshots } from '../src/adapters/snapshots.ts';
 import type { StartFacts } from '../src/adapters/start-checks.ts';
-import { sampleAssemblerConfig } from '../src/config.ts';
+import { type Loss, sampleAssemblerConfig } from '../src/config.ts';
 import { Catalogue } from '../src/stages/catalogue.ts';
 import { LOG_TOPICS, type LogTopic } from '../src/stages/log-record.ts';
 import type { RecordPass } from '../src/stages/take-in-order.ts';
@@ -240,6 +240,7 @@ export function newOwner(
     historyLength?: number;
     folder?: string;
     facts?: StartFacts;
+    acceptLoss?: Loss[];
   } = {},
 ): {
   owner: PartitionOwner;

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { TransactionFailedError } from '@onemall/kafka-io';
 import { artifactSha256 } from '@onemall/service-kit';
+import { StartRefusedError } from '../src/adapters/start-checks.ts';
 import {
   Artifacts,
   becomesLive,
@@ -152,11 +153,21 @@ test('a process that ends in mid-commit leaves no snapshot of it, and one that e
   assert.equal(heir.values().restored_from_snapshot_p0, 1);
 });
 
-test('a snapshot past the committed offsets is removed, so that nobody who passes it later takes it for its own', async () => {
+test('offsets that went back behind a snapshot are refused, or accepted without it: nobody who passes it later takes it for its own', async () => {
   const { ports, artifacts } = await finished();
   const committed = ports.offsets;
   ports.offsets = committed.map((o) => ({ ...o, offset: Math.min(o.offset, 1) }));
-  const { owner, values } = newOwner(ports, { artifacts });
+  const refused = newOwner(ports, { artifacts });
+  await assert.rejects(refused.owner.open(), (error: Error) => {
+    assert.ok(error instanceof StartRefusedError);
+    assert.match(
+      error.message,
+      /partition 0 went back: they are exposures 1, .* has exposures 2, .*=missing-commits/s,
+    );
+    return true;
+  });
+  assert.ok(artifacts.files.size > 0);
+  const { owner, values } = newOwner(ports, { artifacts, acceptLoss: ['missing-commits'] });
   await owner.open();
   assert.equal(values().restored_from_snapshot_p0, 0);
   // By another way than the snapshot knows.

@@ -16,6 +16,7 @@ import { byTopic, LOG_TOPICS, type LogTopic } from '../stages/log-record.ts';
 import type { InputMerge } from '../stages/take-in-order.ts';
 import type { HistoryDisk, SavedHistories } from './history-disk.ts';
 import type { JoinMeter } from './join-meter.ts';
+import { offsetsWentBack, StartRefusedError } from './start-checks.ts';
 
 /** Changes with everything that the bytes mean; others are passed over. */
 const LAYOUT = 4;
@@ -202,10 +203,14 @@ export class Snapshots {
       for (const uri of await artifacts.list(folder)) await artifacts.remove(uri);
   }
 
-  /** The newest valid one that `isUsable`; removes those past the committed offsets or watermark. */
+  /**
+   * The newest valid one that `isUsable`. One past the committed offsets or watermark was named after its commit, so they went
+   * back: it is removed where that is accepted.
+   * @throws StartRefusedError where it is not
+   */
   async newest(
     partition: number,
-    committed: { offsets: Readonly<Record<LogTopic, number>>; watermarkMs: number },
+    committed: { offsets: Readonly<Record<LogTopic, number>>; watermarkMs: number; mayGoBack: boolean },
     isUsable: (offsets: Readonly<Record<LogTopic, number>>) => Promise<boolean>,
     stopping: AbortSignal,
   ): Promise<FoundSnapshot | null> {
@@ -220,13 +225,14 @@ export class Snapshots {
         const isPast =
           watermarkMs > committed.watermarkMs ||
           LOG_TOPICS.some((topic) => offsets[topic] > committed.offsets[topic]);
-        if (rules !== this.#rulesText)
-          log.info({ partition, uri }, 'a snapshot of other rules or another layout is passed over');
-        else if (isPast) {
-          // The offsets were set back. Those to come will pass it, and it knows other decisions than theirs.
+        if (isPast && !committed.mayGoBack) throw offsetsWentBack(partition, committed.offsets, uri, offsets);
+        if (isPast) {
+          // Offsets to come will pass it, and it knows other decisions than theirs.
           log.warn({ partition, uri }, 'a snapshot past the committed offsets is removed');
           await artifacts.remove(uri);
-        } else if (await isUsable(offsets)) {
+        } else if (rules !== this.#rulesText)
+          log.info({ partition, uri }, 'a snapshot of other rules or another layout is passed over');
+        else if (await isUsable(offsets)) {
           const cold = sections.fact<SavedCold>('cold');
           const histories = await this.#getSegments(partition, cold);
           this.#segmentsOf.set(uri, cold.sha256s);
@@ -234,6 +240,7 @@ export class Snapshots {
         }
       } catch (error) {
         stopping.throwIfAborted();
+        if (error instanceof StartRefusedError) throw error;
         meter.snapshotRefused();
         log.warn(
           { err: error, partition, uri },

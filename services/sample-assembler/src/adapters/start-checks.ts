@@ -11,7 +11,7 @@ import {
 } from '@onemall/kafka-io';
 import type { Loss } from '../config.ts';
 import { parseMetadata } from '../stages/commit-metadata.ts';
-import { LOG_TOPICS } from '../stages/log-record.ts';
+import { LOG_TOPICS, type LogTopic } from '../stages/log-record.ts';
 
 export const OUTPUT_TOPICS = ['training-samples', 'late-events', 'dead-letters'] as const;
 export const TABLE_TOPICS = ['items', 'item-sids', 'live-sids'] as const;
@@ -117,6 +117,21 @@ async function partitionsWithSamples(
   }
   return filled;
 }
+
+/** What was committed is in nobody's hands any more: whoever goes on from before it makes the samples since then again. */
+export const offsetsWentBack = (
+  partition: number,
+  committed: Readonly<Record<LogTopic, number>>,
+  uri: string,
+  ofSnapshot: Readonly<Record<LogTopic, number>>,
+): StartRefusedError =>
+  new StartRefusedError(
+    `The committed offsets of partition ${partition} went back: they are ${offsetsText(committed)}, and ${uri}, written after its commit, has ${offsetsText(ofSnapshot)}. ` +
+      'Either the broker that coordinates the group has lost commits, which restarting it brings back where its log has them, ' +
+      'or somebody set them back: to give what came since a second sample, accept repeated samples with ONEMALL_ACCEPT_LOSS=missing-commits',
+  );
+const offsetsText = (offsets: Readonly<Record<LogTopic, number>>): string =>
+  LOG_TOPICS.map((topic) => `${topic} ${offsets[topic]}`).join(', ');
 
 /** Turns an offset that is gone into what an operator can do. */
 export const missingOffset = (position: Position, needed: string, cause: unknown): StartRefusedError =>

@@ -68,7 +68,7 @@ export async function takeOver(
       ? null
       : await snapshots.newest(
           partition,
-          { offsets, watermarkMs },
+          { offsets, watermarkMs, mayGoBack: config.acceptLoss.includes('missing-commits') },
           (from) => isRetained(io, partition, from, stopping),
           stopping,
         );
