@@ -171,10 +171,27 @@ connections.connect = function connectOnce(this: Connecting): Promise<unknown> {
     connecting.set(this, attempt);
     owners.set(this.requestQueue, this);
     const { socket } = this;
-    if (socket && socket !== before) socket.once('close', () => failUnanswered(this.requestQueue, socket));
+    if (socket && socket !== before) {
+      socket.once('close', () => failUnanswered(this.requestQueue, socket));
+      hearOnlyWhilePresent(this, socket);
+    }
   }
   return attempt;
 };
+
+/**
+ * kafkajs' listeners act on whatever socket the connection has by then: the end of one that was given up, which comes when the broker
+ * closes it, would take its successor and the requests on it along.
+ */
+function hearOnlyWhilePresent(connection: Connecting, socket: Socket): void {
+  for (const event of ['end', 'error', 'timeout']) {
+    const heard = socket.listeners(event).at(-1) as (...args: unknown[]) => void;
+    socket.off(event, heard);
+    socket.on(event, (...args) => {
+      if (!connection.socket || connection.socket === socket) heard(...args);
+    });
+  }
+}
 
 // What is written while a connection is being given up, after its other requests were told and before its socket is gone, gets no
 // answer and no error, and the check of timeouts ends with the connection: whoever waits for it would wait for ever. So a socket

@@ -170,6 +170,46 @@ describe('a connection', () => {
     await closing;
   });
 
+  it('stays when the socket before it ends or breaks', async (t) => {
+    const peers: Socket[] = [];
+    const server = createServer({ allowHalfOpen: true }, (socket) => {
+      socket.on('error', () => {});
+      peers.push(socket);
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const connection = new Connection({
+      host: '127.0.0.1',
+      port: (server.address() as AddressInfo).port,
+      logger,
+      socketFactory: createSocketFactory(),
+      requestTimeout: 60_000,
+      connectionTimeout: 5_000,
+    });
+    t.after(async () => {
+      await connection.disconnect();
+      for (const peer of peers) peer.destroy();
+      server.close();
+    });
+    const opened = async (): Promise<Socket> => {
+      const accepted = once(server, 'connection');
+      await connection.connect();
+      await accepted;
+      return connection.socket!;
+    };
+    const [ends, breaks] = [await opened(), await connection.disconnect().then(opened)];
+    await connection.disconnect();
+    const present = await opened();
+    const closed = [once(ends, 'end'), new Promise((resolve) => breaks.once('close', resolve))];
+    peers[0]!.end();
+    breaks.destroy(new Error('reset'));
+    await Promise.all(closed);
+    await new Promise(setImmediate);
+    assert.equal(connection.socket, present);
+    assert.equal(present.writableEnded, false);
+    assert.doesNotThrow(() => connection.failIfNotConnected());
+  });
+
   it('is opened once by callers that come together, and closing it twice leaves nothing behind', async () => {
     let accepted = 0;
     const server = createServer((socket) => {
