@@ -10,9 +10,9 @@ import { type Arrival, OUT_OF_ORDERNESS_MS } from '../../services/sample-assembl
 export const NUM_PARTITIONS = 4;
 export const LOGS = ['exposures', 'clicks', 'buys'] as const;
 /**
- * What the oracle cannot judge stays a part of the samples. The parts are large, since tests send a minute of events within
- * seconds: events that far apart may then have been read in any order.
- * @param most shares of all samples whose labels and whose histories were not compared
+ * Every history was judged, and what is held against bounds alone stays a part of all. The parts are large, since tests send
+ * a minute of events within seconds: events that far apart may then have been read in any order.
+ * @param most shares of the samples whose labels, and of the histories that, were held against bounds
  */
 export function assertJudged(
   verdicts: readonly Verdict[],
@@ -20,11 +20,14 @@ export function assertJudged(
 ): void {
   const sum = (of: (verdict: Verdict) => number): number => verdicts.reduce((n, v) => n + of(v), 0);
   const numSamples = sum((v) => v.finals + v.positives);
+  const numUnsure = sum((v) => v.unsureHistories);
+  const numHistories = numUnsure + sum((v) => v.exactHistories);
+  assert.equal(numHistories, LOGS.length * numSamples);
   const labels = sum((v) => v.unsureLabels) / numSamples;
-  const histories = sum((v) => v.unsureHistories) / numSamples;
+  const histories = numUnsure / numHistories;
   assert.ok(
     labels <= most.labels && histories <= most.histories,
-    `of ${numSamples} samples ${labels} of the labels and ${histories} of the histories were not judged`,
+    `of ${numSamples} samples ${labels} of the labels and ${histories} of the histories are held against bounds alone`,
   );
 }
 

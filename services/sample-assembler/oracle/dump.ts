@@ -13,6 +13,9 @@ export const LOGS = ['exposures', 'clicks', 'buys'] as const;
 /** Longer than a broker lets the transaction of a dead owner stay open. */
 const STALL_MS = 120_000;
 
+/** Inserted at once: a sample with its histories is some kilobytes, here, as JSON and in the database. */
+const ROWS_AT_ONCE = 4_000;
+
 const md5 = (text: string): string => createHash('md5').update(text).digest('hex');
 
 interface ReadRecord<T extends TopicName> {
@@ -96,7 +99,7 @@ class Inserts {
     this.#table = table;
   }
   async add(row: Row): Promise<void> {
-    if (this.#rows.push(row) >= 20_000) await this.flush();
+    if (this.#rows.push(row) >= ROWS_AT_ONCE) await this.flush();
   }
   async flush(): Promise<void> {
     const values = this.#rows;
@@ -258,8 +261,8 @@ export const lateRow = (v: TopicValues['late-events']): Row => ({
 });
 
 export function sampleRow(v: TopicValues['training-samples'], raw: RecordSource): Row {
-  const list = (events: readonly { itemId: string; eventTimeMs: number; category: string }[]): string =>
-    md5(events.map((e) => `${e.itemId}@${e.eventTimeMs}@${e.category}`).join('|'));
+  const list = (events: readonly { itemId: string; eventTimeMs: number; category: string }[]): string[] =>
+    events.map((e) => `${e.itemId}@${e.eventTimeMs}@${e.category}`);
   return {
     part: raw.partition,
     off: raw.offset,

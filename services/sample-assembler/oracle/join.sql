@@ -1,8 +1,9 @@
 -- The join once more, as a batch over everything in the logs. Parameters: {ooo}, {grace}, {maxDelay}, {freshness}, {skew},
--- {tick}, {H}, {positive}. Statements end with a semicolon at the end of a line.
+-- {tick}, {H}, {positive}. Statements end with a semicolon at the end of a line. Tables lie on disk, for half an hour of
+-- traffic in memory is gigabytes; those that other statements look rows up in do not.
 
 -- Which rules of input a record breaks.
-CREATE TABLE checked ENGINE = Memory AS
+CREATE TABLE checked ENGINE = Log AS
 SELECT e.*, e.off < c.off AS processed, c.w AS committedW,
   arrayFilter(x -> x != '', [
     if(id = '' OR userId = '' OR itemId = '' OR exposureId = '' OR (topic = 'exposures' AND requestId = ''), 'EMPTY_ID', ''),
@@ -18,7 +19,7 @@ FROM events AS e LEFT JOIN commits AS c ON e.topic = c.topic AND e.part = c.part
 -- empty holds nothing until {freshness} ms after that fetch had left, and a record that was not there came later: so no
 -- event appended more than {freshness} ms after the record can have moved the watermark before it. Silence moves it on by
 -- no more than lay between the newest event and the record.
-CREATE TABLE good ENGINE = Memory AS
+CREATE TABLE good ENGINE = Log AS
 SELECT *, greatest(newest - {ooo}, lead + append + {tick} - {ooo} - {maxDelay}) AS readAtMostW
 FROM (
   SELECT *,
@@ -28,22 +29,24 @@ FROM (
 );
 
 -- The first copy of each event decides; later ones are duplicates.
-CREATE TABLE firsts ENGINE = Memory AS
+CREATE TABLE firsts ENGINE = Log AS
 SELECT g.*, l.reason AS lateReason, l.w AS lateW
 FROM (SELECT * FROM good ORDER BY off LIMIT 1 BY topic, part, id) AS g
 LEFT JOIN late AS l ON g.topic = l.topic AND g.part = l.part AND g.off = l.off;
 
-CREATE TABLE x ENGINE = Memory AS
+CREATE TABLE x ENGINE = Log AS
 SELECT f.*, s.clickWindow AS clickWindow, s.buyWindow AS buyWindow,
-  t + greatest(s.clickWindow, s.buyWindow) + {grace} AS closes
+  t + greatest(s.clickWindow, s.buyWindow) + {grace} AS closes,
+  -- The watermark at which it was read lies between these: a late one says it, any other was read before it closed.
+  least(readAtMostW, if(lateReason = '', closes - 1, lateW)) AS mostW, if(lateReason = '', 0, lateW) AS leastW
 FROM firsts AS f INNER JOIN windows AS s ON f.scenario = s.scenario WHERE topic = 'exposures';
 
-CREATE TABLE a ENGINE = Memory AS
+CREATE TABLE a ENGINE = Log AS
 SELECT *, t + {ooo} + (SELECT max(greatest(clickWindow, buyWindow)) FROM windows) + {grace} AS ends
 FROM firsts WHERE topic != 'exposures';
 
 -- Every exposure that an action could count for.
-CREATE TABLE fits ENGINE = Memory AS
+CREATE TABLE fits ENGINE = Log AS
 SELECT a.topic AS topic, a.part AS part, a.off AS off, a.id AS id, a.t AS t, a.price * a.quantity AS value, a.quantity AS quantity,
   a.lateReason AS lateReason, a.lateW AS lateW, a.ends AS ends, a.readAtMostW AS readAtMostW, 0 AS touch,
   x.id AS xid, x.t AS xt, x.closes AS closes, x.lateReason AS xLate, x.lateW AS xLateW, x.readAtMostW AS xReadAtMostW
@@ -56,17 +59,18 @@ FROM a INNER JOIN x ON a.part = x.part AND a.userId = x.userId AND a.itemId = x.
 WHERE a.exposureId IS NULL AND x.t <= a.t AND a.t - x.t <= if(a.topic = 'clicks', x.clickWindow, x.buyWindow);
 
 -- Last touch takes the latest exposure. Where that one may have been read after the decision, another is right as well.
-CREATE TABLE attributed ENGINE = Memory AS
+CREATE TABLE attributed ENGINE = Log AS
 SELECT topic, part, off, any(id) AS id, any(t) AS t, any(value) AS value, any(quantity) AS quantity, any(readAtMostW) AS readAtMostW,
-  argMax(xid, (xt, xid)) AS xid, any(touch) = 1 AND argMax(xReadAtMostW, (xt, xid)) >= any(t) AS ambiguous, groupArray(xid) AS candidates
+  argMax(xid, (xt, xid)) AS xid, any(touch) = 1 AND argMax(xReadAtMostW, (xt, xid)) >= any(t) AS ambiguous, groupArray(xid) AS candidates,
+  max(closes) AS closes
 FROM fits WHERE lateReason = '' AND xLate = '' GROUP BY topic, part, off;
 
-CREATE TABLE vague ENGINE = Memory AS
+CREATE TABLE vague ENGINE = Log AS
 SELECT DISTINCT arrayJoin(candidates) AS xid FROM attributed WHERE ambiguous;
 
 -- What an exposure may have been given: an action that is ambiguous counts for one of its candidates. Samples whose labels
 -- cannot be told exactly have theirs between the sure actions and all of these.
-CREATE TABLE bounds ENGINE = Memory AS
+CREATE TABLE bounds ENGINE = Log AS
 SELECT xid, groupArrayIf(t, topic = 'clicks') AS clickTs, groupArrayIf(t, topic = 'buys') AS buyTs,
   minIf(t, topic = 'clicks' AND sure) AS sureClickT, minIf(t, topic = 'buys' AND sure) AS sureBuyT,
   countIf(topic = 'clicks' AND sure) AS sureClicks, countIf(topic = 'buys' AND sure) AS sureBuys,
@@ -75,7 +79,7 @@ SELECT xid, groupArrayIf(t, topic = 'clicks') AS clickTs, groupArrayIf(t, topic 
 FROM (SELECT topic, t, value, quantity, NOT ambiguous AS sure, arrayJoin(if(ambiguous, candidates, [xid])) AS xid FROM attributed)
 GROUP BY xid;
 
-CREATE TABLE labels ENGINE = Memory AS
+CREATE TABLE labels ENGINE = Log AS
 SELECT xid, countIf(topic = 'clicks') AS clicks, countIf(topic = 'buys') AS buys,
   minIf(t, topic = 'clicks') AS clickT, minIf(t, topic = 'buys') AS buyT,
   sumIf(value, topic = 'buys') AS buyValue, sumIf(quantity, topic = 'buys') AS buyQuantity,
@@ -83,7 +87,7 @@ SELECT xid, countIf(topic = 'clicks') AS clicks, countIf(topic = 'buys') AS buys
 FROM attributed GROUP BY xid;
 
 -- The records that must have left: FINAL of each exposure that closed, and its CLICK and BUY.
-CREATE TABLE judged ENGINE = Memory AS
+CREATE TABLE judged ENGINE = Log AS
 SELECT x.id AS xid, x.part AS part, x.userId AS userId, x.itemId AS itemId, x.requestId AS requestId, x.r AS r, x.t AS xt, x.closes AS closes, x.body AS body,
   l.clicks AS clicks, l.buys AS buys, l.clickT AS clickT, l.buyT AS buyT, l.buyValue AS buyValue, l.buyQuantity AS buyQuantity, l.allBuys AS allBuys,
   x.id IN (SELECT xid FROM vague) AS isVague,
@@ -92,7 +96,7 @@ SELECT x.id AS xid, x.part AS part, x.userId AS userId, x.itemId AS itemId, x.re
 FROM x LEFT JOIN labels AS l ON x.id = l.xid
 WHERE x.lateReason = '' AND x.closes <= x.committedW;
 
-CREATE TABLE expected ENGINE = Memory AS
+CREATE TABLE expected ENGINE = Log AS
 SELECT xid, part, userId, itemId, requestId, r, xt, body, 'FINAL' AS kind, isVague AS lenient, closes AS dueMs,
   clicks > 0 AS clicked, if(clicks > 0, greatest(0, clickT - xt), NULL) AS clickDelay,
   buys > 0 AS bought, if(buys > 0, greatest(0, buyT - xt), NULL) AS buyDelay, buyValue, buyQuantity,
@@ -109,31 +113,35 @@ SELECT xid, part, userId, itemId, requestId, r, xt, body, 'BUY', isUnordered, gr
   arraySum(b -> b.2, before), arraySum(b -> b.3, before), NOT clickFirst
 FROM (SELECT *, arrayFilter(b -> b.1 <= buyT, allBuys) AS before, clicks > 0 AND clickT <= buyT AS clicked FROM judged WHERE buys > 0 AND {positive});
 
--- Histories (next two): what each user did, newest first, with the categories that the item had and with the reading of
--- the exposure that an action belongs to.
-CREATE TABLE did ENGINE = Memory AS
-SELECT f.userId AS userId,
-  arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, itemId, xid, requestId, readAtMostW, lateReason, lateW, cats, xReadAtMostW, xLate, xLateW), topic = 'exposures')) AS exposures,
-  arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, itemId, xid, requestId, readAtMostW, lateReason, lateW, cats, xReadAtMostW, xLate, xLateW), topic = 'clicks')) AS clicks,
-  arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, itemId, xid, requestId, readAtMostW, lateReason, lateW, cats, xReadAtMostW, xLate, xLateW), topic = 'buys')) AS buys
+-- Histories (next three): what each user did, newest first. Of each event: 1 its time, 2 item, 3 exposure and 4 that one's
+-- request, the watermark at which it was read 5 at most and 6 at least, and 7 and 8 the same of that exposure. An action that
+-- counts was read before its exposure closed. Ids are hashes, for each sample meets everything that its user did.
+CREATE TABLE did ENGINE = Join(ANY, LEFT, userId) AS
+SELECT userId,
+  arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, what), topic = 'exposures')).3 AS exposures,
+  arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, what), topic = 'clicks')).3 AS clicks,
+  arrayReverseSort(e -> (e.1, e.2), groupArrayIf((t, id, what), topic = 'buys')).3 AS buys
 FROM (
-  SELECT f.topic AS topic, f.t AS t, f.id AS id, f.userId AS userId, f.itemId AS itemId, f.readAtMostW AS readAtMostW, f.lateReason AS lateReason, f.lateW AS lateW,
-    ifNull(f.exposureId, n.xid) AS xid, x.requestId AS requestId, i.cats AS cats,
-    x.readAtMostW AS xReadAtMostW, x.lateReason AS xLate, x.lateW AS xLateW
+  SELECT f.topic AS topic, f.t AS t, f.id AS id, f.userId AS userId, (
+    f.t, f.itemId, sipHash64(ifNull(f.exposureId, n.xid)), sipHash64(x.requestId),
+    multiIf(f.topic = 'exposures', x.mostW, f.lateReason != '', least(f.readAtMostW, f.lateW), n.closes > 0, least(f.readAtMostW, n.closes - 1), f.readAtMostW),
+    if(f.topic = 'exposures', x.leastW, 0), x.mostW, x.leastW) AS what
   FROM firsts AS f
   LEFT JOIN attributed AS n ON f.topic = n.topic AND f.part = n.part AND f.off = n.off
   LEFT JOIN x ON ifNull(f.exposureId, n.xid) = x.id
-  LEFT JOIN (SELECT itemId, arraySort(groupArray((validFrom, seq, category))) AS cats FROM items GROUP BY itemId) AS i ON f.itemId = i.itemId
-) AS f GROUP BY userId;
+) GROUP BY userId;
+
+CREATE TABLE categories ENGINE = Join(ANY, LEFT, itemId) AS
+SELECT itemId, arraySort(groupArray((validFrom, seq, category))) AS versions FROM items GROUP BY itemId;
 
 -- When the watermark can first have reached a time: no event newer than that by more than {ooo} was in the log before, and
 -- silence takes {maxDelay}. A sample leaves only when the tables were read to their end after it was due.
-CREATE TABLE tide ENGINE = Memory AS
+CREATE TABLE tide ENGINE = Log AS
 SELECT part, reach, min(append) AS since
 FROM (SELECT part, append, max(t) OVER (PARTITION BY part ORDER BY append ROWS UNBOUNDED PRECEDING) AS reach FROM good)
 GROUP BY part, reach;
 
-CREATE TABLE dues ENGINE = Memory AS
+CREATE TABLE dues ENGINE = Log AS
 SELECT e.xid AS xid, e.kind AS kind,
   least(if(n.since = 0, e.due + {maxDelay} - l.lead, n.since), e.due + {maxDelay} - l.lead) - {tick} AS since
 FROM (SELECT xid, kind, part, if(lenient, xt, dueMs) + {ooo} AS due FROM expected) AS e
@@ -141,10 +149,10 @@ ASOF LEFT JOIN tide AS n ON e.part = n.part AND e.due <= n.reach
 LEFT JOIN (SELECT part, max(t - append) AS lead FROM good GROUP BY part) AS l ON e.part = l.part;
 
 -- Items and SIDs by what was valid from when, tombstones with an empty value included.
-CREATE TABLE itemVersions ENGINE = Memory AS
+CREATE TABLE itemVersions ENGINE = Log AS
 SELECT itemId AS id, arraySort(groupArray((validFrom, seq, ts, facts, visible))) AS versions FROM items GROUP BY itemId;
 
-CREATE TABLE sidVersions ENGINE = Memory AS
+CREATE TABLE sidVersions ENGINE = Log AS
 SELECT id, arraySort(groupArray((live = 0, version, validFrom, seq, ts, sid, visible))) AS versions,
   arraySort(groupArrayIf((version, validFrom, seq, ts, selling), live = 1)) AS rooms
 FROM sids GROUP BY id;
@@ -153,7 +161,7 @@ FROM sids GROUP BY id;
 -- that was visible when the sample cannot have left yet, and those of rows that came from then on until it was written. In a
 -- codebook version the newest entry counts; one without value leaves the answer to an older codebook version, and item SIDs
 -- come before those of rooms. The states themselves are not kept: a room has one for each change of its products.
-CREATE TABLE answers ENGINE = Memory AS
+CREATE TABLE answers ENGINE = Log AS
 SELECT xid, kind, items, sids, selling FROM (
 SELECT s.exposureId AS xid, s.kind AS kind,
   arrayReduce('max', arrayPushFront(arrayMap(e -> e.3, arrayFilter(e -> e.5 < d.since, i.versions)), 0)) AS itemsSurely,
@@ -172,7 +180,7 @@ LEFT JOIN sidVersions AS v ON s.itemId = v.id
 )
 SETTINGS max_block_size = 256;
 
-CREATE TABLE compared ENGINE = Memory AS
+CREATE TABLE compared ENGINE = Log AS
 SELECT e.xid AS xid, e.kind AS kind, n > 0 AS isThere, n, e.lenient AS lenient,
   arrayFilter(f -> f != '', [
     if(s.body != e.body, 'exposure', ''),
@@ -199,32 +207,36 @@ LEFT JOIN (SELECT *, count() OVER (PARTITION BY exposureId, kind) AS n FROM samp
 LEFT JOIN answers AS n ON e.xid = n.xid AND e.kind = n.kind
 LEFT JOIN bounds AS b ON e.xid = b.xid;
 
--- An event whose watermark at reading may be that of the sample or a later one may be in its history or not. A late
--- exposure was read at the watermark it was reported with, so only a CLICK or BUY that left at the same one is unsure.
--- An action of another exposure of the request is left out only once that exposure was read, since until then nothing
--- tells what request the action is of.
--- The lists themselves are not kept, and a few samples are taken at a time: with all that their users did, half a million
--- of them are more than the memory of a machine.
-CREATE TABLE histories ENGINE = Memory AS
-SELECT xid, kind, unsure, differences FROM (
-SELECT s.exposureId AS xid, s.kind AS kind,
-  arrayMap((list, kind) -> arrayFilter(h -> h.1 < s.r AND h.4 != s.exposureId AND NOT (h.5 = s.requestId AND (kind = 1 OR if(h.11 = 'LATE', h.12, h.10) < s.w)), list), [d.exposures, d.clicks, d.buys], [1, 2, 3]) AS before,
-  arrayMap(list -> arrayFilter(h -> h.6 < s.w OR h.7 = '' OR h.8 < s.w, list), before) AS seen,
-  arrayMap((list, kind) -> arrayExists(h ->
-    (h.6 >= s.w AND NOT (h.7 = 'LATE' AND (h.8 < s.w OR (kind = 1 AND (h.8 > s.w OR s.kind = 'FINAL')))))
-    OR (h.5 = s.requestId AND NOT (h.11 = 'LATE' AND (h.12 > s.w OR s.kind = 'FINAL'))), list), before, [1, 2, 3]) AS unsure,
-  arrayMap(list -> lower(hex(MD5(arrayStringConcat(arrayMap(h -> concat(h.3, '@', toString(h.1), '@', arrayLast(c -> c.1 <= s.r, h.9).3), arraySlice(list, 1, {H})), '|')))), seen) AS expectedLists,
-  arrayFilter(f -> f != '', [
-    if(NOT unsure[1] AND s.hExposures != expectedLists[1], 'history.exposures', ''),
-    if(NOT unsure[2] AND s.hClicks != expectedLists[2], 'history.clicks', ''),
-    if(NOT unsure[3] AND s.hBuys != expectedLists[3], 'history.buys', '')]) AS differences
-FROM (SELECT * FROM samples WHERE (exposureId, kind) IN (SELECT xid, kind FROM expected)) AS s
-INNER JOIN did AS d ON s.userId = d.userId
+-- What was read below the sample's watermark is in its history, what was read at that of a FINAL or above it is not; CLICK
+-- and BUY may leave after events that came at theirs. An action of another exposure of the request is left out only once that
+-- exposure was read, since until then nothing tells what request the action is of. Events that this leaves open are taken as
+-- the sample has them: its list must be the one that the sure events and those make, so much of it as is not older than the
+-- H-th sure one. Of equal entries it has the sure ones first. A few samples are taken at a time: with all that their users did,
+-- half a million of them are more than the memory of a machine.
+CREATE TABLE histories ENGINE = Log AS
+SELECT xid, kind, field, notEmpty(others) AS unsure, carried != expected AS different FROM (
+SELECT xid, kind, field, carried,
+  arrayFilter(h -> h.1 < r AND h.3 != ownHash AND h.6 < after AND NOT (h.4 = requestHash AND (field = 'exposures' OR h.7 < w)), list) AS possible,
+  arrayMap(h -> h.5 < w AND (h.4 != requestHash OR h.8 >= after), possible) AS areSure,
+  arrayCount((isSure, n) -> n - isSure < {H}, areSure, arrayCumSum(areSure)) AS numNear,
+  arrayMap((h, isSure, i) -> (i, isSure, concat(h.2, '@', toString(h.1), '@', arrayLast(c -> c.1 <= r, joinGet('categories', 'versions', h.2)).3)),
+    arraySlice(possible, 1, numNear), arraySlice(areSure, 1, numNear), range(numNear)) AS near,
+  arrayFilter(e -> e.2, near) AS surely,
+  arrayFilter(e -> NOT e.2, near) AS others,
+  arraySlice(arrayEnumerateUniq(arrayConcat(surely.3, others.3)), length(surely) + 1) AS nth,
+  arrayFilter((e, n) -> countEqual(carried, e.3) >= n, others, nth) AS held,
+  arraySlice(arraySort(arrayConcat(surely, held)), 1, {H}).3 AS expected
+FROM (
+  SELECT exposureId AS xid, kind, r, w, w + (kind != 'FINAL') AS after, sipHash64(exposureId) AS ownHash, sipHash64(requestId) AS requestHash,
+    [joinGet('did', 'exposures', userId), joinGet('did', 'clicks', userId), joinGet('did', 'buys', userId)] AS lists,
+    [hExposures, hClicks, hBuys] AS carrieds
+  FROM samples WHERE (exposureId, kind) IN (SELECT xid, kind FROM expected)
+) ARRAY JOIN lists AS list, carrieds AS carried, ['exposures', 'clicks', 'buys'] AS field
 )
 SETTINGS max_block_size = 256, max_threads = 1;
 
 -- Each input record is exactly one of counted, late, dead, waiting, duplicate; nothing is reported without a reason.
-CREATE TABLE fates ENGINE = Memory AS
+CREATE TABLE fates ENGINE = Log AS
 SELECT topic, part, off, id,
   isDead AS dead, isLate AS late, NOT isDead AND NOT isLate AND isCopy AS duplicate,
   NOT isDead AND NOT isLate AND NOT isCopy AND (topic = 'exposures' OR isCounted) AS counted,
@@ -260,7 +272,7 @@ FROM (
 );
 
 -- Samples that nothing explains.
-CREATE TABLE extra ENGINE = Memory AS
+CREATE TABLE extra ENGINE = Log AS
 SELECT exposureId AS xid, kind, 'no exposure' AS why FROM samples
 WHERE exposureId NOT IN (SELECT id FROM checked WHERE topic = 'exposures' AND empty(broken))
    OR exposureId IN (SELECT id FROM x WHERE lateReason != '')

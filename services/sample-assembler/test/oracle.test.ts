@@ -1,10 +1,10 @@
 /**
- * The oracle on logs of a few records: what it says of a history when a sibling of the request is read late, and of a SID
- * that came while the sample was due.
+ * The oracle on logs of a few records: what it says of a history when a sibling of the request is read late, or an event
+ * perhaps after the sample had left, and of a SID that came while the sample was due.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Click, Exposure, TrainingSample } from '@onemall/contracts';
+import type { Click, Exposure, Item, TrainingSample } from '@onemall/contracts';
 import { eventRow, lateRow, sampleRow } from '../oracle/dump.ts';
 import { type OracleRules, type Verdict, verdictOn } from '../oracle/verify.ts';
 import { Catalogue } from '../src/stages/catalogue.ts';
@@ -58,7 +58,9 @@ const moving = (watermarkMs: number): Exposure =>
   exposureOf(`until ${watermarkMs}`, watermarkMs + OUT_OF_ORDERNESS_MS, { userId: 'u2', requestId: 'r2' });
 
 class Story {
-  readonly join = new ByteJoin(0, { ...RULES, emitPositives: false }, new Catalogue(), { watermarkMs: 0 });
+  readonly #catalogue = new Catalogue();
+  readonly join = new ByteJoin(0, { ...RULES, emitPositives: false }, this.#catalogue, { watermarkMs: 0 });
+  readonly #items: object[] = [];
   readonly #records: LogRecord[] = [];
   readonly #next = { exposures: 0, clicks: 0, buys: 0 };
   #appendTimeMs = T;
@@ -76,6 +78,24 @@ class Story {
     } as LogRecord;
     this.#records.push(record);
     this.join.feed(record);
+    return this;
+  }
+  /** An item that changes its category. */
+  sells(itemId: string, ...categories: { category: string; validFromMs: number }[]): this {
+    for (const { category, validFromMs } of categories) {
+      const item = {
+        itemId,
+        category,
+        validFromMs,
+        title: '',
+        tags: [],
+        priceCents: 1,
+        sellerId: 's',
+      } as const;
+      this.#catalogue.putItem(itemId, item as unknown as Item, validFromMs);
+      const row = { itemId, validFrom: validFromMs, seq: this.#items.length, ts: 0, visible: 0, category };
+      this.#items.push({ ...row, facts: '' });
+    }
     return this;
   }
   readThenAdvance(watermarkMs: number, appendedAfterMs = APART_MS): this {
@@ -104,6 +124,7 @@ class Story {
       ),
       samples: values.map((v, offset) => sampleRow(v, { ...source, topic: 'training-samples', offset })),
       sids,
+      items: this.#items,
       late: outputs.flatMap((o) => (o.kind === 'late' ? [lateRow(o.event)] : [])),
     };
     const verdict = await verdictOn(CONFIG, async (db) => {
@@ -111,7 +132,7 @@ class Story {
         if (values.length > 0) await db.insert({ table, values: [...values], format: 'JSONEachRow' });
     });
     const target = values.find((v) => v.exposure.exposureId === 'target');
-    return { verdict, clicks: target!.history.clicks.map((c) => c.itemId) };
+    return { verdict, clicks: target?.history.clicks.map((c) => c.itemId) ?? [] };
   }
 }
 
@@ -154,12 +175,132 @@ test('a click of a sibling that was late, but read before the sample left, is no
   assert.deepEqual((await story().verdict(withClick)).verdict.firstDifferences, DIFFERENT);
 });
 
-test('a sibling that came in time, yet perhaps after the sample left, leaves the history open', async () => {
-  const story = new Story().read(CLICK).read(TARGET).read(SIBLING).readThenAdvance(TARGET_CLOSES_MS, 1);
-  const { verdict, clicks } = await story.verdict();
+test('a sibling that was in time was read before it closed, whatever append times tell', async () => {
+  const story = (): Story =>
+    new Story().read(CLICK).read(TARGET).read(SIBLING).readThenAdvance(TARGET_CLOSES_MS, 1);
+  const { verdict, clicks } = await story().verdict();
   assert.deepEqual(clicks, []);
   assert.deepEqual(verdict.firstDifferences, []);
-  assert.deepEqual([verdict.finals, verdict.unsureHistories], [2, 1]);
+  assert.deepEqual([verdict.finals, verdict.exactHistories, verdict.unsureHistories], [2, 6, 0]);
+  assert.deepEqual((await story().verdict(withClick)).verdict.firstDifferences, DIFFERENT);
+});
+
+test('of a sibling that perhaps came after the sample left, a click may be in its history or not', async () => {
+  const story = (): Story =>
+    new Story()
+      .read(CLICK)
+      .read(TARGET)
+      .read(exposureOf('sibling', T + 800))
+      .readThenAdvance(TARGET_CLOSES_MS, 1);
+  for (const change of [withClick, withoutClick]) {
+    const { verdict } = await story().verdict(change);
+    assert.deepEqual(verdict.firstDifferences, []);
+    assert.deepEqual([verdict.finals, verdict.exactHistories, verdict.unsureHistories], [1, 2, 1]);
+  }
+});
+
+/** Clicks by their item: how long before T. B is b with the category that it has only after the request. */
+const AGO_MS: Record<string, number> = {
+  a: 20,
+  b: 30,
+  B: 30,
+  never: 35,
+  p: 40,
+  c: 50,
+  d: 60,
+  e: 70,
+  older: 80,
+};
+/** Clicks surely read before the sample left, clicks perhaps read before, and what the sample carries. */
+type History = [why: string, sure: string, perhaps: string, carries: string];
+const itemsOf = (clicks: string): string[] => clicks.split(' ').filter((item) => item !== '');
+const entry = (item: string): TrainingSample['history']['clicks'][number] => ({
+  itemId: item.toLowerCase(),
+  eventTimeMs: T - AGO_MS[item]!,
+  category: { b: 'earlier', B: 'later' }[item] ?? '',
+});
+
+/** A user each, with an exposure that is named as the history. */
+async function judgeHistories(histories: readonly History[]): Promise<Verdict> {
+  const story = new Story().sells(
+    'b',
+    { category: 'earlier', validFromMs: 0 },
+    { category: 'later', validFromMs: T - 5 },
+  );
+  const read = ([why, sure, perhaps]: History, of: 'sure' | 'perhaps'): void => {
+    for (const [n, itemId] of itemsOf(of === 'sure' ? sure : perhaps).entries()) {
+      const click = { actionId: `${why} ${of} ${n}`, exposureId: null, userId: why, itemId };
+      // Within the time that inputs stay fresh nothing tells what was read first.
+      story.read({ ...click, eventTimeMs: T - AGO_MS[itemId]! }, of === 'sure' ? APART_MS : 1);
+    }
+  };
+  for (const history of histories) read(history, 'sure');
+  for (const [why] of histories) story.read(exposureOf(why, T + 400, { userId: why, requestId: why }));
+  for (const history of histories) read(history, 'perhaps');
+  const { verdict } = await story.readThenAdvance(TARGET_CLOSES_MS, 1).verdict((outputs) => {
+    for (const sample of finalsOf(outputs)) {
+      const [, sure, perhaps, carries] = histories.find(([why]) => why === sample.exposure.exposureId)!;
+      const read = [...itemsOf(sure), ...itemsOf(perhaps)].sort((x, y) => AGO_MS[x]! - AGO_MS[y]!);
+      assert.deepEqual(
+        sample.history.clicks.map((c) => ({ ...c })),
+        read.slice(0, RULES.historyLength).map(entry),
+      );
+      sample.history.clicks = itemsOf(carries).map(entry);
+    }
+  });
+  return verdict;
+}
+
+test('a history is right with and without an event that was perhaps read before', async () => {
+  const histories: History[] = [
+    ['it was', 'a b c', 'p', 'a b p c'],
+    ['it was not', 'a b c', 'p', 'a b c'],
+    ['nothing else', '', 'p', ''],
+    ['of two the one', 'a c', 'b p', 'a p c'],
+    ['of six the newest five', 'a b c d e', 'p', 'a b p c d'],
+    ['five without it', 'a b c d e', 'p', 'a b c d e'],
+    ['of three equal ones one is sure', 'a b', 'b b', 'a b'],
+    ['one more', 'a b', 'b b', 'a b b'],
+    ['all', 'a b', 'b b', 'a b b b'],
+  ];
+  const exact: History = ['older than what there is room for', 'a b c d e', 'older', 'a b c d e'];
+  const verdict = await judgeHistories([...histories, exact]);
+  assert.deepEqual(verdict.firstDifferences, []);
+  assert.deepEqual([verdict.finals, verdict.different], [10, 0]);
+  assert.deepEqual([verdict.exactHistories, verdict.unsureHistories], [21, 9]);
+});
+
+test('whatever was perhaps read before, a history that cannot be is found', async () => {
+  for (const histories of [
+    [
+      ['a sure one is missing', 'a b c', 'p', 'a p c'],
+      ['the newest is missing', 'a b c', 'p', 'b p c'],
+      ['the oldest is missing', 'a b c', 'p', 'a b p'],
+      ['all sure ones are missing', 'a b c', 'p', 'p'],
+      ['one that nobody did', 'a b c', 'p', 'a never b c'],
+      ['it is there twice', 'a b c', 'p', 'a b p p c'],
+      ['a sure one twice', 'a b c', 'p', 'a b b c'],
+      ['the wrong order', 'a b c', 'p', 'a p b c'],
+    ],
+    [
+      ['the wrong order without it', 'a b c', 'p', 'a c b'],
+      ['the category of after the request', 'a b c', 'p', 'a B p c'],
+      ['four of the newest five', 'a b c d e', 'p', 'a b p c'],
+      ['not the newest five', 'a b c d e', 'p', 'a b p c e'],
+      ['more than five', 'a b c d e', 'p', 'a b p c d e'],
+      ['older than what there is room for', 'a b c d e', 'older', 'a b c d older'],
+      ['less than the sure one of equal ones', 'a b', 'b b', 'a'],
+      ['more than all equal ones', 'a b', 'b b', 'a b b b b'],
+    ],
+  ] as History[][]) {
+    const verdict = await judgeHistories(histories);
+    const found = histories.map(([why]) => ({
+      ...{ what: 'different', xid: why, kind: 'FINAL', fields: ['history.clicks'] },
+    }));
+    const byXid = (x: { xid: string }, y: { xid: string }): number => (x.xid < y.xid ? -1 : 1);
+    assert.deepEqual((verdict.firstDifferences as typeof found).sort(byXid), found.sort(byXid));
+    assert.equal(verdict.different, histories.length);
+  }
 });
 
 /** The SID of the target, stamped long before it was due, and visible to readers from some moment on. */
