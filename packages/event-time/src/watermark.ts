@@ -105,17 +105,17 @@ export class Watermark {
   }
 
   /**
-   * Moves the watermark as far as the inputs allow and gives it. It waits until every input has answered a fetch sent
-   * since the last advance, at most inputFreshnessMs: otherwise inputs that answer often would make every end that a
-   * slower one reports look old.
+   * Moves the watermark as far as the inputs allow and gives it. It waits until every input that was last seen at its end
+   * has answered a fetch sent since the last advance, at most inputFreshnessMs: otherwise inputs that answer often would make
+   * every end that a slower one reports look old. One that is known to have more holds the watermark whether it answers or not:
+   * full buffers of clicks and buys are joined for seconds before they are fetched again.
    * @param beganMs when this advance began: before the fetch left whose ends the next advance may rely on
    */
   advance(nowMs: number, beganMs = nowMs): number {
     const { outOfOrdernessMs, maxDelayMs, inputFreshnessMs } = this.#options;
-    const waitsForAnswer =
-      nowMs - this.#advanceBeganMs <= inputFreshnessMs &&
-      this.#inputs.some((i) => i.answeredMs <= this.#advanceBeganMs);
-    if (waitsForAnswer) return this.#valueMs;
+    const isWaiting = nowMs - this.#advanceBeganMs <= inputFreshnessMs;
+    const unanswered = this.#inputs.filter((i) => isWaiting && i.answeredMs <= this.#advanceBeganMs);
+    if (unanswered.some((i) => i.endSeenMs !== Number.NEGATIVE_INFINITY)) return this.#valueMs;
     // Every input that holds counts, fetched or not: after a replay one that has not answered yet may be ahead of others.
     const held = this.#inputs.filter((_, i) => this.holds(i, nowMs)).map((i) => i.newestMs);
     let reachedMs: number;
@@ -129,7 +129,8 @@ export class Watermark {
         outOfOrdernessMs +
         Math.max(0, Math.floor(silentMs - maxDelayMs));
     }
-    this.#advanceBeganMs = beganMs;
+    // Else the ends that were seen still count: the next answers may hold ends that were on their way by now.
+    if (unanswered.length === 0) this.#advanceBeganMs = beganMs;
     if (reachedMs > this.#valueMs) this.#valueMs = reachedMs;
     return this.#valueMs;
   }

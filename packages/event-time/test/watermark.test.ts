@@ -61,6 +61,17 @@ test('invariant 11: an input whose leader stopped answering holds, however far t
   assert.equal(watermark.furthestBehind(10_000), 0);
 });
 
+test('inputs that have more to come move it with what is taken of them, fetched anew or not', () => {
+  const watermark = started();
+  watermark.observe(0, 4_000, 10);
+  watermark.hasMore(0, 5);
+  watermark.observe(1, 2_500, 10);
+  // The other two still have records of a fetch before the first advance, so that nobody asks them.
+  assert.equal(watermark.advance(10), 2_400);
+  watermark.atEnd(0, 8);
+  assert.equal(watermark.holds(0, 11), false, 'an end that was on its way while not all had answered');
+});
+
 test('an input that answers slowly at its end does not hold for ever while others answer often', () => {
   const watermark = started();
   for (let nowMs = 10; nowMs <= 1_000; nowMs += 10) {

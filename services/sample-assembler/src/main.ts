@@ -3,12 +3,12 @@ import { AttributionWindows } from '@onemall/event-time';
 import { connectKafka, kafkaSettings } from '@onemall/kafka-io';
 import { runService } from '@onemall/service-kit';
 import { openCatalogue } from './adapters/catalogue-tables.ts';
+import { boundYoungGeneration, spaceOutFullCollections } from './adapters/collector.ts';
 import { HistoryDisk } from './adapters/history-disk.ts';
 import { JoinMeter } from './adapters/join-meter.ts';
 import { PartitionOwner } from './adapters/partition-owner.ts';
 import { Snapshots } from './adapters/snapshots.ts';
 import { checkStart } from './adapters/start-checks.ts';
-import { boundYoungGeneration } from './adapters/young-generation.ts';
 import { sampleAssemblerConfig } from './config.ts';
 import { assembleSamples } from './pipeline.ts';
 
@@ -16,6 +16,7 @@ const NAME = 'sample-assembler';
 const monotonicMs = (): number => performance.now();
 
 boundYoungGeneration();
+spaceOutFullCollections();
 
 await runService({
   name: NAME,

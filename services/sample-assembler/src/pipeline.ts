@@ -39,6 +39,8 @@ const POLL_MS = 50;
 /** Of a partition of one log: more would lie in memory before it is joined, and be no faster. */
 const FETCH_BYTES = 256 << 10;
 const TABLE_MS = 4;
+/** Where all partitions are behind: what leaves fills a transaction anyway. */
+const TABLE_BEHIND_MS = 50;
 const PUBLISH_MS = 250;
 const FORGET_MS = 60_000;
 
@@ -117,6 +119,7 @@ async function followTables(p: Pipeline, owners: ReadonlyMap<number, PartitionOw
       const beforeMs = forgettableBeforeMs(needed, p.keepVersionsMs);
       if (beforeMs !== null) p.tables.catalogue.forgetBefore(beforeMs);
     }
-    await p.pause(TABLE_MS);
+    const areBehind = [...owners.values()].every((owner) => owner.isBehind);
+    await p.pause(areBehind ? TABLE_BEHIND_MS : TABLE_MS);
   }
 }

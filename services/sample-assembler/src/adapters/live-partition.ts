@@ -113,6 +113,9 @@ export class LivePartition {
     this.#lastSnapshotMs = this.#lastCommitMs - (snapshotMs * (partition % 8)) / 8;
   }
 
+  get isBehind(): boolean {
+    return this.#isBehind;
+  }
   get neededFromMs(): number {
     return this.#state.join.neededFromMs;
   }

@@ -30,6 +30,10 @@ export class PartitionOwner {
   get isLive(): boolean {
     return this.#live !== null;
   }
+  /** Whether much of its logs is still to be joined. */
+  get isBehind(): boolean {
+    return this.#live?.isBehind ?? true;
+  }
   /** The oldest moment that samples ask the catalogue for; null where that is not known. */
   get neededFromMs(): number | null {
     return this.#live?.neededFromMs ?? null;
