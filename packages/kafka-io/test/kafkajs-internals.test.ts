@@ -23,6 +23,15 @@ const Connection = require('kafkajs/src/network/connection') as new (
 };
 const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
 const logger = { ...quiet, namespace: () => quiet };
+const connectionTo = (port: number) =>
+  new Connection({
+    host: '127.0.0.1',
+    port,
+    logger,
+    socketFactory: createSocketFactory(),
+    requestTimeout: 600_000,
+    connectionTimeout: 5_000,
+  });
 const queue = () =>
   new Queue({
     maxInFlightRequests: null,
@@ -117,14 +126,7 @@ describe('a connection', () => {
     const server = createServer((socket) => socket.resume());
     await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
     t.after(() => server.close());
-    const connection = new Connection({
-      host: '127.0.0.1',
-      port: (server.address() as AddressInfo).port,
-      logger,
-      socketFactory: createSocketFactory(),
-      requestTimeout: 600_000,
-      connectionTimeout: 5_000,
-    });
+    const connection = connectionTo((server.address() as AddressInfo).port);
     await connection.connect();
     const ask = (sendRequest: () => void) =>
       new Promise((resolve, reject) => {
@@ -157,14 +159,7 @@ describe('a connection', () => {
   });
 
   it('without a socket that is being given up lets a request fail as it does when a broker is away', async () => {
-    const connection = new Connection({
-      host: '127.0.0.1',
-      port: 1,
-      logger,
-      socketFactory: createSocketFactory(),
-      requestTimeout: 1_000,
-      connectionTimeout: 5_000,
-    });
+    const connection = connectionTo(1);
     const closing = connection.disconnect();
     assert.throws(() => connection.failIfNotConnected(), { name: 'KafkaJSConnectionError' });
     await closing;
@@ -178,14 +173,7 @@ describe('a connection', () => {
     });
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
-    const connection = new Connection({
-      host: '127.0.0.1',
-      port: (server.address() as AddressInfo).port,
-      logger,
-      socketFactory: createSocketFactory(),
-      requestTimeout: 60_000,
-      connectionTimeout: 5_000,
-    });
+    const connection = connectionTo((server.address() as AddressInfo).port);
     t.after(async () => {
       await connection.disconnect();
       for (const peer of peers) peer.destroy();
@@ -218,14 +206,7 @@ describe('a connection', () => {
     });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     const { port } = server.address() as { port: number };
-    const connection = new Connection({
-      host: '127.0.0.1',
-      port,
-      logger,
-      socketFactory: createSocketFactory(),
-      requestTimeout: 1_000,
-      connectionTimeout: 5_000,
-    });
+    const connection = connectionTo(port);
     await Promise.all([connection.connect(), connection.connect(), connection.connect()]);
     assert.equal(await connection.connect(), true);
     const { socket } = connection;
