@@ -25,6 +25,10 @@ export class AvroReader {
     let at = this.at;
     if (at >= end) return this.#fail();
     let byte = bytes[at++]!;
+    if (byte <= 0x7f) {
+      this.at = at;
+      return (byte >>> 1) ^ -(byte & 1);
+    }
     let low = byte & 0x7f;
     for (let shift = 7; byte > 0x7f && shift < 28; shift += 7) {
       if (at >= end) return this.#fail();
