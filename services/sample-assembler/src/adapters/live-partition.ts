@@ -28,7 +28,8 @@ import type { StartFacts } from './start-checks.ts';
 export const UNKNOWN_OFFSET = -1;
 const RECORDS_PER_TURN = 4_000; // before others get their turn
 const MIB = 1 << 20;
-const MAX_PENDING_BYTES = 1 << 20; // of outputs that wait for a transaction; above it joining waits too
+/** Of outputs that wait for a transaction; above it joining waits too. With what a record adds to its sample one batch holds them. */
+const MAX_PENDING_BYTES = 832 << 10;
 /** Not yet joined: more, and the partition counts as behind. */
 const BEHIND_RECORDS = 1_000;
 /** Of the commit interval, for a partition that is not: its transactions are small, and samples need not wait for more. */
