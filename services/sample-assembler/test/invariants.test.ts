@@ -161,6 +161,27 @@ test('invariant 8: copies are dropped and counted, before and after closing', ()
   assert.deepEqual(join.takeCounts(), { late: 0, orphans: 0, duplicates: 6, withoutSid: 3, dead: 0 });
 });
 
+test('invariant 8: a copy is known to the last millisecond of its time, and late from the next on', () => {
+  const join = newJoin({ emitPositives: false });
+  const events: [LogRecord['topic'], Exposure | Click | Buy][] = [
+    ['exposures', exposureOf()],
+    ['clicks', clickOf({ eventTimeMs: T })],
+    ['buys', buyOf({ eventTimeMs: T })],
+  ];
+  const feedAll = (): void => {
+    for (const [topic, event] of events) join.feed(record(topic, event));
+  };
+  feedAll();
+  join.advance(T + WINDOWS.knownSpanMs - 1);
+  feedAll();
+  assert.deepEqual(kinds(join.takeOutputs()), ['FINAL']);
+  assert.equal(join.takeCounts().duplicates, 3);
+  join.advance(T + WINDOWS.knownSpanMs);
+  feedAll();
+  assert.deepEqual(kinds(join.takeOutputs()), ['LATE exposures', 'LATE clicks', 'LATE buys']);
+  assert.equal(join.takeCounts().duplicates, 0);
+});
+
 test('invariant 9: a click that comes before its exposure joins it, with a delay of at least 0', () => {
   const join = newJoin();
   join.feed(record('clicks', clickOf({ eventTimeMs: T - 200 })));
@@ -274,6 +295,33 @@ test('histories hold what came before the request, and nothing of the same reque
     clicks: [{ itemId: 'i0', eventTimeMs: T - 700, category: '' }],
     buys: [],
   });
+});
+
+test('what was shown in the same request is known to the end of its time, whoever leaves at that moment', () => {
+  const clicksOf = (laterMs: number): string[] => {
+    const join = newJoin();
+    const leavesMs = T + WINDOWS.knownSpanMs + laterMs;
+    const eventTimeMs = T + leavesMs - WINDOWS.closesAtMs('product_card', T);
+    const request = { requestId: 'r1', requestTimeMs: eventTimeMs - 1 };
+    join.feed(record('exposures', exposureOf({ exposureId: 'e0', ...request })));
+    join.feed(record('clicks', clickOf({ exposureId: 'e0' })));
+    join.feed(record('exposures', exposureOf({ eventTimeMs, ...request })));
+    join.advance(leavesMs);
+    const sample = finalOf(join.takeOutputs()).find((s) => s.exposure.exposureId === 'e1')!;
+    return sample.history.clicks.map((c) => c.itemId);
+  };
+  assert.deepEqual(clicksOf(0), []);
+  assert.deepEqual(clicksOf(1), ['i1']);
+});
+
+test('an exposure months after its request leaves as it came', () => {
+  const join = newJoin();
+  const exposure = exposureOf({ eventTimeMs: 100 * DAY_MS, requestTimeMs: 7 });
+  join.feed(record('exposures', exposure));
+  join.advance(100 * DAY_MS);
+  assert.equal(join.neededFromMs, 7);
+  join.advance(101 * DAY_MS);
+  assert.deepEqual(JSON.parse(JSON.stringify(finalOf(join.takeOutputs())[0]?.exposure)), exposure);
 });
 
 test('nothing may be forgotten while a partition does not say what it needs', () => {

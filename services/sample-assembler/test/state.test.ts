@@ -12,6 +12,7 @@ import { SlotColumns } from '../src/bytes/slot-columns.ts';
 import { SlotTable } from '../src/bytes/slot-table.ts';
 import { DueTasks, TASK_BITS } from '../src/state/due-tasks.ts';
 import { ActionFields, ExposureFields } from '../src/state/event-fields.ts';
+import { bucketOf, TimeBuckets } from '../src/state/time-buckets.ts';
 import { Users } from '../src/state/users.ts';
 import { makeTraffic } from './traffic.ts';
 
@@ -197,6 +198,36 @@ function latest(users: Users, user: number, beforeMs: number, length: number): s
   }
   return found;
 }
+
+test('numbers by their second come second by second, each once, also those that come after their second', () => {
+  const step = fc.record({ atMs: fc.integer({ min: -3_000, max: 9_000 }), isTaken: fc.boolean() });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 300 }), (steps) => {
+      const buckets = new TimeBuckets();
+      let held: { atMs: number; value: number }[] = [];
+      for (const [value, { atMs, isTaken }] of steps.entries()) {
+        buckets.add(bucketOf(atMs), value);
+        held.push({ atMs, value });
+        if (!isTaken) continue;
+        const { beginsMs, endsMs } = buckets;
+        const isFirst = (h: { atMs: number }): boolean => h.atMs < endsMs;
+        assert.ok(held.every((h) => h.atMs >= beginsMs));
+        const told: number[] = [];
+        assert.equal(
+          buckets.take((v) => told.push(v)),
+          bucketOf(beginsMs),
+        );
+        assert.deepEqual(
+          told,
+          held.filter(isFirst).map((h) => h.value),
+        );
+        held = held.filter((h) => !isFirst(h));
+      }
+      assert.equal(buckets.isEmpty, held.length === 0);
+    }),
+    { seed: 8, numRuns: 200 },
+  );
+});
 
 test('pruned histories answer every look-up from the cutoff on as unpruned ones do', () => {
   const event = fc.record({ timeMs: fc.integer({ min: 0, max: 300 }), id: fc.integer({ min: 0, max: 40 }) });

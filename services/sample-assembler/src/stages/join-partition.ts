@@ -13,6 +13,7 @@ import type { Sections } from '../bytes/sections.ts';
 import { DueTasks } from '../state/due-tasks.ts';
 import { STAGE } from '../state/known-actions.ts';
 import { NONE } from '../state/known-exposures.ts';
+import { bucketOf, TimeBuckets } from '../state/time-buckets.ts';
 import type { HistoryCache } from '../state/users.ts';
 import type { CatalogueBytes } from './catalogue.ts';
 import { eachTaskOf, JoinTaskTimes, kindOf, slotOf, TASK, type TaskKind, taskOf } from './join-tasks.ts';
@@ -52,13 +53,18 @@ export class PartitionJoin {
   readonly #marks: Readonly<Record<LogTopic, ReplayMarks>>;
   readonly #times: JoinTaskTimes;
   readonly #tasks: DueTasks;
+  /** What is to be forgotten goes when its second is over, all at once; until then nothing finds it. */
+  readonly #toForget = new TimeBuckets();
   readonly #touch: LastTouch;
   readonly #writer: SampleWriter;
   readonly #waiting: WaitingActions;
   readonly #outbox = new Outbox();
-  #watermarkMs: number;
   #reachedAtMs = 0;
   #numWaiting = 0;
+  readonly #forget = (task: number): void => {
+    if (kindOf(task) === TASK.forgetExposure) this.#state.forgetExposure(slotOf(task));
+    else this.#state.actions.remove(slotOf(task));
+  };
 
   /** @param cache where histories go that memory has no room for; without it all stay there */
   constructor(
@@ -70,8 +76,8 @@ export class PartitionJoin {
   ) {
     this.#partition = partition;
     this.#rules = rules;
-    this.#watermarkMs = start.watermarkMs;
     this.#state = new PartitionState(rules.windows, rules.historyLength, cache);
+    this.#state.moveTo(start.watermarkMs, start.watermarkMs);
     this.#waiting = new WaitingActions(this.#state);
     this.#touch = new LastTouch(this.#state, start.pins ?? new Map());
     this.#writer = new SampleWriter(this.#state, catalogue, rules.sampleHeader, rules.historyLength);
@@ -82,7 +88,7 @@ export class PartitionJoin {
   }
 
   get watermarkMs(): number {
-    return this.#watermarkMs;
+    return this.#state.watermarkMs;
   }
   get openExposures(): number {
     return this.#state.exposures.numOpen;
@@ -97,7 +103,7 @@ export class PartitionJoin {
     return this.#state.users.columns.size;
   }
   get stateBytes(): number {
-    return this.#state.sizeBytes + this.#tasks.sizeBytes;
+    return this.#state.sizeBytes + this.#tasks.sizeBytes + this.#toForget.sizeBytes;
   }
   /** Why histories stay in memory that should be on disk. */
   get coldError(): Error | null {
@@ -111,7 +117,7 @@ export class PartitionJoin {
   }
   /** No sample that is still to leave asks the catalogue for a moment before this one less a window and grace. */
   get neededFromMs(): number {
-    return this.#state.exposures.oldestOpenRequestMs(this.#watermarkMs - this.#rules.windows.knownSpanMs);
+    return this.#state.exposures.oldestOpenRequestMs(this.watermarkMs - this.#rules.windows.knownSpanMs);
   }
 
   /**
@@ -121,7 +127,7 @@ export class PartitionJoin {
   save(into: Sections, goesOn: boolean): void {
     this.#touch.save(into);
     this.#state.save(into, goesOn);
-    into.facts.watermarkMs = this.#watermarkMs;
+    into.facts.watermarkMs = this.watermarkMs;
     into.facts.marks = LOG_TOPICS.map((topic) => this.#marks[topic].save());
   }
   thaw(): void {
@@ -131,7 +137,8 @@ export class PartitionJoin {
   load(from: Sections): void {
     this.#state.load(from);
     this.#touch.load(from);
-    this.#watermarkMs = from.fact<number>('watermarkMs');
+    const watermarkMs = from.fact<number>('watermarkMs');
+    this.#state.moveTo(watermarkMs, watermarkMs);
     const marks = from.fact<SavedMarks[]>('marks');
     for (const [i, topic] of LOG_TOPICS.entries()) this.#marks[topic].load(marks[i]!);
     eachTaskOf(this.#state, this.#rules.emitPositives, (kind, slot) => this.#schedule(kind, slot));
@@ -166,8 +173,8 @@ export class PartitionJoin {
 
   /** Takes a record that only histories need any more: one from before the restore offsets. */
   remember(event: LogEvent): void {
-    if (event.topic === 'exposures') this.#state.rememberExposure(event.exposure, this.#watermarkMs);
-    else this.#state.rememberAction(event.action, event.topic === 'buys', this.#watermarkMs);
+    if (event.topic === 'exposures') this.#state.rememberExposure(event.exposure);
+    else this.#state.rememberAction(event.action, event.topic === 'buys');
   }
 
   /**
@@ -179,17 +186,22 @@ export class PartitionJoin {
    */
   advance(watermarkMs: number, reachedAtMs = 0, maxOutputBytes = Number.POSITIVE_INFINITY): boolean {
     this.#reachedAtMs = reachedAtMs;
-    const target = Math.max(watermarkMs, this.#watermarkMs);
+    const target = Math.max(watermarkMs, this.watermarkMs);
     const tasks = this.#tasks;
+    let isThere = true;
     for (let nextMs = tasks.nextMs(target); nextMs <= target; nextMs = tasks.nextMs(target)) {
-      if (nextMs > this.#watermarkMs) {
-        if (this.#outbox.samples.sizeBytes >= maxOutputBytes) return false;
-        this.#watermarkMs = nextMs;
+      if (nextMs > this.watermarkMs) {
+        isThere = this.#outbox.samples.sizeBytes < maxOutputBytes;
+        if (!isThere) break;
+        this.#state.moveTo(nextMs, nextMs - 1);
       }
       this.#run(tasks.take());
     }
-    this.#watermarkMs = target;
-    return true;
+    const reachedMs = isThere ? target : this.watermarkMs;
+    this.#state.moveTo(reachedMs, reachedMs);
+    const toForget = this.#toForget;
+    while (!toForget.isEmpty && toForget.endsMs <= reachedMs) toForget.take(this.#forget);
+    return isThere;
   }
 
   /** Hands over what has left since the last call. */
@@ -212,7 +224,7 @@ export class PartitionJoin {
 
   /** Where a replay at the present watermark must begin. */
   restoreOffset(topic: LogTopic, nextOffset: number): number {
-    return this.#marks[topic].restoreOffset(this.#watermarkMs, nextOffset);
+    return this.#marks[topic].restoreOffset(this.watermarkMs, nextOffset);
   }
 
   /** Offsets of the exposures that decided actions keep although a better one came later; goes into the commit. */
@@ -233,11 +245,11 @@ export class PartitionJoin {
       return;
     }
     const { timeMs } = fields;
-    const user = this.#state.rememberExposure(fields, this.#watermarkMs);
-    const isOpen = this.#state.closesAtMs(scenario, timeMs) > this.#watermarkMs;
-    if (!isOpen) this.#outbox.late(lateExposure(event, this.#partition, this.#watermarkMs));
+    const user = this.#state.rememberExposure(fields);
+    const isOpen = this.#state.closesAtMs(scenario, timeMs) > this.watermarkMs;
+    if (!isOpen) this.#outbox.late(lateExposure(event, this.#partition, this.watermarkMs));
     const knownUntilMs = timeMs + this.#rules.windows.knownSpanMs;
-    if (knownUntilMs <= this.#watermarkMs) return;
+    if (knownUntilMs <= this.watermarkMs) return;
     const slot = exposures.add(fields, hash, scenario, event.offset, user, isOpen);
     this.#state.linkToUser(slot, user);
     if (isOpen) this.#schedule(TASK.close, slot);
@@ -257,11 +269,11 @@ export class PartitionJoin {
     }
     const { windows } = this.#rules;
     const { timeMs } = fields;
-    this.#state.rememberAction(fields, isBuy, this.#watermarkMs);
+    this.#state.rememberAction(fields, isBuy);
     const knownUntilMs = timeMs + windows.knownSpanMs;
     const endsAtMs = windows.actionEndsAtMs(timeMs);
-    if (knownUntilMs <= this.#watermarkMs) {
-      this.#outbox.late(lateAction(event, this.#partition, this.#watermarkMs));
+    if (knownUntilMs <= this.watermarkMs) {
+      this.#outbox.late(lateAction(event, this.#partition, this.watermarkMs));
       return;
     }
     const isUnnamed = fields.exposureLength < 0;
@@ -270,8 +282,8 @@ export class PartitionJoin {
       appendTimeMs: event.appendTimeMs,
       stage: isUnnamed ? STAGE.undecided : STAGE.waiting,
     });
-    if (endsAtMs <= this.#watermarkMs) {
-      this.#outbox.late(lateAction(event, this.#partition, this.#watermarkMs));
+    if (endsAtMs <= this.watermarkMs) {
+      this.#outbox.late(lateAction(event, this.#partition, this.watermarkMs));
       this.#end(action);
       return;
     }
@@ -317,9 +329,7 @@ export class PartitionJoin {
     if (kind === TASK.decide) this.#decide(slot);
     else if (kind === TASK.emit) this.#emitPositive(slot);
     else if (kind === TASK.close) this.#close(slot);
-    else if (kind === TASK.endAction) this.#endAction(slot);
-    else if (kind === TASK.forgetExposure) this.#state.forgetExposure(slot);
-    else this.#state.actions.remove(slot);
+    else this.#endAction(slot);
   }
 
   #decide(action: number): void {
@@ -362,7 +372,7 @@ export class PartitionJoin {
     const { exposures, actions } = this.#state;
     const { of } = exposures.columns;
     const labels = labelLinked(of.timeMs[exposure]!, actions, of.firstAction[exposure]!, upToOrder);
-    const watermarkMs = this.#watermarkMs;
+    const watermarkMs = this.watermarkMs;
     if (
       !this.#writer.write(this.#outbox.samples, exposure, kind, firstPositive, labels, watermarkMs, causeMs)
     )
@@ -389,11 +399,13 @@ export class PartitionJoin {
   }
 
   #schedule(kind: TaskKind, slot: number): void {
-    const due = taskOf(kind, slot);
-    this.#tasks.add(due, this.#times.atMs(due));
+    const task = taskOf(kind, slot);
+    const atMs = this.#times.atMs(task);
+    if (kind < TASK.forgetExposure) this.#tasks.add(task, atMs);
+    else this.#toForget.add(bucketOf(atMs), task);
   }
 
   #reportAction(action: number, reason: LateReason): void {
-    this.#outbox.late(this.#state.lateKnownAction(action, reason, this.#partition, this.#watermarkMs));
+    this.#outbox.late(this.#state.lateKnownAction(action, reason, this.#partition, this.watermarkMs));
   }
 }

@@ -5,7 +5,7 @@ import { STAGE } from '../state/known-actions.ts';
 import { NONE } from '../state/known-exposures.ts';
 import type { PartitionState } from './partition-state.ts';
 
-/** The number is the place among tasks of the same moment. */
+/** The number is the place among tasks of the same moment; the last two have none, nothing leaves with them. */
 export const TASK = {
   decide: 0,
   emit: 1,

@@ -51,6 +51,17 @@ export class PartitionState {
     this.users = new Users(this.arena, historyLength, cache);
   }
 
+  /** Of the join. */
+  get watermarkMs(): number {
+    return this.#watermarkMs;
+  }
+  /** @param doneToMs all that is due up to then has been done: what is known no longer than that is found no more */
+  moveTo(watermarkMs: number, doneToMs: number): void {
+    this.#watermarkMs = watermarkMs;
+    this.exposures.forgottenToMs = doneToMs - this.windows.knownSpanMs;
+    this.actions.forgottenToMs = doneToMs - this.windows.knownSpanMs;
+  }
+
   get sizeBytes(): number {
     return this.arena.sizeBytes + this.exposures.sizeBytes + this.actions.sizeBytes + this.users.sizeBytes;
   }
@@ -143,22 +154,22 @@ export class PartitionState {
   }
 
   /** @returns the user's slot */
-  rememberExposure(fields: ExposureFields, watermarkMs: number): number {
+  rememberExposure(fields: ExposureFields): number {
     const user = this.#user(fields);
     if (this.#historyLength === 0) return user;
     const entry = this.#entry;
     entry.otherAt = fields.requestAt;
     entry.otherLength = fields.requestLength;
-    this.#remember(user, 'exposures', fields, watermarkMs);
+    this.#remember(user, 'exposures', fields);
     return user;
   }
 
-  rememberAction(fields: ActionFields, isBuy: boolean, watermarkMs: number): void {
+  rememberAction(fields: ActionFields, isBuy: boolean): void {
     if (this.#historyLength === 0) return;
     const entry = this.#entry;
     entry.otherAt = fields.exposureAt;
     entry.otherLength = Math.max(0, fields.exposureLength);
-    this.#remember(this.#user(fields), isBuy ? 'buys' : 'clicks', fields, watermarkMs);
+    this.#remember(this.#user(fields), isBuy ? 'buys' : 'clicks', fields);
   }
 
   /** The history tells from now on to which exposure the action belongs. */
@@ -207,7 +218,6 @@ export class PartitionState {
     user: number,
     kind: 'exposures' | 'clicks' | 'buys',
     fields: ExposureFields | ActionFields,
-    watermarkMs: number,
   ): void {
     const entry = this.#entry;
     entry.timeMs = fields.timeMs;
@@ -217,7 +227,6 @@ export class PartitionState {
     entry.itemAt = fields.itemAt;
     entry.itemLength = fields.itemLength;
     entry.itemHash = hashBytes(fields.bytes, fields.itemAt, fields.itemLength);
-    this.#watermarkMs = watermarkMs;
     this.users.remember(user, kind, entry, this.#cutoffMs);
   }
 

@@ -3,10 +3,8 @@
  * three bits, what to do with it, which is its rank. Tasks far ahead lie in buckets of time unsorted; those of the
  * buckets that have begun are in a heap. A task takes 4 bytes, since its time and tie follow from its slot.
  */
-import { NO_NUMBERS, NumberLists } from '../bytes/number-lists.ts';
+import { bucketOf, TimeBuckets } from './time-buckets.ts';
 
-/** Small enough for a heap, large enough that most buckets are worth a list; and their numbers stay small integers. */
-const BUCKET_MS = 1024;
 export const TASK_BITS = 3;
 const TASK_MASK = (1 << TASK_BITS) - 1;
 
@@ -18,12 +16,8 @@ export interface TaskTimes {
 
 export class DueTasks {
   readonly #times: TaskTimes;
-  readonly #lists = new NumberLists();
-  /** Lists of tasks by number. */
-  readonly #buckets = new Map<number, number>();
-  /** Numbers of the buckets, a binary heap. */
-  readonly #bucketOrder: number[] = [];
-  /** Bucket numbers up to here are in the heap of tasks. */
+  readonly #ahead = new TimeBuckets();
+  /** Buckets up to this one are in the heap of tasks. */
   #begunBucket = Number.NEGATIVE_INFINITY;
   readonly #tasks: number[] = [];
   readonly #atMs: number[] = [];
@@ -40,33 +34,21 @@ export class DueTasks {
   }
   /** Of the tasks that are far ahead. */
   get sizeBytes(): number {
-    return this.#lists.sizeBytes;
+    return this.#ahead.sizeBytes;
   }
 
   add(task: number, atMs: number): void {
     this.#size++;
-    const bucket = Math.floor(atMs / BUCKET_MS);
-    if (bucket <= this.#begunBucket) {
-      this.#push(task, atMs);
-      return;
-    }
-    const known = this.#buckets.get(bucket);
-    const list = this.#lists.add(known ?? NO_NUMBERS, task);
-    if (list !== known) this.#buckets.set(bucket, list);
-    if (known === undefined) pushNumber(this.#bucketOrder, bucket);
+    const bucket = bucketOf(atMs);
+    if (bucket <= this.#begunBucket) this.#push(task, atMs);
+    else this.#ahead.add(bucket, task);
   }
 
   /** When the next task is due if that is at most limitMs, else Infinity. */
   nextMs(limitMs: number): number {
-    while (this.#tasks.length === 0 && this.#bucketOrder.length > 0) {
-      const bucket = this.#bucketOrder[0]!;
-      if (bucket * BUCKET_MS > limitMs) return Number.POSITIVE_INFINITY;
-      popNumber(this.#bucketOrder);
-      this.#begunBucket = bucket;
-      const list = this.#buckets.get(bucket)!;
-      this.#buckets.delete(bucket);
-      this.#lists.take(list, this.#pushTaken);
-    }
+    const ahead = this.#ahead;
+    while (this.#tasks.length === 0 && !ahead.isEmpty && ahead.beginsMs <= limitMs)
+      this.#begunBucket = ahead.take(this.#pushTaken);
     return this.#tasks.length > 0 && this.#atMs[0]! <= limitMs ? this.#atMs[0]! : Number.POSITIVE_INFINITY;
   }
 
@@ -126,31 +108,4 @@ export class DueTasks {
   #move(from: number, to: number): void {
     this.#place(to, this.#tasks[from]!, this.#atMs[from]!, this.#ties[from]!);
   }
-}
-
-function pushNumber(heap: number[], value: number): void {
-  let at = heap.length;
-  heap.push(value);
-  while (at > 0) {
-    const parent = (at - 1) >> 1;
-    if (heap[parent]! <= value) break;
-    heap[at] = heap[parent]!;
-    at = parent;
-  }
-  heap[at] = value;
-}
-
-function popNumber(heap: number[]): void {
-  const value = heap.pop()!;
-  if (heap.length === 0) return;
-  let at = 0;
-  for (;;) {
-    let child = 2 * at + 1;
-    if (child >= heap.length) break;
-    if (child + 1 < heap.length && heap[child + 1]! < heap[child]!) child++;
-    if (value <= heap[child]!) break;
-    heap[at] = heap[child]!;
-    at = child;
-  }
-  heap[at] = value;
 }

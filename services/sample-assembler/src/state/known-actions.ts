@@ -51,6 +51,8 @@ export class KnownActions {
   readonly #arena: BlockArena;
   readonly #fields = new ActionFields();
   readonly #compared = new ActionFields();
+  /** Event time; what is not later is not found any more, though it may still be here. */
+  forgottenToMs = Number.NEGATIVE_INFINITY;
 
   constructor(arena: BlockArena) {
     this.#arena = arena;
@@ -73,6 +75,7 @@ export class KnownActions {
     for (let i = table.first(hash); table.slots[i]! >= 0; i = table.next(i)) {
       const slot = table.slots[i]!;
       if (table.hashes[i] !== hash || (this.columns.of.isBuy[slot] === 1) !== isBuy) continue;
+      if (this.columns.of.timeMs[slot]! <= this.forgottenToMs) continue;
       const known = this.#read(slot, this.#compared);
       if (
         known.idLength === fields.idLength &&

@@ -43,6 +43,8 @@ export class KnownExposures {
   readonly #fields = new ExposureFields();
   readonly #otherFields = new ExposureFields();
   numOpen = 0;
+  /** Event time; what is not later is not found any more, though it may still be here. */
+  forgottenToMs = Number.NEGATIVE_INFINITY;
 
   constructor(arena: BlockArena) {
     this.#arena = arena;
@@ -67,7 +69,7 @@ export class KnownExposures {
     const table = this.#byId;
     for (let i = table.first(hash); table.slots[i]! >= 0; i = table.next(i)) {
       const slot = table.slots[i]!;
-      if (table.hashes[i] !== hash) continue;
+      if (table.hashes[i] !== hash || this.columns.of.timeMs[slot]! <= this.forgottenToMs) continue;
       const address = this.columns.of.head[slot]!;
       const head = this.#arena.bytesAt(address);
       const place = this.#arena.placeOf(address);
