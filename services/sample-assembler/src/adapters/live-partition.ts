@@ -38,7 +38,7 @@ const SHARE_UP_TO_DATE = 0.5;
 const SLOW_RECORDS = 100;
 const SLOW_TURN_MS = 50;
 /** Of more samples every n-th is measured: most of them left at the same moment anyway. */
-const LATENCIES_PER_COMMIT = 200;
+const LATENCIES_PER_COMMIT = 50;
 const USERS_PER_COMMIT = 2_000; // that are looked at for being forgotten
 
 export interface LiveDeps {
