@@ -152,9 +152,9 @@ function drawCharts() {
           value: (_, v) => number(v, 3),
         })),
       ],
-      // the time alone: a date below it runs into its neighbour in a box this narrow
+      // the time alone, and room for it: a date below it, or the next time beside it, runs into its neighbour in a box this narrow
       axes: [
-        { ...axis, values: (_, ticks) => ticks.map(clockTime) },
+        { ...axis, space: 76, values: (_, ticks) => ticks.map(clockTime) },
         { ...axis, size: 60 },
       ],
       cursor: { sync: { key: 'time' } },
