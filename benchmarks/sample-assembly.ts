@@ -1,6 +1,6 @@
 /**
  * The sample-assembler on preloaded topics, drained by one process on a real broker with transactions every 100 ms and
- * checksums checked: labels only five times, then with histories of 50; where its time goes; latency at a paced 5,000
+ * checksums checked: labels only nine times, then with histories of 50; where its time goes; latency at a paced 5,000
  * events/s. The peer is the same join in Kafka Streams, five times as well. ONEMALL_BENCH_EVENTS (1,000,000) makes it smaller.
  */
 import { mkdtempSync, rmSync } from 'node:fs';

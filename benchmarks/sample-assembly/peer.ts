@@ -4,13 +4,14 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { median } from '../report/result.ts';
-import { RUNS } from './drain.ts';
 
 /** Beside the repository, or beside the folder of its worktrees. */
 const FOLDERS = ['../../../shared/peers', '../../../../shared/peers'].map((folder) =>
   path.resolve(import.meta.dirname, folder, 'kafka-streams-join'),
 );
 const STEP_MS = 300_000;
+/** A broker slows the first one down, until Java has compiled it. */
+const DRAINS = 5;
 
 export interface PeerFigures extends Record<string, unknown> {
   name: string;
@@ -54,7 +55,7 @@ export function runPeer(exposures: number, print: (line: string) => void): PeerF
     const pid = readFileSync(path.join(home, 'kafka/broker.pid'), 'utf8').trim();
     const state = path.join(home, 'state');
     const join = ['env', 'HEAP=-Xmx1g', ...java('JoinApp', '--state-dir', state)];
-    const runs = Array.from({ length: RUNS }, (_, i) => {
+    const runs = Array.from({ length: DRAINS }, (_, i) => {
       if (i > 0) run('emptying what it wrote', java('Topics', '--reset', 'outputs'));
       rmSync(state, { recursive: true, force: true });
       const watched = run('draining', java('Watch', '--broker-pid', pid, '--', ...join), {
