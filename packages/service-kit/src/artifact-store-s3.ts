@@ -13,6 +13,8 @@ import {
   type ArtifactRef,
   type ArtifactStore,
   artifactSha256,
+  piecesOfFile,
+  sizeOfFile,
 } from './artifact-store.ts';
 
 export interface S3Options {
@@ -67,29 +69,25 @@ export class S3ArtifactStore implements ArtifactStore {
 
   async put(
     uri: string,
-    contents: ReadonlyMap<string, ArtifactFile>,
-    sha256 = artifactSha256(contents),
+    files: ReadonlyMap<string, ArtifactFile>,
+    sha256 = artifactSha256(files),
   ): Promise<ArtifactRef> {
-    // A request has one body: what comes in pieces is put together.
-    const files = new Map(
-      [...contents].map(([name, file]) => [name, file instanceof Uint8Array ? file : Buffer.concat(file)]),
-    );
     const ref = { uri, sha256 };
     for (const name of files.keys())
       if (!/^[^/\\]+$/.test(name) || name === '.' || name === '..')
         throw new ArtifactError(`Artifact file names hold no folders, got ${name}`);
     const indexKey = this.#key(uri) + INDEX_ENDING;
     if (await this.#alreadyThere(ref)) return ref;
-    const parts = [...files].flatMap(([name, bytes]) =>
-      this.#partsOf(bytes.length).map(({ from, to }, i) => ({
+    const parts = [...files].flatMap(([name, file]) =>
+      this.#partsOf(sizeOfFile(file)).map(({ from, to }, i) => ({
         key: this.#partKey(uri, sha256, name, i),
-        body: bytes.subarray(from, to),
+        body: () => bytesOf(file, from, to),
       })),
     );
-    await inParallel(parts, ({ key, body }) => this.#request('PUT', key, { body }));
+    await inParallel(parts, ({ key, body }) => this.#request('PUT', key, { body: body() }));
     const index: Index = {
       sha256,
-      files: [...files].map(([name, bytes]) => ({ name, sizeBytes: bytes.length })),
+      files: [...files].map(([name, file]) => ({ name, sizeBytes: sizeOfFile(file) })),
     };
     const written = await this.#request('PUT', indexKey, {
       body: Buffer.from(JSON.stringify(index)),
@@ -129,7 +127,8 @@ export class S3ArtifactStore implements ArtifactStore {
     for (const { name } of index.files) {
       const own = read.filter((_, i) => parts[i]!.name === name);
       // A part that is gone makes the file shorter, or gone: the sum below tells.
-      if (own.every((part) => part !== null)) files.set(name, Buffer.concat(own));
+      if (own.every((part) => part !== null))
+        files.set(name, own.length === 1 ? own[0]! : Buffer.concat(own));
     }
     const actual = artifactSha256(files);
     if (actual !== sha256)
@@ -279,6 +278,18 @@ export class S3ArtifactStore implements ArtifactStore {
       to: Math.min(sizeBytes, (i + 1) * partBytes),
     }));
   }
+}
+
+/** A request has one body: of what comes in pieces as much is put together. */
+function bytesOf(file: ArtifactFile, from: number, to: number): Uint8Array {
+  const found: Uint8Array[] = [];
+  let at = 0;
+  for (const piece of piecesOfFile(file)) {
+    const part = piece.subarray(Math.max(0, from - at), Math.max(0, to - at));
+    if (part.length > 0) found.push(part);
+    at += piece.length;
+  }
+  return found.length === 1 ? found[0]! : Buffer.concat(found);
 }
 
 async function inParallel<T, R>(list: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {

@@ -25,7 +25,11 @@ export class ArtifactError extends Error {
 /** Bytes of a file, in one piece or in several that follow one another. */
 export type ArtifactFile = Uint8Array | readonly Uint8Array[];
 
-const piecesOf = (file: ArtifactFile): readonly Uint8Array[] => (file instanceof Uint8Array ? [file] : file);
+export const piecesOfFile = (file: ArtifactFile): readonly Uint8Array[] =>
+  file instanceof Uint8Array ? [file] : file;
+/** In bytes. */
+export const sizeOfFile = (file: ArtifactFile): number =>
+  piecesOfFile(file).reduce((sum, piece) => sum + piece.length, 0);
 
 export interface ArtifactStore {
   /**
@@ -65,9 +69,9 @@ export async function artifactSha256InSlices(files: ReadonlyMap<string, Artifact
 
 function* hashed(files: ReadonlyMap<string, ArtifactFile>): Generator<Uint8Array> {
   for (const name of [...files.keys()].sort()) {
-    const pieces = piecesOf(files.get(name)!);
-    yield Buffer.from(`${name}\0${pieces.reduce((sum, piece) => sum + piece.length, 0)}\0`);
-    yield* pieces;
+    const file = files.get(name)!;
+    yield Buffer.from(`${name}\0${sizeOfFile(file)}\0`);
+    yield* piecesOfFile(file);
   }
 }
 
@@ -90,7 +94,7 @@ export class FolderArtifactStore implements ArtifactStore {
       if (name !== path.basename(name))
         throw new ArtifactError(`Artifact file names hold no folders, got ${name}`);
       const file = await open(path.join(temporary, name), 'w');
-      await writeAll(file, piecesOf(content));
+      await writeAll(file, piecesOfFile(content));
       await file.sync();
       await file.close();
     }

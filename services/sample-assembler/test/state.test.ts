@@ -83,6 +83,19 @@ test('while slabs are written away no byte of theirs changes, and after hundreds
   assert.ok(arena.sizeBytes <= 2 * sizeBefore, `${sizeBefore} bytes, then ${arena.sizeBytes}`);
 });
 
+test('of a snapshot only what was copied for it is let go, and its copies do not follow the live memory', () => {
+  const [column, slab] = [Uint8Array.of(1, 2), Uint8Array.of(3, 4)];
+  const sections = new Sections();
+  sections.put('column', column);
+  sections.put('Slabs-0', slab);
+  sections.copyAllBut('Slabs');
+  column[0] = 9;
+  assert.deepEqual([...sections.get('column')], [1, 2]);
+  sections.letGoOfCopies();
+  assert.equal(sections.get('column').length, 0);
+  assert.deepEqual([...column, ...slab, ...sections.get('Slabs-0')], [9, 2, 3, 4, 3, 4]);
+});
+
 test('a table of slots finds what a map has, however many hashes are equal', () => {
   const step = fc.tuple(fc.integer({ min: 0, max: 200 }), fc.boolean());
   fc.assert(

@@ -9,7 +9,9 @@ import {
   artifactSha256InSlices,
   type Clock,
   type Logger,
+  sizeOfFile,
 } from '@onemall/service-kit';
+import { letGo } from '../bytes/let-go.ts';
 import { Sections } from '../bytes/sections.ts';
 import type { JoinRules, PartitionJoin } from '../stages/join-partition.ts';
 import { byTopic, LOG_TOPICS, type LogTopic } from '../stages/log-record.ts';
@@ -117,10 +119,11 @@ export class Snapshots {
       const uri = `${this.#folder(partition)}/${name}`;
       // Whoever goes on after a failed transaction may decide a last touch otherwise, and would come to these offsets too.
       if (!(await isDurable)) return;
+      const sizeBytes = [...files.values()].reduce((sum, file) => sum + sizeOfFile(file), 0);
       await artifacts.put(uri, files, sha256);
+      sections.letGoOfCopies();
       this.#segmentsOf.set(uri, cold.sha256s);
       await this.#prune(partition);
-      const sizeBytes = [...files.values()].flat().reduce((sum, piece) => sum + piece.length, 0);
       meter.snapshotWritten(partition, { sizeBytes, tookMs: clock.nowMs() - startedMs });
     } catch (error) {
       if (!(await isDurable)) return; // its histories were closed with the state that was dropped
@@ -142,9 +145,11 @@ export class Snapshots {
     for (const { number } of saved.segments) {
       let sha256 = known.get(number);
       if (sha256 === undefined || !there.has(`${folder}/${sha256}`)) {
-        const files = new Map([[SEGMENT_FILE, histories.segmentBytes(number)]]);
+        const bytes = histories.segmentBytes(number);
+        const files = new Map([[SEGMENT_FILE, bytes]]);
         sha256 = artifactSha256(files);
         await artifacts.put(`${folder}/${sha256}`, files, sha256);
+        letGo(bytes);
       }
       sums.set(number, sha256);
     }

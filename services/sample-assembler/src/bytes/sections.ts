@@ -1,9 +1,12 @@
+import { letGo } from './let-go.ts';
+
 /**
  * Parts of a snapshot by name. What is put in are views of live memory: it may not change until they are written, but for
  * what `copyAllBut` has copied.
  */
 export class Sections {
   readonly #parts = new Map<string, Uint8Array[]>();
+  readonly #copies: Uint8Array[] = [];
   readonly facts: Record<string, unknown> = {};
 
   put(name: string, ...pieces: ArrayBufferView[]): void {
@@ -18,8 +21,16 @@ export class Sections {
       if (!name.startsWith(prefix))
         this.#parts.set(
           name,
-          pieces.map((piece) => piece.slice()),
+          pieces.map((piece) => {
+            const copy = piece.slice();
+            this.#copies.push(copy);
+            return copy;
+          }),
         );
+  }
+  /** Frees what `copyAllBut` has copied; nobody may read the parts or their files any more. */
+  letGoOfCopies(): void {
+    for (const copy of this.#copies.splice(0)) letGo(copy);
   }
   /** @throws Error where there is no such part */
   get(name: string): Uint8Array {
