@@ -66,6 +66,7 @@ test(
       );
       try {
         // A test before kills its instances, some in the transaction of a snapshot: theirs stay open until they time out.
+        await lab.committed(); // the first group makes __consumer_offsets
         const others = new Set((await open(['__consumer_offsets'])).map(({ producerId }) => producerId));
         const instances = await startTwo(lab);
         let commits: HeldCommits | undefined;

@@ -292,16 +292,23 @@ function bytesOf(file: ArtifactFile, from: number, to: number): Uint8Array {
   return found.length === 1 ? found[0]! : Buffer.concat(found);
 }
 
+/** After the first failure no more begins, and what is under way ends before it is thrown. */
 async function inParallel<T, R>(list: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
   const results = new Array<R>(list.length);
   let next = 0;
   const worker = async (): Promise<void> => {
-    while (next < list.length) {
-      const at = next++;
-      results[at] = await work(list[at]!);
+    try {
+      while (next < list.length) {
+        const at = next++;
+        results[at] = await work(list[at]!);
+      }
+    } finally {
+      next = list.length;
     }
   };
-  await Promise.all(Array.from({ length: Math.min(PARALLEL, list.length) }, worker));
+  const workers = Array.from({ length: Math.min(PARALLEL, list.length) }, worker);
+  await Promise.allSettled(workers);
+  await Promise.all(workers);
   return results;
 }
 

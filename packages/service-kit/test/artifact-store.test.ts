@@ -246,6 +246,23 @@ describe('S3ArtifactStore', () => {
     assert.deepEqual(await server.keys('parts/'), []);
   });
 
+  test('where a part is refused no more are begun, and what is under way ends first', async (t) => {
+    const parts: (() => void)[] = [];
+    const refusing = createServer((request, response) => {
+      if (request.method === 'GET') return void response.writeHead(404).end();
+      const status = parts.length === 0 ? 400 : 200;
+      parts.push(() => response.writeHead(status).end());
+      request.resume();
+      if (parts.length === 4) for (const answer of parts) answer();
+      if (parts.length > 4) response.end();
+    });
+    const port = await listen(t, refusing);
+    const store = storeAt('at', { endpoint: `http://127.0.0.1:${port}`, partBytes: 10 });
+    await assert.rejects(store.put('big/1', new Map([['x', Buffer.alloc(500)]])), /failed: HTTP 400/);
+    await assert.rejects(store.get({ uri: 'big/1', sha256: '' }), /is not in/);
+    assert.equal(parts.length, 4);
+  });
+
   test('a bucket that is not there and a wrong key are told as such', async () => {
     const ref = { uri: 'a/1', sha256: '0' };
     for (const ask of [

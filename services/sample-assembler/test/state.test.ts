@@ -83,6 +83,23 @@ test('while slabs are written away no byte of theirs changes, and after hundreds
   assert.ok(arena.sizeBytes <= 2 * sizeBefore, `${sizeBefore} bytes, then ${arena.sizeBytes}`);
 });
 
+test('large blocks of a snapshot whose file has the size of a slab are not given out as slabs', () => {
+  const lengths = [30_000, 35_536];
+  const arena = new BlockArena();
+  const addresses = lengths.map((length) => arena.put(new Uint8Array(length), 0, length));
+  const saved = new Sections();
+  arena.save('Slabs', saved);
+  const files = [...saved.files()].map(([name, pieces]): [string, Buffer] => [
+    name,
+    Buffer.from(Uint8Array.from(Buffer.concat(pieces)).buffer),
+  ]);
+  const loaded = new BlockArena();
+  loaded.load('Slabs', Sections.ofFiles(new Map(files)));
+  for (const address of addresses) loaded.free(address);
+  const next = new BlockArena();
+  assert.equal(next.bytesAt(next.allocate(16)).length, 1 << 16);
+});
+
 test('of a snapshot only what was copied for it is let go, and its copies do not follow the live memory', () => {
   const [column, slab] = [Uint8Array.of(1, 2), Uint8Array.of(3, 4)];
   const sections = new Sections();

@@ -61,9 +61,14 @@ const stateAt = (step: number) => ({
 test('a checkpoint comes back bit for bit', () => {
   const { trainer, extra } = stateAt(9);
   const files = encodeCheckpoint({ ...checkpointAt(9), scalars: trainer.scalars, extra }, trainer.tensors);
-  const back = decodeCheckpoint(files);
-  assert.deepEqual(back.tensors, new Map([...trainer.tensors].sort()));
-  assert.deepEqual(back.checkpoint, { ...checkpointAt(9), scalars: trainer.scalars, extra });
+  const inPool = new Map(
+    [...files].map(([name, bytes]) => [name, Buffer.concat([Buffer.of(7), bytes]).subarray(1)]),
+  );
+  for (const read of [files, inPool]) {
+    const back = decodeCheckpoint(read);
+    assert.deepEqual(back.tensors, new Map([...trainer.tensors].sort()));
+    assert.deepEqual(back.checkpoint, { ...checkpointAt(9), scalars: trainer.scalars, extra });
+  }
 });
 
 test('the newest valid checkpoint is loaded, a corrupt one is removed, keep N are kept', async (t) => {

@@ -233,8 +233,9 @@ export class BlockArena {
   #dropSlab(number: number): void {
     const { bytes } = this.#slabs[number]!;
     this.#sizeBytes -= bytes.length;
-    // Not a part of a file that was read: it would keep the whole file.
-    if (bytes.buffer.byteLength === SLAB_BYTES && spares.length < MAX_SPARES) spares.push(bytes);
+    // Not a part of a file that was read, which would keep the whole file and may be shorter.
+    const isOwn = bytes.length === SLAB_BYTES && bytes.buffer.byteLength === SLAB_BYTES;
+    if (isOwn && spares.length < MAX_SPARES) spares.push(bytes);
     this.#slabs[number] = undefined;
     this.#unusedNumbers.push(number);
   }

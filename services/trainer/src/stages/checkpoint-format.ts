@@ -96,7 +96,7 @@ export function decodeCheckpoint(files: ReadonlyMap<string, Uint8Array>): {
   if (parsed.format !== FORMAT)
     throw new CheckpointError(`Checkpoint format is ${parsed.format}, expected ${FORMAT}`);
   const { format: _, tensors: places, ...checkpoint } = parsed;
-  const aligned = bytes.slice(); // a file's Buffer may begin at any byte of its pool
+  const aligned = new Uint8Array(bytes); // a file's Buffer may begin at any byte of its pool, where slice() leaves it
   const all = new Float32Array(aligned.buffer, 0, Math.floor(aligned.byteLength / 4));
   const tensors = new Map<string, Float32Array>();
   for (const { name, offset, length } of places) {
