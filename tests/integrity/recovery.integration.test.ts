@@ -201,8 +201,18 @@ describe('recovery', { concurrency: 2 }, () => {
     }
   });
 
-  test('records that open exposures need were deleted: refused without a snapshot, or the loss is accepted', async () => {
-    const lab = await Lab.create(stack, { ONEMALL_SNAPSHOT_MS: '0', ONEMALL_MAX_DELAY_MS: '600000' });
+  const gone = (what: string, env: Record<string, string>) =>
+    test(`records that open exposures need were deleted, ${what}: refused without a snapshot, or the loss is accepted`, () =>
+      refusedOrAccepted(env));
+  gone('histories asked for', {});
+  gone('labels only', { ONEMALL_HISTORY_LENGTH: '0' });
+
+  async function refusedOrAccepted(env: Record<string, string>): Promise<void> {
+    const lab = await Lab.create(stack, {
+      ONEMALL_SNAPSHOT_MS: '0',
+      ONEMALL_MAX_DELAY_MS: '600000',
+      ...env,
+    });
     try {
       const startMs = Date.now() - 50_000;
       await lab.scene.sendCatalogue(startMs);
@@ -230,5 +240,5 @@ describe('recovery', { concurrency: 2 }, () => {
     } finally {
       await lab.close();
     }
-  });
+  }
 });

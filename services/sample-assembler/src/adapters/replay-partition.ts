@@ -11,13 +11,15 @@ import type { InputMerge } from '../stages/take-in-order.ts';
 import { learnSchemas } from './learn-schemas.ts';
 import { missingOffset } from './start-checks.ts';
 
+/** As an offset: the first record that a log still holds. */
+export const EARLIEST = -2;
 const MAX_WAIT_MS = 500;
 /** An offset at the end of the log has no record to answer with: the broker would hold the probe for all of this. */
 const PROBE_WAIT_MS = 20;
 
 export interface ReplayRange {
   partition: number;
-  /** Where to begin; -2 for the earliest retained record. */
+  /** Where to begin. */
   from: Readonly<Record<LogTopic, number>>;
   /** First offsets that the join needs again; what lies before them is remembered for histories. */
   restore: Readonly<Record<LogTopic, number>>;
@@ -36,8 +38,10 @@ export async function replayPartition(
 ): Promise<number> {
   const reader = await io.openReader();
   try {
+    let { from } = range;
     if (!options.acceptLoss.includes('missing-offsets')) await checkRetained(reader, range, options.stopping);
-    return await replayAll(io, reader, range, events, join, merge, options);
+    else from = await earliestWhereGone(reader, range.partition, from, options.stopping);
+    return await replayAll(io, reader, { ...range, from }, events, join, merge, options);
   } finally {
     await reader.close();
   }
@@ -72,6 +76,20 @@ export async function whyNotRetained(
   } finally {
     reader.unassign([position]);
   }
+}
+
+/** The offsets, and the beginning of each log that no longer holds its own. */
+export async function earliestWhereGone(
+  reader: LogReader,
+  partition: number,
+  offsets: Readonly<Record<LogTopic, number>>,
+  stopping: AbortSignal,
+): Promise<Record<LogTopic, number>> {
+  const found = { ...offsets };
+  for (const topic of LOG_TOPICS)
+    if (await whyNotRetained(reader, { topic, partition, offset: offsets[topic] }, stopping))
+      found[topic] = EARLIEST;
+  return found;
 }
 
 async function replayAll(

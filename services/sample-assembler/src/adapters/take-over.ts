@@ -8,11 +8,10 @@ import { EventReader } from '../stages/read-event.ts';
 import { InputMerge } from '../stages/take-in-order.ts';
 import type { HistoryDisk } from './history-disk.ts';
 import { type LiveDeps, type TakenOver, UNKNOWN_OFFSET } from './live-partition.ts';
-import { replayPartition, whyNotRetained } from './replay-partition.ts';
+import { EARLIEST, earliestWhereGone, replayPartition, whyNotRetained } from './replay-partition.ts';
 import { loadSnapshot } from './snapshots.ts';
 import { refuseMissingCommits } from './start-checks.ts';
 
-const EARLIEST = -2;
 const MIB = 1 << 20;
 
 export interface TakeOverDeps extends LiveDeps {
@@ -185,14 +184,14 @@ async function startPositions(
   offsets: Record<LogTopic, number> | null,
   stopping: AbortSignal,
 ): Promise<Position[]> {
-  const positions = LOG_TOPICS.map((topic) => ({ topic, partition, offset: offsets?.[topic] ?? EARLIEST }));
-  if (!offsets || !config.acceptLoss.includes('missing-offsets')) return positions;
+  const begin = (from: Readonly<Record<LogTopic, number>>): Position[] =>
+    LOG_TOPICS.map((topic) => ({ topic, partition, offset: from[topic] }));
+  if (!offsets) return begin(byTopic(() => EARLIEST));
+  if (!config.acceptLoss.includes('missing-offsets')) return begin(offsets);
   const probe = await io.openReader();
   try {
-    for (const position of positions)
-      if (await whyNotRetained(probe, position, stopping)) position.offset = EARLIEST;
+    return begin(await earliestWhereGone(probe, partition, offsets, stopping));
   } finally {
     await probe.close();
   }
-  return positions;
 }
