@@ -21,6 +21,7 @@ spaceOutFullCollections();
 await runService({
   name: NAME,
   config: sampleAssemblerConfig,
+  maxDrainMs: 25_000, // snapshots of millions of open exposures; the group was left before
   start: async ({ config, log, clock, meter: stageMeter, artifacts, fail, stopping }) => {
     const { scenarios, graceMs, outOfOrdernessMs, allowedClockSkewMs, longestOutageMs } = config;
     const windows = new AttributionWindows({ scenarios, graceMs, outOfOrdernessMs });

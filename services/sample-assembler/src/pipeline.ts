@@ -67,8 +67,10 @@ export async function assembleSamples(p: Pipeline): Promise<RunningService> {
   return {
     stop: async () => {
       await Promise.all(loops.map((loop) => loop.catch(() => {})));
-      await Promise.all([...owners.values()].map((owner) => owner.close()));
+      await Promise.all([...owners.values()].map((owner) => owner.finish()));
+      // Others need not wait for snapshots.
       await membership.stop();
+      await Promise.all([...owners.values()].map((owner) => owner.close()));
       await Promise.all([p.reader.close(), p.tables.close()]);
       await p.io.close();
     },

@@ -217,6 +217,40 @@ test('snapshots are taken in their time, the newest two stay, and joining goes o
   assert.equal(artifacts.files.size, 2);
 });
 
+for (const isUnderWay of [false, true])
+  test(`a partition that is given up is committed before its snapshot is written${isUnderWay ? ', one under way is enough' : ''}`, async () => {
+    const ports = new Ports();
+    const artifacts = new Artifacts();
+    ports.logs.exposures.push(exposure('e1', 1_000));
+    const { owner, clock, values } = newOwner(ports, { artifacts, snapshotMs: 1_000 });
+    await owner.open();
+    await work(ports, owner);
+    const gate = Promise.withResolvers<void>();
+    artifacts.mayWrite = gate.promise;
+    if (isUnderWay) {
+      time.nowMs += 1_000;
+      clock.advance(1_000);
+      owner.commitWhenDue();
+      await owner.flush();
+    }
+    ports.logs.exposures.push(exposure('last', 1_001));
+    await owner.take([ports.fetch('exposures', 1)]);
+    owner.join(time.nowMs);
+    await owner.finish();
+    assert.equal(ports.offsets.find((o) => o.topic === 'exposures')?.offset, 2);
+    assert.equal(artifacts.files.size, 0);
+    let isClosed = false;
+    const closing = owner.close().then(() => {
+      isClosed = true;
+    });
+    await new Promise(setImmediate);
+    assert.equal(isClosed, false);
+    gate.resolve();
+    await closing;
+    assert.equal(values().snapshots_written, 1);
+    assert.equal(artifacts.files.size, 1);
+  });
+
 const segmentsOf = (artifacts: Artifacts): string[] =>
   [...artifacts.files.keys()].filter((uri) => uri.includes('/histories-0/'));
 

@@ -269,18 +269,20 @@ export class LivePartition {
     await this.#commit;
   }
 
-  /** Commits everything joined so far and leaves a snapshot of it for the next owner. */
+  /** Commits everything joined so far, the last that this owner does, and begins a snapshot of it for the next one. */
   async finish(): Promise<void> {
-    await Promise.all([this.#commit, this.#snapshot]);
-    if (this.#hasFailed) return;
+    await this.#commit;
+    if (this.#hasFailed || this.#isFinishing) return;
     this.#isFinishing = true;
-    if (this.#deps.config.snapshotMs > 0) this.#startSnapshot();
+    // One that is being written now is hardly older.
+    if (this.#deps.config.snapshotMs > 0 && !this.#snapshot) this.#startSnapshot();
     else this.#startCommit(false);
-    await Promise.all([this.#commit, this.#snapshot]);
+    await this.#commit;
   }
 
-  /** Lets go of what lies outside memory. */
+  /** Lets go of what lies outside memory, once the snapshot that `finish` has begun is written. */
   async close(): Promise<void> {
+    if (this.#isFinishing) await this.#snapshot;
     this.#state.histories.close();
     await this.#writer.close();
   }

@@ -102,9 +102,14 @@ export class PartitionOwner {
     })().catch(fail);
   }
 
+  /** Commits for the last time: whoever comes next may have the partition now. */
+  async finish(): Promise<void> {
+    await this.#live?.finish();
+  }
+
   /** Commits, leaves a snapshot and lets go. */
   async close(): Promise<void> {
-    await this.#live?.finish();
+    await this.finish();
     this.#closing.abort(new Error(`partition ${this.partition} is given up`));
     await this.#opening.catch(() => {}); // its caller has the error; here only that it no longer assigns matters
     const live = this.#live;
