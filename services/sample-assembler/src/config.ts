@@ -1,7 +1,10 @@
-import { tmpdir } from 'node:os';
+import { tmpdir, totalmem } from 'node:os';
 import { loadConfig, z } from '@onemall/service-kit';
 
 const milliseconds = (value: number) => z.coerce.number().int().min(0).default(value);
+/** Of the machine, or of the container where that has less. */
+const memoryBytes = (): number =>
+  Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
 const listOf = <const T extends readonly [string, ...string[]]>(names: T, value: T[number][]) =>
   z
     .preprocess(
@@ -50,8 +53,10 @@ const shape = {
     .number()
     .int()
     .min(16)
-    .default(4_096)
-    .describe('MiB of one partition in memory; above it the partition reads slowly'),
+    .default(() => Math.floor(memoryBytes() / 2 / (1 << 20)))
+    .describe(
+      'MiB of the state of all partitions of this instance; above it they read slowly; half of the memory',
+    ),
   historyCacheMb: z.coerce
     .number()
     .positive()

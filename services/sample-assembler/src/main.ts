@@ -9,10 +9,12 @@ import { JoinMeter } from './adapters/join-meter.ts';
 import { PartitionOwner } from './adapters/partition-owner.ts';
 import { Snapshots } from './adapters/snapshots.ts';
 import { checkStart } from './adapters/start-checks.ts';
+import { StateMemory } from './adapters/state-memory.ts';
 import { sampleAssemblerConfig } from './config.ts';
 import { assembleSamples } from './pipeline.ts';
 
 const NAME = 'sample-assembler';
+const MIB = 1 << 20;
 const monotonicMs = (): number => performance.now();
 
 boundYoungGeneration();
@@ -57,6 +59,7 @@ await runService({
       log,
       meter,
     });
+    const stateMemory = new StateMemory(config.maxStateMb * MIB);
     return assembleSamples({
       io,
       config,
@@ -79,6 +82,7 @@ await runService({
           log,
           keepUsersMs,
           snapshots,
+          stateMemory,
           openHistories,
           fail,
         }),

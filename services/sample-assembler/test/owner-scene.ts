@@ -26,6 +26,7 @@ import { JoinMeter } from '../src/adapters/join-meter.ts';
 import { type OwnerDeps, PartitionOwner } from '../src/adapters/partition-owner.ts';
 import { Snapshots } from '../src/adapters/snapshots.ts';
 import type { StartFacts } from '../src/adapters/start-checks.ts';
+import { StateMemory } from '../src/adapters/state-memory.ts';
 import { type Loss, sampleAssemblerConfig } from '../src/config.ts';
 import { Catalogue } from '../src/stages/catalogue.ts';
 import { LOG_TOPICS, type LogTopic } from '../src/stages/log-record.ts';
@@ -233,7 +234,7 @@ export function newOwner(
   ports: Ports,
   more: {
     artifacts?: Artifacts;
-    maxStateMb?: number;
+    stateMemory?: StateMemory;
     maxBufferedRecords?: number;
     snapshotMs?: number;
     historyCacheMb?: number;
@@ -256,6 +257,7 @@ export function newOwner(
   const {
     artifacts = new Artifacts(),
     folder = tmpdir(),
+    stateMemory = new StateMemory(Number.POSITIVE_INFINITY),
     facts = { numPartitions: 1, samplesAlign: true, numPartitionsBefore: 1 },
     ...settings
   } = more;
@@ -275,6 +277,7 @@ export function newOwner(
     meter,
     keepUsersMs: 1e9,
     snapshots: new Snapshots(snapshots),
+    stateMemory,
     openHistories,
     log,
     fail: (error) => void failures.push(error),

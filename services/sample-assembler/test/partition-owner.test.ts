@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FencedError, KafkaIoError, partitionOf, TransactionFailedError } from '@onemall/kafka-io';
+import { StateMemory } from '../src/adapters/state-memory.ts';
 import { LOG_TOPICS } from '../src/stages/log-record.ts';
 import { RULES } from './drive.ts';
 import { becomesLive, exposure, manyUsers, NO_CACHE_MB, newOwner, Ports, time, work } from './owner-scene.ts';
@@ -352,7 +353,7 @@ test('above the memory limit a partition reads slowly, says so, and still gets o
     };
     ports.logs.exposures.push(big);
   }
-  const { owner, values } = newOwner(ports, { maxStateMb: 16 });
+  const { owner, values } = newOwner(ports, { stateMemory: new StateMemory(16 << 20) });
   await owner.open();
   time.nowMs += 200;
   await owner.take(LOG_TOPICS.map((topic) => ports.fetch(topic, 0)));
@@ -380,4 +381,22 @@ test('above the memory limit a partition reads slowly, says so, and still gets o
   }
   assert.equal(values().slowed_p0, 0);
   assert.equal(values().open_exposures, 250);
+});
+
+test('the memory limit is for all partitions of an instance; what one lets go others may have', async () => {
+  const ports = new Ports();
+  const stateMemory = new StateMemory(16 << 20);
+  const { owner, values } = newOwner(ports, { stateMemory });
+  await owner.open();
+  stateMemory.holds(1, 17 << 20);
+  ports.logs.exposures.push(exposure('e1', 1_000));
+  await work(ports, owner);
+  assert.equal(values().slowed_p0, 1);
+  stateMemory.letsGo(1);
+  await work(ports, owner);
+  assert.equal(values().slowed_p0, 0);
+  stateMemory.holds(1, 16 << 20);
+  assert.equal(stateMemory.isAboveLimit, true, 'with what partition 0 holds');
+  await owner.close();
+  assert.equal(stateMemory.isAboveLimit, false);
 });

@@ -23,11 +23,11 @@ import type { JoinMeter } from './join-meter.ts';
 import { learnSchemas } from './learn-schemas.ts';
 import type { Cut, Snapshots } from './snapshots.ts';
 import type { StartFacts } from './start-checks.ts';
+import type { StateMemory } from './state-memory.ts';
 
 /** Next offset of an input of which nothing was committed and nothing fetched. */
 export const UNKNOWN_OFFSET = -1;
 const RECORDS_PER_TURN = 4_000; // before others get their turn
-const MIB = 1 << 20;
 /** Of outputs that wait for a transaction; above it joining waits too. With what a record adds to its sample one batch holds them. */
 const MAX_PENDING_BYTES = 832 << 10;
 /** Not yet joined: more, and the partition counts as behind. */
@@ -54,6 +54,7 @@ export interface LiveDeps {
   /** Users not seen for so long are forgotten: the logs do not hold them any more either. */
   keepUsersMs: number;
   snapshots: Snapshots;
+  stateMemory: StateMemory;
   log: Logger;
 }
 
@@ -200,7 +201,9 @@ export class LivePartition {
   }
 
   #isAboveLimit(): boolean {
-    return this.#state.join.stateBytes > this.#deps.config.maxStateMb * MIB;
+    const { stateMemory } = this.#deps;
+    stateMemory.holds(this.partition, this.#state.join.stateBytes);
+    return stateMemory.isAboveLimit;
   }
 
   /** Never to a standstill: only what is read moves the watermark, and that lets state go. */
@@ -284,6 +287,7 @@ export class LivePartition {
   async close(): Promise<void> {
     if (this.#isFinishing) await this.#snapshot;
     this.#state.histories.close();
+    this.#deps.stateMemory.letsGo(this.partition);
     await this.#writer.close();
   }
 
