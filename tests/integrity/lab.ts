@@ -5,29 +5,36 @@ import type { AnyOutRecord, Position } from '@onemall/kafka-io';
 import { KafkaProxy, type SpawnedService, type TestStack, waitFor } from '@onemall/testkit';
 import type { Verdict } from '../../services/sample-assembler/oracle/verify.ts';
 import { Scene } from '../../services/sample-assembler/test/scene.ts';
-import { type Arrival, OUT_OF_ORDERNESS_MS } from '../../services/sample-assembler/test/traffic.ts';
+import type { Arrival } from '../../services/sample-assembler/test/traffic.ts';
 
 export const NUM_PARTITIONS = 4;
 export const LOGS = ['exposures', 'clicks', 'buys'] as const;
+/** Shares of the samples whose labels, and of the histories that, were held against bounds alone. */
+export interface Unsure {
+  labels: number;
+  histories: number;
+}
+
+export function unsureOf(verdicts: readonly Verdict[]): Unsure {
+  const sum = (of: (verdict: Verdict) => number): number => verdicts.reduce((n, v) => n + of(v), 0);
+  const numUnsure = sum((v) => v.unsureHistories);
+  return {
+    labels: sum((v) => v.unsureLabels) / sum((v) => v.finals + v.positives),
+    histories: numUnsure / (numUnsure + sum((v) => v.exactHistories)),
+  };
+}
+
 /**
  * Every history was judged, and what is held against bounds alone stays a part of all. The parts are large, since tests send
  * a minute of events within seconds: events that far apart may then have been read in any order.
- * @param most shares of the samples whose labels, and of the histories that, were held against bounds
  */
-export function assertJudged(
-  verdicts: readonly Verdict[],
-  most: { labels: number; histories: number },
-): void {
-  const sum = (of: (verdict: Verdict) => number): number => verdicts.reduce((n, v) => n + of(v), 0);
-  const numSamples = sum((v) => v.finals + v.positives);
-  const numUnsure = sum((v) => v.unsureHistories);
-  const numHistories = numUnsure + sum((v) => v.exactHistories);
-  assert.equal(numHistories, LOGS.length * numSamples);
-  const labels = sum((v) => v.unsureLabels) / numSamples;
-  const histories = numUnsure / numHistories;
+export function assertJudged(verdicts: readonly Verdict[], most: Unsure): void {
+  for (const v of verdicts)
+    assert.equal(v.unsureHistories + v.exactHistories, LOGS.length * (v.finals + v.positives));
+  const { labels, histories } = unsureOf(verdicts);
   assert.ok(
     labels <= most.labels && histories <= most.histories,
-    `of ${numSamples} samples ${labels} of the labels and ${histories} of the histories are held against bounds alone`,
+    `${labels} of the samples' labels and ${histories} of the histories are held against bounds alone`,
   );
 }
 
@@ -199,6 +206,7 @@ export class Lab {
     }));
     await this.scene.writer.send(closers);
     const ends = (await Promise.all(LOGS.map((topic) => this.scene.io.endOffsets(topic)))).flat();
+    const outOfOrdernessMs = Number(this.scene.env.ONEMALL_OUT_OF_ORDERNESS_MS);
     let last = '';
     await waitFor(
       async () => {
@@ -210,7 +218,7 @@ export class Lab {
         );
         const marks = await this.watermarks();
         last = `${behind.map((b) => `${b.topic}-${b.partition}`)}; watermarks ${marks.map((w) => w - closingMs)}`;
-        return behind.length === 0 && marks.every((w) => w >= closingMs - OUT_OF_ORDERNESS_MS);
+        return behind.length === 0 && marks.every((w) => w >= closingMs - outOfOrdernessMs);
       },
       { what: 'everything to be committed', timeoutMs, intervalMs: 100 },
     ).catch((error: Error) => {
