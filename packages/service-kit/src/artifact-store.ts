@@ -3,12 +3,13 @@
  * The sha256 of an artifact covers the names and bytes of all its files.
  */
 import { createHash, randomUUID } from 'node:crypto';
-import { type FileHandle, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { setImmediate as otherWork } from 'node:timers/promises';
 
 /** What is hashed at once: about three milliseconds. */
 const SLICE_BYTES = 2 << 20;
+const LEFT_BEHIND_MS = 3_600_000;
 /** What is written with one call. */
 const PIECES_PER_WRITE = 64;
 
@@ -108,6 +109,7 @@ export class FolderArtifactStore implements ArtifactStore {
       throw new ArtifactError(`${uri} exists already with other content in ${this.root}`, { cause });
     }
     await syncFolder(path.dirname(target));
+    await removeLeftBehind(path.dirname(target));
     return { uri, sha256 };
   }
 
@@ -171,6 +173,16 @@ async function writeAll(file: FileHandle, pieces: readonly Uint8Array[]): Promis
       });
       rest = next < 0 ? [] : [rest[next]!.subarray(bytesWritten), ...rest.slice(next + 1)];
     }
+  }
+}
+
+/** Removes what writers left that were killed half way: none takes an hour. */
+async function removeLeftBehind(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    if (!name.endsWith('.tmp')) continue;
+    const temporary = path.join(folder, name);
+    const { mtimeMs } = await stat(temporary).catch(() => ({ mtimeMs: Date.now() })); // its writer is done
+    if (mtimeMs < Date.now() - LEFT_BEHIND_MS) await rm(temporary, { recursive: true, force: true });
   }
 }
 

@@ -1,6 +1,6 @@
 /** Both stores keep the same promises; the bucket is served by a real server (s3rver), or by the one that ONEMALL_TEST_S3 names. */
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import {
   type AddressInfo,
@@ -172,6 +172,18 @@ describe('FolderArtifactStore', () => {
     writeFileSync(path.join(root, 'd', 'added', 'z'), '');
     await assert.rejects(store.get(ref), /d\/added is corrupt/);
     assert.deepEqual(readdirSync(path.join(root, 'd')), ['added']);
+  });
+
+  test('what a killed writer left goes with a later artifact of its folder, what is being written stays', async () => {
+    const [dead, busy] = ['1.dead.tmp', '2.busy.tmp'].map((name) => path.join(root, 'k', name));
+    for (const folder of [dead!, busy!]) {
+      mkdirSync(folder, { recursive: true });
+      writeFileSync(path.join(folder, 'x'), 'half');
+    }
+    const longAgoS = Date.now() / 1000 - 4_000;
+    utimesSync(dead!, longAgoS, longAgoS);
+    await new FolderArtifactStore(root).put('k/3', files({ x: 'abc' }));
+    assert.deepEqual(readdirSync(path.join(root, 'k')).sort(), ['2.busy.tmp', '3']);
   });
 });
 
