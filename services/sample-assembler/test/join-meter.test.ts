@@ -8,6 +8,16 @@ import { JoinMeter, type PartitionFacts } from '../src/adapters/join-meter.ts';
 import { exposure, newOwner, Ports, time, work } from './owner-scene.ts';
 
 const DEPLOY = path.join(import.meta.dirname, '../../../deploy');
+/** For a look at one partition, or shown as a count of partitions. */
+const ON_STATUS_ALONE = new Set([
+  'duplicates',
+  'history_disk_full',
+  'replayed_records',
+  'restored_from_snapshot',
+  'slowed',
+  'snapshot_bytes',
+  'snapshot_ms',
+]);
 const FACTS: PartitionFacts = {
   watermarkMs: 400,
   openExposures: 3,
@@ -47,6 +57,13 @@ test('every figure of a partition that a panel or an alert names is published, w
   const names = new Set([...watched.matchAll(/onemall_partition_([a-z_]+)/g)].map(([, name]) => name!));
   assert.ok(names.size >= 12, `${[...names]}`);
   for (const name of names) assert.ok(of(name) !== undefined, `no onemall_partition_${name}`);
+  // And a new figure is shown to operators, unless it is listed above.
+  const shownNames = new Set(
+    [...watched.matchAll(/onemall_(?:partition_)?([a-z_]+)/g)].map(([, name]) => name!),
+  );
+  const published = Object.keys(stageMeter.status('').values).map((name) => name.replace(/_p\d+$/, ''));
+  for (const name of published)
+    assert.ok(shownNames.has(name) || ON_STATUS_ALONE.has(name), `${name} is in no panel and no alert`);
 });
 
 test('a watermark that has not begun is behind since there are records that it cannot pass', () => {
