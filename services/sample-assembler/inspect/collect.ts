@@ -109,7 +109,7 @@ export async function collect(io: KafkaIo, groupId: string, exposureId: string):
     find(io, 'training-samples', null, holdsId, (v) => v.exposure.exposureId === exposureId),
   ]);
   const actions = [...clicks, ...buys];
-  const places = new Set([...exposures, ...actions].map(place));
+  const places = new Set([...exposures, ...rivals, ...actions].map(place));
   const [late, dead] = await Promise.all([
     find(
       io,

@@ -1,5 +1,5 @@
 /** What became of one exposure and its actions, out of what the logs say. Pure. */
-import { type AttributionWindows, lastTouch } from '@onemall/event-time';
+import { type AttributionWindows, lastTouch, type TouchCandidate } from '@onemall/event-time';
 import { type Findings, type Found, place } from './collect.ts';
 
 export type Fate = 'counted' | 'duplicate' | 'late' | 'orphan' | 'dead' | 'waiting' | 'unread' | 'elsewhere';
@@ -13,6 +13,8 @@ export interface RecordStory {
   appendTimeMs: number;
   fate: Fate;
   why: string;
+  /** An action that names no exposure: what it counts for is worked out here, from what lies in the log now. */
+  isLastTouch: boolean;
 }
 export interface Story {
   exposureId: string;
@@ -56,6 +58,7 @@ export function tellStory(exposureId: string, found: Findings, windows: Attribut
       eventTimeMs: record.value.eventTimeMs,
       appendTimeMs: record.appendTimeMs,
       ...fateOf(record, id, seen, exposureId, found, windows),
+      isLastTouch: 'actionId' in record.value && record.value.exposureId === null,
     });
   }
   const own = records[0]!;
@@ -135,19 +138,31 @@ function fateOfAction(
       value.userId === shown.userId ? `${delayMs} ms is outside its window` : 'it is of another user';
     return { fate: 'waiting', why: `${why}: it becomes an orphan when its own time is over` };
   }
-  const rivals = found.rivals
-    .filter((r) => windows.knows(r.value.scenario))
-    .map(({ value: { exposureId: id, scenario, eventTimeMs } }) => ({
-      exposureId: id,
-      scenario,
-      timeMs: eventTimeMs,
-    }));
-  const touched = lastTouch(windows, rivals, kind, value.eventTimeMs);
+  const touched = lastTouch(windows, candidates(found, windows), kind, value.eventTimeMs);
   if (!touched)
-    return { fate: 'waiting', why: 'names no exposure, and none of its item has it in its window' };
+    return {
+      fate: 'waiting',
+      why: 'names no exposure, and none of its item that came in time has it in its window',
+    };
   if (touched.exposureId === exposureId)
     return { fate: 'counted', why: `last touch: the latest exposure of the item, ${delayMs} ms before` };
   return { fate: 'elsewhere', why: `last touch: ${touched.exposureId} is the latest exposure of the item` };
+}
+
+/** Exposures that last touch can take: of each id the first good one, where it was read and in time. */
+function candidates(found: Findings, windows: AttributionWindows): TouchCandidate[] {
+  const dead = new Set(found.dead.map(({ value }) => place(value)));
+  const late = new Set(found.late.map(({ value }) => place(value)));
+  const known = new Set<string>();
+  const read: TouchCandidate[] = [];
+  for (const rival of found.rivals) {
+    const { exposureId, scenario, eventTimeMs: timeMs } = rival.value;
+    const isGood = !dead.has(place(rival)) && windows.knows(scenario);
+    if (!isGood || known.has(exposureId) || rival.offset >= found.committed.exposures.offset) continue;
+    known.add(exposureId);
+    if (!late.has(place(rival))) read.push({ exposureId, scenario, timeMs });
+  }
+  return read;
 }
 
 const time = (ms: number): string => (Number.isFinite(ms) && ms > 0 ? new Date(ms).toISOString() : 'never');
@@ -162,6 +177,10 @@ export function storyLines(story: Story, status: Record<string, number> | null):
     lines.push(
       `  ${r.topic} partition ${r.partition} offset ${r.offset}: ${r.id}, happened ${time(r.eventTimeMs)}, appended ${r.appendTimeMs - r.eventTimeMs} ms later`,
       `    ${r.fate}: ${r.why}`,
+    );
+  if (story.records.some((r) => r.isLastTouch))
+    lines.push(
+      '  actions without exposureId: this is last touch by what lies in the log now; where a sample in training-samples says otherwise, the sample is right',
     );
   const leftMs = story.closesAtMs - story.watermarkMs;
   lines.push(

@@ -58,6 +58,8 @@ export class JoinMeter {
   readonly #partitions = new Map<number, PartitionFacts>();
   /** Ours, and nothing is known of them until they are taken over. */
   readonly #takingOver = new Set<number>();
+  /** Partitions whose watermark has not begun although they hold records, and since when. */
+  readonly #heldSinceMs = new Map<number, number>();
   readonly #counts = new Map<number, PartitionCounts>();
 
   constructor(meter: StageMeter, clock: Clock) {
@@ -74,6 +76,7 @@ export class JoinMeter {
   takingOver(partition: number): void {
     this.#takingOver.add(partition);
     this.#partitions.delete(partition);
+    this.#heldSinceMs.delete(partition);
     this.#countsOf(partition); // go on where there are some: failures that repeat must add up
     this.#meter.unsetPartition(partition);
     this.#meter.setOfPartition(partition, 'taking_over', 1);
@@ -81,12 +84,16 @@ export class JoinMeter {
 
   observe(partition: number, facts: PartitionFacts): void {
     this.#partitions.set(partition, facts);
+    const holdsRecords = facts.lag > 0 || facts.openExposures > 0 || facts.waitingActions > 0;
+    if (facts.watermarkMs > 0 || !holdsRecords) this.#heldSinceMs.delete(partition);
+    else if (!this.#heldSinceMs.has(partition)) this.#heldSinceMs.set(partition, this.#clock.nowMs());
   }
 
   /** The partition is another instance's from now on. */
   forget(partition: number): void {
     this.#takingOver.delete(partition);
     this.#partitions.delete(partition);
+    this.#heldSinceMs.delete(partition);
     this.#counts.delete(partition);
     this.#meter.unsetPartition(partition);
   }
@@ -98,14 +105,16 @@ export class JoinMeter {
     const set = (name: string, value: number): void => this.#meter.set(name, value);
     const sum = (of: (facts: PartitionFacts) => number): number =>
       all.reduce((n, [, facts]) => n + of(facts), 0);
-    const behind = (facts: PartitionFacts): number => (facts.watermarkMs > 0 ? nowMs - facts.watermarkMs : 0);
+    // A watermark that has not begun is as far behind as its first records have waited, and not behind where there are none.
+    const behind = (partition: number, { watermarkMs }: PartitionFacts): number =>
+      nowMs - (watermarkMs > 0 ? watermarkMs : (this.#heldSinceMs.get(partition) ?? nowMs));
     set('partitions_owned', all.length);
     set('partitions_taking_over', this.#takingOver.size);
     set(
       'partitions_slowed',
       sum((facts) => Number(facts.isSlowed)),
     );
-    set('watermark_lag_ms', Math.max(0, ...all.map(([, facts]) => behind(facts))));
+    set('watermark_lag_ms', Math.max(0, ...all.map(([partition, facts]) => behind(partition, facts))));
     set(
       'open_exposures',
       sum((facts) => facts.openExposures),
@@ -138,7 +147,7 @@ export class JoinMeter {
     for (const [partition, facts] of all) {
       const ofPartition = this.#gaugesOf(partition);
       ofPartition('watermark_ms', facts.watermarkMs);
-      ofPartition('watermark_lag_ms', behind(facts));
+      ofPartition('watermark_lag_ms', behind(partition, facts));
       ofPartition('open_exposures', facts.openExposures);
       ofPartition('waiting_events', facts.waitingActions);
       ofPartition('history_events', facts.historyEvents);
