@@ -1,6 +1,16 @@
 /** Cold histories on disk against a map of what was put there, and users against users that never leave memory. */
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -16,15 +26,14 @@ import { HISTORY_KINDS, Users } from '../src/state/users.ts';
 const SEGMENT_BYTES = 500;
 
 /** Open files of a folder, named or not. */
-const openIn = (folder: string): string[] =>
-  readdirSync('/proc/self/fd').flatMap((fd) => {
-    try {
-      const target = readlinkSync(`/proc/self/fd/${fd}`);
-      return target.startsWith(folder) ? [target] : [];
-    } catch {
-      return [];
-    }
-  });
+const openIn = (folder: string): string[] => readdirSync('/proc/self/fd').filter((fd) => isIn(folder, fd));
+function isIn(folder: string, fd: string): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`).startsWith(folder);
+  } catch {
+    return false;
+  }
+}
 
 test('records keep their bytes while others come, go and move, and about half of the disk is alive', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'onemall-disk-'));
@@ -62,7 +71,7 @@ test('records keep their bytes while others come, go and move, and about half of
     let liveBytes = 0;
     for (const { position, bytes } of held.values()) {
       assert.ok(bytes.equals(disk.read(position, bytes.length)));
-      liveBytes += bytes.length + 8;
+      liveBytes += bytes.length + 12;
     }
     assert.ok(disk.sizeBytes <= 2 * liveBytes + 8 * SEGMENT_BYTES, `${disk.sizeBytes} for ${liveBytes}`);
     assert.deepEqual(readdirSync(folder), [], 'no file has a name: nothing outlives the process');
@@ -128,6 +137,35 @@ test('snapshots that come often leave few segments, and every record where it is
   }
   for (const [owner, position] of positions.entries())
     assert.ok(record(owner).equals(disk.read(position, 10)), `${owner}`);
+  disk.close();
+  rmSync(folder, { recursive: true });
+});
+
+test('a byte that changed on disk is an error when the record is read, and when its segment is, wherever it was', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'onemall-disk-'));
+  const disk = new HistoryDisk(folder, SEGMENT_BYTES);
+  const records = [3, 0, 40].map((length, owner) => ({
+    length,
+    position: disk.put(owner, Buffer.alloc(length, 7)),
+  }));
+  disk.seal();
+  const { number, sizeBytes } = disk.segments[0]!;
+  const fd = readdirSync('/proc/self/fd').find((name) => isIn(folder, name))!;
+  const file = openSync(`/proc/self/fd/${fd}`, 'r+');
+  const byte = Buffer.alloc(1);
+  for (let at = 0; at < sizeBytes; at++) {
+    readSync(file, byte, 0, 1, at);
+    byte[0]! ^= 0x10;
+    writeSync(file, byte, 0, 1, at);
+    assert.throws(() => disk.segmentBytes(number), /histories in .* are damaged/, `byte ${at}`);
+    const damaged = records.findLast(({ position }) => position <= at)!;
+    assert.throws(() => disk.read(damaged.position, damaged.length), /are damaged.*ONEMALL_HISTORY_FOLDER/s);
+    byte[0]! ^= 0x10;
+    writeSync(file, byte, 0, 1, at);
+  }
+  assert.equal(disk.segmentBytes(number).length, sizeBytes);
+  for (const { position, length } of records) assert.equal(disk.read(position, length).length, length);
+  closeSync(file);
   disk.close();
   rmSync(folder, { recursive: true });
 });

@@ -7,12 +7,15 @@
 import { randomUUID } from 'node:crypto';
 import { closeSync, mkdirSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs';
 import path from 'node:path';
+import { crc32 } from 'node:zlib';
 import { readInt32, writeInt32 } from '../bytes/block-arena.ts';
 import { type ColdHistories, ColdHistoriesError, type ColdOwners } from '../state/cold-histories.ts';
 
 const SEGMENT_BYTES = 8 << 20;
-/** Owner and length before each record. */
-const HEADER_BYTES = 8;
+/** Before each record: CRC-32 of all that follows, owner, length. */
+const HEADER_BYTES = 12;
+const OWNER_AT = 4;
+const LENGTH_AT = 8;
 /** A position is the segment's number times this, and the place in it. */
 const NUMBER_FACTOR = 2 ** 32;
 /** So many segments may be dead beside as many bytes as are alive. */
@@ -77,9 +80,10 @@ export class HistoryDisk implements ColdHistories {
     }
     if (this.#at + length > this.#buffer.length) this.#grow(this.#at + length);
     const at = this.#at;
-    writeInt32(this.#buffer, at, owner);
-    writeInt32(this.#buffer, at + 4, record.length);
+    writeInt32(this.#buffer, at + OWNER_AT, owner);
+    writeInt32(this.#buffer, at + LENGTH_AT, record.length);
     this.#buffer.set(record, at + HEADER_BYTES);
+    writeInt32(this.#buffer, at, crc32(this.#buffer.subarray(at + OWNER_AT, at + length)));
     this.#at += length;
     this.#bufferLive += length;
     return this.#number * NUMBER_FACTOR + at;
@@ -87,11 +91,12 @@ export class HistoryDisk implements ColdHistories {
 
   read(position: number, sizeBytes: number): Uint8Array {
     const { number, at } = placeOf(position);
-    const start = at + HEADER_BYTES;
-    if (number === this.#number) return this.#buffer.subarray(start, start + sizeBytes);
-    if (this.#scratch.length < sizeBytes) this.#scratch = Buffer.allocUnsafeSlow(2 * sizeBytes);
-    this.#readFrom(this.#require(number), this.#scratch, sizeBytes, start);
-    return this.#scratch.subarray(0, sizeBytes);
+    const length = HEADER_BYTES + sizeBytes;
+    if (number === this.#number) return this.#buffer.subarray(at + HEADER_BYTES, at + length);
+    if (this.#scratch.length < length) this.#scratch = Buffer.allocUnsafeSlow(2 * length);
+    this.#readFrom(this.#require(number), this.#scratch, length, at);
+    this.#check(this.#scratch, 0, length);
+    return this.#scratch.subarray(HEADER_BYTES, length);
   }
 
   free(position: number, sizeBytes: number): void {
@@ -154,6 +159,7 @@ export class HistoryDisk implements ColdHistories {
     const segment = this.#require(number);
     const bytes = Buffer.allocUnsafeSlow(segment.sizeBytes);
     this.#readFrom(segment, bytes, segment.sizeBytes, 0);
+    for (let at = 0; at < bytes.length; ) at = this.#check(bytes, at, bytes.length);
     return bytes;
   }
 
@@ -201,8 +207,8 @@ export class HistoryDisk implements ColdHistories {
   #moveOut(segment: OpenSegment): void {
     const bytes = this.segmentBytes(segment.number);
     for (let at = 0; at < bytes.length; ) {
-      const owner = readInt32(bytes, at);
-      const length = readInt32(bytes, at + 4);
+      const owner = readInt32(bytes, at + OWNER_AT);
+      const length = readInt32(bytes, at + LENGTH_AT);
       const position = segment.number * NUMBER_FACTOR + at;
       if (this.owners.positionOf(owner) === position) {
         const moved = this.put(owner, bytes.subarray(at + HEADER_BYTES, at + HEADER_BYTES + length));
@@ -256,6 +262,22 @@ export class HistoryDisk implements ColdHistories {
         throw this.#error('Reading user histories from', new Error('the file ended too early'));
       at += count;
     }
+  }
+
+  /** @returns where the record that begins there ends. @throws Error if it is not as it was written, which no room on a disk mends */
+  #check(bytes: Uint8Array, at: number, mostAt: number): number {
+    const length = at + HEADER_BYTES <= mostAt ? readInt32(bytes, at + LENGTH_AT) : -1;
+    const end = at + HEADER_BYTES + length;
+    if (
+      length >= 0 &&
+      end <= mostAt &&
+      (crc32(bytes.subarray(at + OWNER_AT, end)) | 0) === readInt32(bytes, at)
+    )
+      return end;
+    throw new Error(
+      `User histories in ${this.#folder} are damaged: a record is not as it was written. Check that disk, or set ` +
+        'ONEMALL_HISTORY_FOLDER to a folder on another. A restart takes the histories from a snapshot or the log.',
+    );
   }
 
   #error(what: string, cause: unknown): ColdHistoriesError {

@@ -21,7 +21,7 @@ import type { JoinMeter } from './join-meter.ts';
 import { offsetsWentBack, StartRefusedError } from './start-checks.ts';
 
 /** Changes with everything that the bytes mean; others are passed over. */
-const LAYOUT = 4;
+const LAYOUT = 5;
 
 export interface SnapshotDeps {
   artifacts: ArtifactStore;
