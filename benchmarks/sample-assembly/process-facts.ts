@@ -24,8 +24,12 @@ export function cpuSecondsByThread(pid: number): Record<string, number> {
 }
 
 /** Greatest resident size so far. */
-export function peakMiBOf(pid: number): number {
-  const line = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+export const peakMiBOf = (pid: number): number => statusMiB(pid, 'VmHWM');
+/** Resident now. */
+export const residentMiBOf = (pid: number): number => statusMiB(pid, 'VmRSS');
+
+function statusMiB(pid: number, name: string): number {
+  const line = new RegExp(`${name}:\\s+(\\d+) kB`).exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
   return Math.round(Number(line?.[1] ?? Number.NaN) / 1024);
 }
 

@@ -9,7 +9,6 @@
  */
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { topicType } from '@onemall/contracts';
 import { AttributionWindows } from '@onemall/event-time';
 import { createLogger, FolderArtifactStore, StageMeter, systemClock } from '@onemall/service-kit';
 import { HistoryDisk } from '../../services/sample-assembler/src/adapters/history-disk.ts';
@@ -20,23 +19,29 @@ import { Catalogue } from '../../services/sample-assembler/src/stages/catalogue.
 import { PartitionJoin } from '../../services/sample-assembler/src/stages/join-partition.ts';
 import { byTopic, LogEvent } from '../../services/sample-assembler/src/stages/log-record.ts';
 import { InputMerge } from '../../services/sample-assembler/src/stages/take-in-order.ts';
+import {
+  ExposureSource,
+  GRACE_MS,
+  HOUR_MS,
+  OUT_OF_ORDERNESS_MS,
+  openVisits,
+  SCENARIO,
+  START_MS,
+  type Visit,
+  visitsBefore,
+  WINDOWS,
+} from './exposure-source.ts';
 import { peakMiBOf } from './process-facts.ts';
 
 const PARTITIONS = 4;
 const MIB = 1 << 20;
-const START_MS = 1_767_225_600_000;
-const HOUR_MS = 3_600_000;
-const SCENARIO = 'product_card';
-const WINDOW_MS = 24 * HOUR_MS;
-const FLOATS = Array.from({ length: 36 }, (_, i) => i / 7);
-const INTS = Array.from({ length: 20 }, (_, i) => i * 37);
 const [mode, folder, ...numbers] = process.argv.slice(2);
 if (!folder) throw new Error('Expected: state-run.ts fill|restore FOLDER ...');
 
 const windows = new AttributionWindows({
-  scenarios: { [SCENARIO]: { clickWindowMs: HOUR_MS, buyWindowMs: WINDOW_MS } },
-  graceMs: 120_000,
-  outOfOrdernessMs: 500,
+  scenarios: { [SCENARIO]: WINDOWS },
+  graceMs: GRACE_MS,
+  outOfOrdernessMs: OUT_OF_ORDERNESS_MS,
 });
 const rules = { windows, historyLength: 50, emitPositives: true, sampleHeader: Buffer.alloc(5) };
 const { historyCacheMb, historyFolder } = sampleAssemblerConfig();
@@ -65,80 +70,27 @@ const cpuUs = (since: NodeJS.CpuUsage): number => {
   return user + system;
 };
 
-/** One encoded exposure whose ids and times are written over for each event: making it anew would cost more than the join. */
-class ExposureSource {
-  readonly #event = new LogEvent();
-  readonly #bytes: Buffer;
-  readonly #at: { id: number; user: number; item: number; request: number };
-  #seed = 1;
-
-  constructor() {
-    const long = (text: string): string => text.padEnd(16, '0');
-    const ids = {
-      exposureId: long('E'),
-      userId: long('U'),
-      itemId: long('I').slice(0, 8),
-      requestId: long('R'),
-    };
-    this.#bytes = topicType('exposures').toBuffer({
-      ...ids,
-      ...{ scenario: SCENARIO, eventTimeMs: START_MS, requestTimeMs: START_MS },
-      ...{ position: 1, watchMs: null, priceCents: 1_999, requestFeatures: { ints: INTS, floats: FLOATS } },
-    });
-    const text = this.#bytes.toString('latin1');
-    this.#at = {
-      id: text.indexOf(ids.exposureId),
-      user: text.indexOf(ids.userId),
-      item: text.indexOf(ids.itemId),
-      request: text.indexOf(ids.requestId),
-    };
-  }
-
-  make(exposure: number, user: number, timeMs: number): LogEvent {
-    const { id, user: userAt, item, request } = this.#at;
-    this.#seed = (Math.imul(this.#seed, 1_103_515_245) + 12_345) >>> 0;
-    this.#bytes.write(exposure.toString(16).padStart(15, '0'), id + 1, 'latin1');
-    this.#bytes.write(user.toString(16).padStart(15, '0'), userAt + 1, 'latin1');
-    this.#bytes.write((this.#seed % 200_000).toString(16).padStart(7, '0'), item + 1, 'latin1');
-    this.#bytes.write(
-      Math.floor(exposure / 4)
-        .toString(16)
-        .padStart(15, '0'),
-      request + 1,
-      'latin1',
-    );
-    const event = this.#event;
-    event.offset = exposure;
-    event.payload.bytes = this.#bytes;
-    event.payload.start = 0;
-    event.payload.end = this.#bytes.length;
-    event.scenario = 0;
-    if (!event.exposure.read(this.#bytes, 0, this.#bytes.length))
-      throw new Error('the exposure cannot be read');
-    event.exposure.timeMs = timeMs;
-    event.exposure.requestTimeMs = timeMs;
-    return event;
-  }
+const source = new ExposureSource();
+const event = new LogEvent();
+function exposureOf(visit: Visit): LogEvent {
+  const bytes = source.write(visit);
+  event.offset = visit.exposure;
+  event.payload.bytes = bytes;
+  event.payload.start = 0;
+  event.payload.end = bytes.length;
+  event.scenario = 0;
+  if (!event.exposure.read(bytes, 0, bytes.length)) throw new Error('the exposure cannot be read');
+  return event;
 }
 
 async function fill(numUsers: number, eventsPerUser: number, numExposures: number): Promise<object> {
-  const source = new ExposureSource();
   const disks = Array.from({ length: PARTITIONS }, openHistories);
   const joins = disks.map((disk, partition) => newJoin(partition, disk, START_MS));
   let startedMs = performance.now();
   let cpu = process.cpuUsage();
   const numEvents = numUsers * eventsPerUser;
-  // Users come by turns at random, the worst case for a cache; what they did is spread over the days before.
-  let user = 1;
-  for (let i = 0; i < numEvents; i++) {
-    user = (user * 48_271) % 2_147_483_647;
-    const event = source.make(
-      i,
-      user % numUsers,
-      START_MS - 72 * HOUR_MS + Math.floor((i / numEvents) * 48 * HOUR_MS),
-    );
-    joins[(user % numUsers) % PARTITIONS]!.remember(event);
-  }
+  for (const visit of visitsBefore(numUsers, numEvents))
+    joins[visit.user % PARTITIONS]!.remember(exposureOf(visit));
   const histories = {
     historyEvents: numEvents,
     historySeconds: seconds(startedMs),
@@ -147,11 +99,8 @@ async function fill(numUsers: number, eventsPerUser: number, numExposures: numbe
   };
   startedMs = performance.now();
   cpu = process.cpuUsage();
-  for (let i = 0; i < numExposures; i++) {
-    user = (user * 48_271) % 2_147_483_647;
-    const timeMs = START_MS + Math.floor((i / numExposures) * HOUR_MS);
-    joins[(user % numUsers) % PARTITIONS]!.feed(source.make(numEvents + i, user % numUsers, timeMs));
-  }
+  for (const visit of openVisits(numUsers, numExposures, numEvents))
+    joins[visit.user % PARTITIONS]!.feed(exposureOf(visit));
   const open = {
     exposureSeconds: seconds(startedMs),
     exposureCpuUsPerEvent: cpuUs(cpu) / numExposures,
@@ -172,7 +121,7 @@ async function fill(numUsers: number, eventsPerUser: number, numExposures: numbe
     );
   const snapshot = { snapshotSeconds: seconds(startedMs), ...standstill() };
   startedMs = performance.now();
-  const one = source.make(numEvents + numExposures, 7 % numUsers, START_MS + HOUR_MS);
+  const one = exposureOf({ exposure: numEvents + numExposures, user: 7, timeMs: START_MS + HOUR_MS });
   joins[7 % PARTITIONS]!.feed(one);
   await snapshots.write(
     7 % PARTITIONS,
