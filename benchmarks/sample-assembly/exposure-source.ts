@@ -19,9 +19,14 @@ export interface Visit {
   timeMs: number;
 }
 
-/** Users come by turns at random, the worst case for a cache; what they did is spread over the days before. */
+/**
+ * Users come by turns at random, the worst case for a cache; what they did is spread over two days, and so long ago (two
+ * windows and more) that nothing but histories knows of it once the open ones are there.
+ */
 export const visitsBefore = (numUsers: number, count: number): Generator<Visit> =>
-  visits(0, count, numUsers, START_MS - 72 * HOUR_MS, 48 * HOUR_MS);
+  visits(0, count, numUsers, START_MS - 100 * HOUR_MS, 48 * HOUR_MS);
+/** Records and users are kept so much longer than windows ask for. */
+export const LONGEST_OUTAGE_MS = 120 * HOUR_MS;
 /** All of them are open at the end of their hour. */
 export const openVisits = (numUsers: number, count: number, from: number): Generator<Visit> =>
   visits(from, count, numUsers, START_MS, HOUR_MS);

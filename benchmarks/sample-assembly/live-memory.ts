@@ -1,10 +1,11 @@
 /** Memory of the service itself, on a real broker, with millions of open exposures and histories of many users. */
 import { connectKafka, type KafkaIo, type RawOutRecord } from '@onemall/kafka-io';
-import { spawnService, type TestStack, waitFor } from '@onemall/testkit';
+import { type SpawnedService, spawnService, type TestStack, waitFor } from '@onemall/testkit';
 import { PARTITIONS, TOPICS } from './drain.ts';
 import {
   ExposureSource,
   GRACE_MS,
+  LONGEST_OUTAGE_MS,
   OUT_OF_ORDERNESS_MS,
   openVisits,
   SCENARIO,
@@ -14,6 +15,7 @@ import {
   WINDOWS,
 } from './exposure-source.ts';
 import { cpuSecondsOf, peakMiBOf, residentMiBOf } from './process-facts.ts';
+import { untilLive } from './replay.ts';
 import { serviceEnv } from './service-env.ts';
 
 const CHUNK = 10_000;
@@ -28,20 +30,27 @@ export async function measureLive(
   const namespace = stack.newNamespace();
   const io = await connectKafka({ ...stack, namespace, clientId: 'bench' });
   try {
-    const retention = { largestWindowMs: WINDOWS.buyWindowMs, graceMs: GRACE_MS, longestOutageMs: 0 };
+    const retention = {
+      largestWindowMs: WINDOWS.buyWindowMs,
+      graceMs: GRACE_MS,
+      longestOutageMs: LONGEST_OUTAGE_MS,
+    };
     await io.createTopics(TOPICS, { retention, numPartitions: PARTITIONS });
     await io.registerSchemas(TOPICS);
     const before = users * eventsPerUser;
     await send(io, visitsBefore(users, before));
     await send(io, openVisits(users, openExposures, before));
-    const service = await spawnService('sample-assembler', {
-      ...serviceEnv(stack, namespace, folder),
-      ONEMALL_SCENARIOS: JSON.stringify({ [SCENARIO]: WINDOWS }),
-      ONEMALL_GRACE_MS: String(GRACE_MS),
-      ONEMALL_OUT_OF_ORDERNESS_MS: String(OUT_OF_ORDERNESS_MS),
-      ONEMALL_HISTORY_LENGTH: '50',
-      ONEMALL_SNAPSHOT_MS: String(SNAPSHOT_MS),
-    });
+    const start = (): Promise<SpawnedService> =>
+      spawnService('sample-assembler', {
+        ...serviceEnv(stack, namespace, folder),
+        ONEMALL_SCENARIOS: JSON.stringify({ [SCENARIO]: WINDOWS }),
+        ONEMALL_GRACE_MS: String(GRACE_MS),
+        ONEMALL_OUT_OF_ORDERNESS_MS: String(OUT_OF_ORDERNESS_MS),
+        ONEMALL_LONGEST_OUTAGE_MS: String(LONGEST_OUTAGE_MS),
+        ONEMALL_HISTORY_LENGTH: '50',
+        ONEMALL_SNAPSHOT_MS: String(SNAPSHOT_MS),
+      });
+    const service = await start();
     const wait = (what: string, isThere: (values: Record<string, number>, out: number) => boolean) =>
       waitFor(
         async () => {
@@ -63,13 +72,15 @@ export async function measureLive(
       ...drained,
       openExposures: values.open_exposures,
       historyUsers: values.history_users,
+      historyEvents: values.history_events,
       stateMiB: Math.round(values.state_bytes! / (1 << 20)),
       residentMiB: residentMiBOf(service.pid),
       peakMiB: peakMiBOf(service.pid),
     };
     const stopMs = performance.now();
-    const code = await service.stop();
-    return { ...facts, exitCode: code, stopSeconds: Math.round((performance.now() - stopMs) / 100) / 10 };
+    const exitCode = await service.stop();
+    const stopSeconds = Math.round((performance.now() - stopMs) / 100) / 10;
+    return { ...facts, exitCode, stopSeconds, again: await untilLive(start) };
   } finally {
     await io.close();
   }

@@ -29,7 +29,8 @@ export async function measureReplay(stack: TestStack, plan: LoadPlan, historyLen
   }
 }
 
-async function untilLive(start: () => Promise<SpawnedService>) {
+/** From the start of the process until it owns all partitions. */
+export async function untilLive(start: () => Promise<SpawnedService>) {
   const startedMs = performance.now();
   const service = await start();
   const of = (values: Record<string, number>, name: string): number[] =>

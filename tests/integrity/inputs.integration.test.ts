@@ -280,4 +280,24 @@ describe('inputs', { concurrency: 2 }, () => {
     );
     assert.equal(verdict.fates.duplicate, 9 * (verdict.fates.counted + verdict.fates.late - NUM_PARTITIONS));
   });
+
+  test('more state than the limit: partitions read slowly and say so, and every sample comes', async () => {
+    const floats = Array.from({ length: 12_000 }, (_, i) => i / 8);
+    const withLargeFeatures = (arrivals: Arrival[]): Arrival[] =>
+      arrivals.map((a) =>
+        a.topic === 'exposures' ? { ...a, value: { ...a.value, requestFeatures: { ints: [], floats } } } : a,
+      );
+    await underFault(
+      stack,
+      { seed: 38, env: { ONEMALL_MAX_STATE_MB: '16' }, change: withLargeFeatures },
+      async ({ lab, during }) => {
+        await lab.send(during);
+        const instance = await lab.startAlone();
+        await waitFor(async () => (await instance.status()).values.partitions_slowed === NUM_PARTITIONS, {
+          what: 'all partitions to read slowly',
+          timeoutMs: 60_000,
+        });
+      },
+    );
+  });
 });
