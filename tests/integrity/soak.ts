@@ -35,7 +35,7 @@ const WHOLE_CACHE = { ONEMALL_HISTORY_CACHE_MB: '32' };
  * this freshness: here most of the traffic's disorder, of up to 300 ms, is not.
  */
 const TELLABLE = { ONEMALL_OUT_OF_ORDERNESS_MS: '1000', ONEMALL_INPUT_FRESHNESS_MS: '500' };
-const MOST_UNSURE = { labels: 0.1, histories: 0.05 };
+const MOST_UNSURE = { labels: 0.05, histories: 0.01 }; // measured in an hour: 0.012 and 0.0002
 /** Membership goes up and down this ladder, each step followed by a quiet time in which its pause is measured. */
 const LADDER = ['one more', 'one more', 'one less', 'one less'] as const;
 const DISTURBANCES = [
